@@ -1,0 +1,50 @@
+"""Batch semantic segmentation with SegFormer on Ray.
+
+The public names are imported when first used, so that parts which need no Ray can be imported without it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray_segformer.air import BatchMapper, BatchPredictor, Predictor
+    from ray_segformer.checkpoint import CheckpointError, SegformerCheckpoint
+    from ray_segformer.images import ImageError
+    from ray_segformer.predictor import SegformerPredictor
+    from ray_segformer.preprocessor import SegformerPreprocessor
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "BatchMapper": "air",
+    "BatchPredictor": "air",
+    "CheckpointError": "checkpoint",
+    "ImageError": "images",
+    "Predictor": "air",
+    "SegformerCheckpoint": "checkpoint",
+    "SegformerPredictor": "predictor",
+    "SegformerPreprocessor": "preprocessor",
+}
+
+__all__ = [
+    "BatchMapper",
+    "BatchPredictor",
+    "CheckpointError",
+    "ImageError",
+    "Predictor",
+    "SegformerCheckpoint",
+    "SegformerPredictor",
+    "SegformerPreprocessor",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,299 @@
+"""`SegformerPredictor`: batches of images in, class maps out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import ray
+
+from ray_segformer.air import BatchFormat, Checkpoint, Predictor, installed
+from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, model_and_processor
+from ray_segformer.images import ImageError
+from ray_segformer.preprocessor import SegformerPreprocessor, error_column, errors_of, name_column, stack
+
+# Rows that go through the network at once: a batch may be much larger than what its activations leave room for.
+_FORWARD_ROWS = 16
+
+# Columns that the predictor uses up; all others of a `map_batches` batch stay.
+_CONSUMED = frozenset(("pixel_values", "original_size", "labels"))
+
+
+class SegformerPredictor(Predictor):
+    """Semantic segmentation with SegFormer, as a Ray `Predictor` and as a `Dataset.map_batches` class.
+
+        predictor = SegformerPredictor.from_checkpoint(checkpoint)
+        masks = predictor.predict({"image": images})["segmentation"]
+
+        dataset.map_batches(
+            SegformerPredictor,
+            fn_constructor_args=(checkpoint,),
+            compute=ActorPoolStrategy(min_size=1, max_size=5),
+            batch_size=16,
+        )
+
+    A batch is a dict of arrays, an array, a DataFrame, or (on Ray 2.56 and newer) an Arrow table, with either raw
+    images or the columns of `SegformerPreprocessor`. `pixel_values` of a float type count as already normalised, and
+    without `original_size` the result has their size. A prediction has the columns
+
+    * `segmentation`: class ids `(height, width)` at the image's own size, uint8, or uint16 above 255 classes; one
+      array `(N, height, width)` where all sizes agree, else an object array of N. As transformers'
+      `post_process_semantic_segmentation` makes it: logits resized bilinearly, then argmax.
+    * `loss`, where the batch has `labels` (or an annotation column): float32, transformers' `labels=` loss of that
+      image alone; NaN where every pixel is ignored.
+    * `error`, with `on_error="keep"`: null, or why the row's `segmentation` is null. Ray 2.6 has no nulls in such
+      columns: there they are empty, `""` and `(0, 0)`.
+
+    Called by `map_batches` it also returns the batch's other columns, but not the images.
+
+    Tested on CPU. On a GPU this code has not been run yet.
+
+    Args:
+        source: a checkpoint, a transformers `SegformerForSemanticSegmentation` (put in eval mode), a directory, a name
+            on the Hub, or an `ObjectRef` of one of these.
+        use_gpu: None for a GPU if the process has one; True or False to insist.
+        runtime: "auto" or "eager": torch without compilation.
+        dtype: "auto" or "float32".
+        on_error: "raise" an error that names the row of an unreadable image, or "keep" the row.
+        image_column, annotation_column: where a raw batch has its images and, optionally, annotations.
+        reduce_labels: whether annotations are ADE20K's (0 is other); None for what the checkpoint says.
+
+    Raises:
+        ValueError: an option has none of its values.
+        RuntimeError: `use_gpu=True` without a GPU.
+        CheckpointError: the source holds no SegFormer.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        use_gpu: bool | None = None,
+        runtime: Literal["auto", "eager"] = "auto",
+        dtype: Literal["auto", "float32"] = "auto",
+        on_error: Literal["raise", "keep"] = "raise",
+        image_column: str = "image",
+        annotation_column: str | None = None,
+        reduce_labels: bool | None = None,
+    ):
+        import torch
+
+        for option, value, values in (("runtime", runtime, ("auto", "eager")), ("dtype", dtype, ("auto", "float32"))):
+            if value not in values:
+                raise ValueError(f"{option} is one of {values}, not {value!r}")
+        if use_gpu and not torch.cuda.is_available():
+            raise RuntimeError(
+                "use_gpu=True, but this process sees no CUDA device; give the worker one (num_gpus_per_worker=1, or "
+                "num_gpus=1 in map_batches), or leave use_gpu out"
+            )
+        on_gpu = torch.cuda.is_available() if use_gpu is None else use_gpu
+        self._device = torch.device("cuda" if on_gpu else "cpu")
+        options = _preprocessor_options(on_error, image_column, annotation_column, reduce_labels)
+        self._model, self._images = _load(source, options)
+        self._model = self._model.to(self._device)
+        self._on_error = on_error
+        super().__init__(self._images)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        use_gpu: bool | None = None,
+        runtime: Literal["auto", "eager"] = "auto",
+        dtype: Literal["auto", "float32"] = "auto",
+        on_error: Literal["raise", "keep"] = "raise",
+        image_column: str = "image",
+        annotation_column: str | None = None,
+        reduce_labels: bool | None = None,
+    ) -> SegformerPredictor:
+        """Load a predictor; all arguments are those of the class."""
+        return cls(
+            checkpoint,
+            use_gpu=use_gpu,
+            runtime=runtime,
+            dtype=dtype,
+            on_error=on_error,
+            image_column=image_column,
+            annotation_column=annotation_column,
+            reduce_labels=reduce_labels,
+        )
+
+    @classmethod
+    def prepare_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        on_error: Literal["raise", "keep"] = "raise",
+        image_column: str = "image",
+        annotation_column: str | None = None,
+        reduce_labels: bool | None = None,
+        **_: Any,
+    ) -> SegformerCheckpoint:
+        """What `BatchPredictor` sends to the workers: the content, and a CPU stage with the predictor's options."""
+        options = _preprocessor_options(on_error, image_column, annotation_column, reduce_labels)
+        return SegformerCheckpoint.from_checkpoint(checkpoint).with_preprocessor_options(**options)
+
+    @classmethod
+    def preferred_batch_format(cls) -> BatchFormat:
+        """NumPy: images are arrays."""
+        return BatchFormat.NUMPY
+
+    def __call__(self, batch: Any) -> Any:
+        """Predict a batch of `Dataset.map_batches`, of any batch format, and keep its other columns."""
+        predictions = self.predict(batch)
+        consumed = _CONSUMED | {self._images.image_column}
+        if isinstance(batch, pa.Table):
+            for name in batch.column_names:
+                if name not in consumed and name not in predictions.column_names:
+                    predictions = predictions.append_column(batch.schema.field(name), batch.column(name))
+        elif not isinstance(batch, np.ndarray):
+            for name in batch:
+                if name not in consumed and name not in predictions:
+                    predictions[name] = batch[name].array if isinstance(batch, pd.DataFrame) else batch[name]
+        return self.to_block(predictions)
+
+    def to_block(self, batch: Any) -> Any:
+        """What goes into a dataset: with `on_error="keep"` an Arrow table, so that any block can hold nulls."""
+        if self._on_error != "keep" or isinstance(batch, pa.Table):
+            return batch
+        return self._to_arrow(batch)
+
+    def _to_arrow(self, predictions: Any) -> pa.Table:
+        columns = {}
+        for name in predictions:
+            values = predictions[name]
+            values = values.to_numpy() if isinstance(values, pd.Series) else values
+            if name == "segmentation":
+                columns[name] = installed.nullable_tensor_array(list(values), self._mask_dtype, ndim=2)
+            elif name == "error":
+                columns[name] = pa.array(errors_of({name: values}, len(values)), pa.string())
+            else:
+                columns[name] = installed.convert_to_arrow({name: values}).column(0)
+        return pa.table(columns)
+
+    def _predict_pandas(self, data: pd.DataFrame) -> pd.DataFrame:
+        """Predict a DataFrame; its index is kept."""
+        predictions = self._predict_numpy({name: data[name].to_numpy() for name in data})
+        return pd.DataFrame({name: list(column) for name, column in predictions.items()}, index=data.index)
+
+    def _predict_numpy(self, data: np.ndarray | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Predict a dict of arrays, or one array of images or of pixel values."""
+        batch: Mapping[str, Any] = (
+            name_column(data, self._images.image_column) if isinstance(data, np.ndarray) else data
+        )
+        if "pixel_values" not in batch:
+            batch = self._images._transform_numpy(batch)
+        pixel_values, sizes, labels = batch["pixel_values"], batch.get("original_size"), batch.get("labels")
+        rows = len(pixel_values)
+        errors = errors_of(batch if self._on_error == "keep" else {}, rows)
+
+        masks: list[np.ndarray | None] = [None if error is None else installed.NULL_TENSOR for error in errors]
+        losses = np.full(rows, np.nan, np.float32)
+        for some in _forward_batches(pixel_values, errors):
+            logits = self._logits(np.stack([pixel_values[row] for row in some]))
+            for row, row_logits in zip(some, logits, strict=True):
+                own_size = np.shape(pixel_values[row])[-2:]
+                size = own_size if sizes is None else sizes[row]
+                if not all(size):
+                    raise ImageError(errors_of(batch, rows)[row] or f"row {row} of the batch has the size (0, 0)")
+                masks[row] = self._segment(row_logits, (int(size[0]), int(size[1])))
+                if labels is not None:
+                    losses[row] = self._loss(row_logits, labels[row])
+
+        predictions = {"segmentation": stack(masks, self._mask_dtype, (0, 0))}
+        if labels is not None:
+            predictions["loss"] = losses
+        if self._on_error == "keep":
+            predictions["error"] = error_column(errors)
+        return predictions
+
+    @property
+    def _mask_dtype(self) -> type[np.unsignedinteger]:
+        return np.uint8 if self._model.config.num_labels <= 255 else np.uint16
+
+    def _logits(self, pixel_values: np.ndarray) -> Any:
+        """Logits (rows, classes, height / 4, width / 4) of pixel values (rows, 3, height, width)."""
+        import torch
+
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+            raise ValueError(f"pixel_values of a row are (3, height, width), not {pixel_values.shape[1:]}")
+        with torch.inference_mode():
+            tensor = torch.from_numpy(pixel_values).to(self._device)
+            tensor = tensor.float() if tensor.is_floating_point() else self._images.normalize(tensor)
+            return self._model(pixel_values=tensor).logits
+
+    def _segment(self, logits: Any, size: tuple[int, int]) -> np.ndarray:
+        """The class ids (height, width) of one image's logits (classes, h, w)."""
+        import torch
+
+        with torch.inference_mode():
+            resized = torch.nn.functional.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)
+            return resized[0].argmax(dim=0).cpu().numpy().astype(self._mask_dtype)
+
+    def _loss(self, logits: Any, labels: np.ndarray) -> float:
+        """The loss of one image: its logits (classes, h, w) resized to its labels (height, width)."""
+        import torch
+        from torch.nn import functional
+
+        ignored = self._model.config.semantic_loss_ignore_index
+        with torch.inference_mode():
+            target = torch.from_numpy(np.asarray(labels).astype(np.int64))[None].to(self._device)
+            resized = functional.interpolate(logits[None], size=target.shape[-2:], mode="bilinear", align_corners=False)
+            if self._model.config.num_labels > 1:
+                return functional.cross_entropy(resized, target, ignore_index=ignored).item()
+            valid = ((target >= 0) & (target != ignored)).float()
+            loss = functional.binary_cross_entropy_with_logits(resized.squeeze(1), target.float(), reduction="none")
+            return (loss * valid).mean().item()
+
+
+def _preprocessor_options(
+    on_error: str, image_column: str, annotation_column: str | None, reduce_labels: bool | None
+) -> dict[str, Any]:
+    """The predictor's options in the words of `SegformerPreprocessor`."""
+    options: dict[str, Any] = {
+        "on_error": on_error,
+        "image_column": image_column,
+        "annotation_column": annotation_column,
+    }
+    if reduce_labels is not None:
+        options["do_reduce_labels"] = reduce_labels
+    return options
+
+
+def _load(source: Any, options: dict[str, Any]) -> tuple[Any, SegformerPreprocessor]:
+    """Model and image preprocessing of whatever a predictor is made from."""
+    if isinstance(source, ray.ObjectRef):
+        source = ray.get(source)
+    if isinstance(source, Checkpoint):  # before paths: a checkpoint has __fspath__, which only raises
+        if not isinstance(source, SegformerCheckpoint):
+            source = installed.dict_of(source) or SegformerCheckpoint.from_checkpoint(source)
+    elif isinstance(source, (str, os.PathLike)):
+        source = SegformerCheckpoint.from_pretrained(source)
+    if isinstance(source, SegformerCheckpoint):
+        return source.get_model(), source.get_preprocessor(**options)
+    model, processor = model_and_processor(source) if isinstance(source, Mapping) else (source, None)
+    if getattr(getattr(model, "config", None), "model_type", None) != "segformer":
+        raise TypeError(
+            "expected a checkpoint, a transformers SegformerForSemanticSegmentation, a directory, a name on the Hub, "
+            f"or an ObjectRef of one of these; got {type(model).__name__}"
+        )
+    config = {} if processor is None else as_preprocessor(processor).to_config()
+    return model.eval(), SegformerPreprocessor.from_config(config, **options)
+
+
+def _forward_batches(pixel_values: Any, errors: list[str | None]) -> list[list[int]]:
+    """Rows without an error, in groups of one shape and at most `_FORWARD_ROWS`."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for row, error in enumerate(errors):
+        if error is None:
+            by_shape.setdefault(np.shape(pixel_values[row]), []).append(row)
+    return [
+        rows[start : start + _FORWARD_ROWS]
+        for rows in by_shape.values()
+        for start in range(0, len(rows), _FORWARD_ROWS)
+    ]
