@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import pickle
@@ -10,7 +11,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,8 @@ class SegformerContent:
             SegformerPreprocessor.from_config(preprocessor)
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{preprocessor_path}: {error}") from error
+        # The weights come as float32, whatever they were saved as.
+        config = {name: value for name, value in config.items() if name not in ("dtype", "torch_dtype")}
         return cls(config, _read_weights(directory), preprocessor, directory)
 
     def write(self, directory: str | os.PathLike) -> None:
@@ -75,7 +78,7 @@ class SegformerContent:
         from safetensors.numpy import save_file
 
         os.makedirs(directory, exist_ok=True)
-        weights = {name: np.ascontiguousarray(array) for name, array in self.weights.items()}
+        weights = {name: np.asarray(array, order="C") for name, array in self.weights.items()}
         save_file(weights, os.path.join(directory, WEIGHTS_NAME), metadata={"format": "pt"})
         for name, config in ((PREPROCESSOR_NAME, self.preprocessor), (CONFIG_NAME, self.config)):
             if config:
@@ -129,8 +132,8 @@ class SegformerCheckpoint(Checkpoint):
     """
 
     _content: SegformerContent | None = None
-    _content_ref: Any = None  # in the object store of the Ray that `_content_owner` is a worker of
-    _content_owner: str | None = None
+    _content_ref: Any = None  # valid in the process, and the Ray, that `_content_owner` names
+    _content_owner: tuple[str, str] | None = None
     _preprocessor_options: dict[str, Any] | None = None
 
     @classmethod
@@ -150,7 +153,7 @@ class SegformerCheckpoint(Checkpoint):
             FileExistsError: `path` holds something.
         """
         preprocessor = as_preprocessor(image_processor)
-        if not hasattr(model, "save_pretrained") or getattr(model.config, "model_type", None) != "segformer":
+        if not is_segformer(model):
             raise TypeError(
                 f"model: expected a transformers SegformerForSemanticSegmentation, got {type(model).__name__}"
             )
@@ -164,12 +167,18 @@ class SegformerCheckpoint(Checkpoint):
             with _quiet_transformers():
                 model.save_pretrained(unfinished)
             preprocessor.save_pretrained(unfinished)
+            content = SegformerContent.read(unfinished)
+            content.build_model()
             os.chmod(unfinished, 0o755)
             os.replace(unfinished, target)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
+            if path is None:
+                os.rmdir(target)
             raise
-        return cls.from_pretrained(target)
+        checkpoint = installed.at_directory(cls, target)
+        checkpoint._content = replace(content, source=target)
+        return checkpoint
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike) -> SegformerCheckpoint:
@@ -178,8 +187,8 @@ class SegformerCheckpoint(Checkpoint):
         Raises:
             CheckpointError: there is none, or it is incomplete or broken.
         """
-        directory = os.fspath(name_or_dir)
-        if not os.path.isdir(directory):
+        directory = os.path.expanduser(os.fspath(name_or_dir))
+        if not os.path.isdir(directory) and not _is_path(directory):
             directory = _download(directory)
         content = SegformerContent.read(directory)
         content.build_model()  # so that weights which do not fit are reported here
@@ -252,7 +261,9 @@ class SegformerCheckpoint(Checkpoint):
 
     def with_preprocessor_options(self, **options: Any) -> SegformerCheckpoint:
         """The same checkpoint, whose `get_preprocessor()` has `options`."""
-        return _restore(type(self), self.content, None, options, getattr(self, "path", None))
+        twin = copy.copy(self)  # which shares the content
+        twin._preprocessor_options = options
+        return twin
 
     def to_directory(self, path: str | None = None) -> str:
         """Write the directory to `path` (a new temporary one by default) and return it."""
@@ -271,13 +282,15 @@ class SegformerCheckpoint(Checkpoint):
                 yield self.to_directory(directory)
 
     def __reduce__(self) -> Any:
+        # Only a driver puts the content into the object store: what a worker puts there is gone with the worker.
+        process = _process_in_ray()
+        if self._content_owner != process:
+            on_driver = process is not None and ray.get_runtime_context().worker.mode == ray.SCRIPT_MODE
+            self._content_ref = ray.put(self.content) if on_driver else None
+            self._content_owner = process
+        content = self.content if self._content_ref is None else None
         label = getattr(self, "path", None)
-        if not ray.is_initialized():
-            return _restore, (type(self), self.content, None, self._preprocessor_options, label)
-        worker = ray.get_runtime_context().get_worker_id()
-        if self._content_owner != worker:  # never pickled yet, or in a Ray that is gone
-            self._content_ref, self._content_owner = ray.put(self.content), worker
-        return _restore, (type(self), None, self._content_ref, self._preprocessor_options, label)
+        return _restore, (type(self), content, self._content_ref, self._preprocessor_options, label)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({getattr(self, 'path', None) or self.content.source})"
@@ -306,10 +319,23 @@ def _restore(
     checkpoint = installed.without_directory(cls, label or "in memory")
     checkpoint._content = content
     checkpoint._content_ref = content_ref
-    if content_ref is not None:
-        checkpoint._content_owner = ray.get_runtime_context().get_worker_id()
+    checkpoint._content_owner = _process_in_ray()
     checkpoint._preprocessor_options = preprocessor_options
     return checkpoint
+
+
+def _process_in_ray() -> tuple[str, str] | None:
+    """What tells this process, in this Ray, from any other; None without Ray."""
+    if not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    return context.get_node_id(), context.get_worker_id()
+
+
+def is_segformer(model: Any) -> bool:
+    """Whether `model` is (or wraps) a transformers `SegformerForSemanticSegmentation`, told by what it has."""
+    is_of_type = getattr(getattr(model, "config", None), "model_type", None) == "segformer"
+    return is_of_type and hasattr(model, "decode_head") and hasattr(model, "save_pretrained")
 
 
 def as_preprocessor(image_processor: Any) -> SegformerPreprocessor:
@@ -335,6 +361,11 @@ def _find(directory: str) -> str:
         f"{directory}: no {CONFIG_NAME} there or in {_SUBFOLDER}/; expected a Hugging Face directory with "
         f"{CONFIG_NAME}, {WEIGHTS_NAME} and {PREPROCESSOR_NAME}, found {found}"
     )
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name cannot be one on the Hub, which is `name` or `organization/name`."""
+    return name.startswith((".", "/")) or name.count("/") > 1 or (os.sep != "/" and os.sep in name)
 
 
 def _read_json(path: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ taken (Pillow alone would clip them to white). Of animations the first frame is 
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import os
@@ -26,11 +27,11 @@ import pandas as pd
 import pyarrow.fs
 from PIL import Image, ImageOps
 
-# Refused above, before any pixel is decoded: 2**28 pixels are 768 MB of RGB.
-MAX_PIXELS = 2**28
+# Refused above, before any pixel is decoded; also where Pillow refuses by itself. As RGB that many are 512 MB.
+MAX_PIXELS = 178_956_970
 
-# Named, because Pillow would also hand a file to programs outside (EPS to Ghostscript).
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "TGA")
+# Named, because Pillow would also hand a file to programs outside (EPS to Ghostscript). JPEG includes MPO.
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "TGA")
 
 # File names that a folder is searched for.
 SUFFIXES = frozenset(
@@ -85,8 +86,6 @@ def to_class_ids(cell: Any) -> np.ndarray:
     """
     if isinstance(cell, np.ndarray):
         ids = cell[..., 0] if cell.ndim == 3 and cell.shape[-1] == 1 else cell
-        if ids.dtype.kind not in "biu":
-            raise ImageError(f"an annotation holds integer class ids, not {ids.dtype}")
     else:
         image = _open(cell)
         if len(image.getbands()) != 1:
@@ -95,6 +94,8 @@ def to_class_ids(cell: Any) -> np.ndarray:
             ids = np.asarray(ImageOps.exif_transpose(image))
         except Exception as error:
             raise ImageError(f"cannot decode the annotation: {error}") from error
+    if ids.dtype.kind not in "biu":
+        raise ImageError(f"an annotation holds integer class ids, not {ids.dtype}")
     if ids.ndim != 2 or ids.size == 0:
         raise ImageError(f"an annotation has the shape (H, W) or (H, W, 1), not {ids.shape}")
     low, high = int(ids.min()), int(ids.max())
@@ -106,7 +107,7 @@ def to_class_ids(cell: Any) -> np.ndarray:
 def cells(column: Any) -> Iterator[Any]:
     """The cells of a column: an array, a pandas Series or a list. Missing values (None, NaN, NA) come as None."""
     for cell in column:
-        missing = cell is None or cell is pd.NA or (isinstance(cell, float) and math.isnan(cell))
+        missing = cell is None or cell is pd.NA or (isinstance(cell, (float, np.floating)) and math.isnan(cell))
         yield None if missing else cell
 
 
@@ -128,19 +129,26 @@ def describe(cell: Any) -> str | None:
     return getattr(cell, "filename", None) or None
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `_FORMATS` that the installed Pillow has: it fails on a name that it does not know."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
 def _open(cell: Any) -> Image.Image:
     """A cell as a Pillow image whose size is known to be acceptable, and whose pixels are not yet decoded."""
     if isinstance(cell, Image.Image):
         image = cell
     else:
         try:
-            image = Image.open(io.BytesIO(_read(cell)), formats=_FORMATS)
+            image = Image.open(io.BytesIO(_read(cell)), formats=_formats())
         except Image.DecompressionBombError as error:
             raise ImageError(f"too large: {error}") from error
         except Image.UnidentifiedImageError as error:
-            raise ImageError(f"not an image in a known format ({', '.join(_FORMATS)})") from error
+            raise ImageError(f"not an image in a known format ({', '.join(_formats())})") from error
         except (OSError, SyntaxError, ValueError) as error:
-            raise error if isinstance(error, ImageError) else ImageError(str(error)) from error
+            raise error if isinstance(error, ImageError) else ImageError(f"cannot open the image: {error}") from error
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"too large: {image.width} x {image.height} pixels, above the limit of {MAX_PIXELS}")
     if image.width == 0 or image.height == 0:
@@ -152,27 +160,32 @@ def _read(cell: Any) -> bytes:
     """The encoded bytes of a cell that is not decoded yet."""
     if isinstance(cell, Mapping):
         cell = cell["bytes"] if cell.get("bytes") is not None else cell.get("path")
-    if isinstance(cell, (bytes, bytearray, memoryview)):
-        if len(cell) == 0:
-            raise ImageError("empty: 0 bytes")
-        return bytes(cell)
-    if isinstance(cell, (str, os.PathLike)):
-        path = os.fspath(cell)
-        try:
-            if "://" not in path:
-                with open(path, "rb") as file:
-                    return file.read()
-            file_system, path = pyarrow.fs.FileSystem.from_uri(path)
-            with file_system.open_input_file(path) as file:
-                return file.read()
-        except (OSError, ValueError) as error:
-            raise ImageError(f"cannot read the file: {error}") from error
     if cell is None:
         raise ImageError("null: there is no image")
-    raise ImageError(
-        f"a {type(cell).__name__} is no image cell; expected a PIL image, an array (H, W) or (H, W, 1 | 3 | 4), "
-        'encoded bytes, a path or URI, or {"bytes", "path"}'
-    )
+    if isinstance(cell, (str, os.PathLike)):
+        content = _read_file(os.fspath(cell))
+    elif isinstance(cell, (bytes, bytearray, memoryview)):
+        content = bytes(cell)
+    else:
+        raise ImageError(
+            f"a {type(cell).__name__} is no image cell; expected a PIL image, an array (H, W) or (H, W, 1 | 3 | 4), "
+            'encoded bytes, a path or URI, or {"bytes", "path"}'
+        )
+    if not content:
+        raise ImageError("empty: 0 bytes")
+    return content
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        if "://" not in path:
+            with open(path, "rb") as file:
+                return file.read()
+        file_system, path = pyarrow.fs.FileSystem.from_uri(path)
+        with file_system.open_input_file(path) as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot read the file: {error}") from error
 
 
 def _array_to_rgb(array: np.ndarray) -> np.ndarray:
@@ -187,7 +200,7 @@ def _array_to_rgb(array: np.ndarray) -> np.ndarray:
             f"an image array holds uint8 values in [0, 255] (or bool, or uint16), not {array.dtype}; "
             "convert it, by (255 * image).round().astype(np.uint8) if it is in [0, 1]"
         )
-    if array.dtype == np.uint16:
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
         array = (array >> 8).astype(np.uint8)
     elif array.dtype == bool:
         array = array.astype(np.uint8) * 255

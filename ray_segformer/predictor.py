@@ -12,7 +12,7 @@ import pyarrow as pa
 import ray
 
 from ray_segformer.air import BatchFormat, Checkpoint, Predictor, installed
-from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, model_and_processor
+from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, is_segformer, model_and_processor
 from ray_segformer.images import ImageError
 from ray_segformer.preprocessor import SegformerPreprocessor, error_column, errors_of, name_column, stack
 
@@ -53,8 +53,8 @@ class SegformerPredictor(Predictor):
     Tested on CPU. On a GPU this code has not been run yet.
 
     Args:
-        source: a checkpoint, a transformers `SegformerForSemanticSegmentation` (put in eval mode), a directory, a name
-            on the Hub, or an `ObjectRef` of one of these.
+        source: a checkpoint, a transformers `SegformerForSemanticSegmentation` (put in eval mode and float32), a
+            directory, a name on the Hub, or an `ObjectRef` of one of these.
         use_gpu: None for a GPU if the process has one; True or False to insist.
         runtime: "auto" or "eager": torch without compilation.
         dtype: "auto" or "float32".
@@ -94,7 +94,7 @@ class SegformerPredictor(Predictor):
         self._device = torch.device("cuda" if on_gpu else "cpu")
         options = _preprocessor_options(on_error, image_column, annotation_column, reduce_labels)
         self._model, self._images = _load(source, options)
-        self._model = self._model.to(self._device)
+        self._model = self._model.to(self._device, torch.float32)
         self._on_error = on_error
         super().__init__(self._images)
 
@@ -277,13 +277,27 @@ def _load(source: Any, options: dict[str, Any]) -> tuple[Any, SegformerPreproces
     if isinstance(source, SegformerCheckpoint):
         return source.get_model(), source.get_preprocessor(**options)
     model, processor = model_and_processor(source) if isinstance(source, Mapping) else (source, None)
-    if getattr(getattr(model, "config", None), "model_type", None) != "segformer":
+    if not is_segformer(model):
         raise TypeError(
             "expected a checkpoint, a transformers SegformerForSemanticSegmentation, a directory, a name on the Hub, "
             f"or an ObjectRef of one of these; got {type(model).__name__}"
         )
+    _register(model.config)
     config = {} if processor is None else as_preprocessor(processor).to_config()
     return model.eval(), SegformerPreprocessor.from_config(config, **options)
+
+
+def _register(config: Any) -> None:
+    """Let a model that was unpickled run in this process.
+
+    Transformers 5 writes down, when a model is built, which outputs its classes can record, and fails to run one of
+    a class that it never built here.
+    """
+    import torch
+    from transformers import SegformerForSemanticSegmentation
+
+    with torch.device("meta"):
+        SegformerForSemanticSegmentation(config)
 
 
 def _forward_batches(pixel_values: Any, errors: list[str | None]) -> list[list[int]]:

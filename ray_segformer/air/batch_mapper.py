@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 
 from ray_segformer.air.installed import BatchFormat, Preprocessor
+from ray_segformer.air.writable import writable
 
-# What `batch_size="default"` of Dataset.map_batches meant in Ray 2.6; today's Ray has no such word.
-_DEFAULT_BATCH_SIZE = 4096
+# What `batch_size="default"` of Dataset.map_batches meant in Ray 2.6 (whose BatchMapper documented 4096);
+# today's Ray has no such word.
+_DEFAULT_BATCH_SIZE = 1024
 
 
 class BatchMapper(Preprocessor):
@@ -25,7 +27,7 @@ class BatchMapper(Preprocessor):
     Args:
         fn: from DataFrame to DataFrame ("pandas"), or from an array or dict of arrays to the same ("numpy").
         batch_format: "pandas" or "numpy".
-        batch_size: rows handed to `fn` at once at most; None for whole blocks; "default" is 4096.
+        batch_size: rows handed to `fn` at once at most; None for whole blocks; "default" is 1024.
 
     Raises:
         ValueError: another batch format.
@@ -47,14 +49,10 @@ class BatchMapper(Preprocessor):
         self.fn = fn
 
     def _transform_numpy(self, np_data: np.ndarray | dict[str, np.ndarray]) -> Any:
-        if isinstance(np_data, dict):
-            return self.fn({name: _writable(column) for name, column in np_data.items()})
-        return self.fn(_writable(np_data))
+        return self.fn(writable(np_data))
 
     def _transform_pandas(self, df: pd.DataFrame) -> pd.DataFrame:
-        # Plain columns can be assigned to in any frame; only arrays inside of cells are views.
-        copies = {name: _writable(df[name].to_numpy()) for name in df.columns if df[name].dtype == object}
-        return self.fn(df.assign(**copies))
+        return self.fn(writable(df))
 
     def _determine_transform_to_use(self) -> BatchFormat:
         return BatchFormat(self.batch_format)
@@ -64,13 +62,3 @@ class BatchMapper(Preprocessor):
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(fn={getattr(self.fn, '__name__', self.fn)})"
-
-
-def _writable(array: np.ndarray) -> np.ndarray:
-    """`array`, or a copy where it (or, in an object array, one of its cells) is a read-only view."""
-    if array.dtype == object:
-        cells = np.empty_like(array)
-        for index, cell in np.ndenumerate(array):
-            cells[index] = _writable(cell) if isinstance(cell, np.ndarray) else cell
-        return cells
-    return array if array.flags.writeable else array.copy()

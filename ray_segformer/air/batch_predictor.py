@@ -17,6 +17,7 @@ from ray_segformer.air.installed import BatchFormat, Checkpoint, Predictor, Prep
 from ray_segformer.air.predictor import DataBatch, pandas_udf_predictor
 from ray_segformer.air.predictor import Predictor as OurPredictor
 from ray_segformer.air.travel import CheckpointFiles
+from ray_segformer.air.writable import writable
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +178,7 @@ class ScoringWorker:
         checkpoint = ray.get(checkpoint_ref[0])
         if isinstance(checkpoint, CheckpointFiles):
             checkpoint = checkpoint.restore()
+        self._checkpoint = checkpoint  # its folder lives as long as it, and the predictor may read there later
         self._predictor = predictor_cls.from_checkpoint(checkpoint, **predictor_kwargs)
         if cast_tensor_columns:
             self._predictor._set_cast_tensor_columns()
@@ -190,6 +192,7 @@ class ScoringWorker:
         """Score one batch: preprocess where that is done here, select, predict, put kept columns beside it."""
         if self._preprocessor is not None:
             batch = self._preprocessor.transform_batch(batch)
+        batch = writable(batch)
         for option, columns in (("feature_columns", self._feature_columns), ("keep_columns", self._keep_columns)):
             if columns and isinstance(batch, np.ndarray):
                 raise ValueError(

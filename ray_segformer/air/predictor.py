@@ -113,10 +113,13 @@ class Predictor(abc.ABC):
             raise RuntimeError(f"Invalid input data type of {type(data)}, supported types: {list(_FORMAT_OF_TYPE)}")
         if self._preprocessor is not None:
             data = self._preprocessor.transform_batch(data)
-        if self._batch_format_to_use() == BatchFormat.PANDAS:
+        predicted_format = self._batch_format_to_use()
+        if predicted_format == BatchFormat.PANDAS:
             predictions = self._predict_pandas(convert_to_pandas(data), **kwargs)
         else:
             predictions = self._predict_numpy(convert_to_numpy(data), **kwargs)
+        if batch_format == predicted_format:
+            return predictions
         if batch_format == BatchFormat.PANDAS:
             return convert_to_pandas(predictions)
         if batch_format == BatchFormat.ARROW:

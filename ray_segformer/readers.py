@@ -1,0 +1,209 @@
+"""Inputs of the command: a folder, a glob, a list file, an image or parquet, local or remote, as a dataset."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import hashlib
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet
+import ray
+
+from ray_segformer.images import SUFFIXES
+
+_LIST_SUFFIXES = (".txt", ".lst", ".list")
+
+
+class InputError(ValueError):
+    """An input that names no images; the message says what was looked for, and where."""
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """What an input names.
+
+    Attributes:
+        rows: how many images there are.
+        dataset: makes the dataset of them, on Ray. Its rows have `path` (absolute, or a URI), `image` (an image
+            cell: the path, or encoded bytes), and `name` (relative, without a suffix, unique among files: what an
+            output file may be called).
+    """
+
+    rows: int
+    dataset: Callable[[], ray.data.Dataset]
+
+
+def find_images(source: str) -> ImageInput:
+    """Find the images of an input, without reading them and without Ray.
+
+    Args:
+        source: a folder (searched recursively for files with an image's suffix), a glob, a text file with a path on
+            each line (relative ones are relative to it), one image, or parquet (a file, or a folder of them) with
+            an image column of encoded bytes or `{"bytes", "path"}`. Local, or a URI of pyarrow's file systems.
+
+    Raises:
+        InputError: there is nothing, or nothing with images.
+    """
+    file_system, path = _file_system(source)
+    info = file_system.get_file_info(path)
+    if info.type == pa.fs.FileType.NotFound and glob.has_magic(path):
+        folder = _fixed_part(path)
+        return _of_files(_glob(file_system, path, folder), folder, source, file_system)
+    if info.type == pa.fs.FileType.NotFound:
+        raise InputError(f"{source}: no such file or folder")
+    if info.type == pa.fs.FileType.File:
+        suffix = posixpath.splitext(path.lower())[1]
+        if suffix == ".parquet":
+            return _of_parquet(file_system, [path], source)
+        if suffix in _LIST_SUFFIXES:
+            paths = _listed(file_system, path)
+            return _of_files(paths, _shared_folder(paths), source, file_system)
+        if suffix in SUFFIXES:
+            return _of_files([path], posixpath.dirname(path), source, file_system)
+        raise InputError(
+            f"{source}: expected an image, .parquet, or a list of paths ({', '.join(_LIST_SUFFIXES)}); "
+            f"the suffix {suffix!r} is none of them"
+        )
+    files = _walk(file_system, path)
+    images = [file for file in files if posixpath.splitext(file.lower())[1] in SUFFIXES]
+    if images:
+        return _of_files(images, path, source, file_system)
+    return _of_parquet(file_system, [file for file in files if file.lower().endswith(".parquet")], source)
+
+
+def _file_system(source: str) -> tuple[pa.fs.FileSystem, str]:
+    if "://" not in source:
+        return pa.fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(source))
+    try:
+        return pa.fs.FileSystem.from_uri(source)
+    except (pa.ArrowInvalid, OSError, ImportError) as error:
+        raise InputError(f"{source}: not a URI that pyarrow's file systems know: {error}") from error
+
+
+def _walk(file_system: pa.fs.FileSystem, folder: str) -> list[str]:
+    infos = file_system.get_file_info(pa.fs.FileSelector(folder, recursive=True))
+    return sorted(info.path for info in infos if info.type == pa.fs.FileType.File)
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folder of a glob above its first wildcard."""
+    parts = pattern.split("/")
+    return "/".join(parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+
+
+def _glob(file_system: pa.fs.FileSystem, pattern: str, folder: str) -> list[str]:
+    if isinstance(file_system, pa.fs.LocalFileSystem):
+        return sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+    return [path for path in _walk(file_system, folder) if fnmatch.fnmatch(path, pattern)]
+
+
+def _listed(file_system: pa.fs.FileSystem, path: str) -> list[str]:
+    with file_system.open_input_file(path) as file:
+        try:
+            lines = file.read().decode("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: a list file holds UTF-8 text: {error}") from error
+    paths = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [line if "://" in line else posixpath.join(posixpath.dirname(path), line) for line in paths]
+
+
+def _shared_folder(paths: list[str]) -> str:
+    """The folder that all paths are below, or "" where they share none."""
+    try:
+        return posixpath.commonpath([posixpath.dirname(path) for path in paths])
+    except ValueError:  # there are none, or relative ones among absolute ones
+        return ""
+
+
+def _of_files(paths: list[str], folder: str, source: str, file_system: pa.fs.FileSystem) -> ImageInput:
+    if not paths:
+        raise InputError(f"{source}: no images there (looked for {', '.join(sorted(SUFFIXES))})")
+    if not isinstance(file_system, pa.fs.LocalFileSystem):
+        scheme = source.split("://")[0]
+        paths = [path if "://" in path else f"{scheme}://{path}" for path in paths]
+    names = unique_names(paths, folder)
+    rows = [{"path": path, "image": path, "name": name} for path, name in zip(paths, names, strict=True)]
+    return ImageInput(len(rows), lambda: ray.data.from_items(rows))
+
+
+def _of_parquet(file_system: pa.fs.FileSystem, files: list[str], source: str) -> ImageInput:
+    if not files:
+        raise InputError(f"{source}: neither images nor parquet there (looked for {', '.join(sorted(SUFFIXES))})")
+    schema = pa.parquet.read_schema(files[0], filesystem=file_system)
+    column = _image_column(schema, source)
+    has_path = "path" in schema.names and column != "path"
+    rows = sum(pa.parquet.read_metadata(file, filesystem=file_system).num_rows for file in files)
+    if rows == 0:
+        raise InputError(f"{source}: no rows")
+
+    def dataset() -> ray.data.Dataset:
+        columns = [column, "path"] if has_path else [column]
+        table = ray.data.read_parquet(files, filesystem=file_system, columns=columns)
+        return table.map_batches(_ParquetRows(column), batch_format="pyarrow")
+
+    return ImageInput(rows, dataset)
+
+
+class _ParquetRows:
+    """Names the columns of a parquet batch as the command has them. A path that is missing is made of the bytes."""
+
+    def __init__(self, column: str):
+        self._column = column
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        images = batch.column(self._column).to_pylist()
+        paths = batch.column("path").to_pylist() if "path" in batch.column_names else [None] * len(images)
+        for row, image in enumerate(images):
+            content = image
+            if isinstance(image, dict):
+                content = image.get("bytes")
+                paths[row] = paths[row] or image.get("path")
+            if not paths[row]:
+                paths[row] = "image-" + hashlib.sha256(content or b"").hexdigest()[:16]
+        names = [safe_name(str(path)) for path in paths]
+        return pa.table({"path": pa.array(paths, pa.string()), "image": batch.column(self._column), "name": names})
+
+
+def _image_column(schema: pa.Schema, source: str) -> str:
+    """The column called `image`, else the first one that can hold encoded images."""
+
+    def holds_images(field: pa.Field) -> bool:
+        kind = field.type
+        if pa.types.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+    named = [field.name for field in schema if field.name == "image"]
+    column = next(iter(named + [field.name for field in schema if holds_images(field)]), None)
+    if column is None:
+        raise InputError(
+            f'{source}: no image column; expected one of encoded bytes or {{"bytes", "path"}}, found {schema.names}'
+        )
+    return column
+
+
+def unique_names(paths: list[str], folder: str) -> list[str]:
+    """Names of paths below `folder`, relative to it: without suffix, but with it where two would be alike."""
+    prefix = safe_path(folder) + "/"
+    relative = [safe_path(path).removeprefix(prefix) for path in paths]
+    stems = [posixpath.splitext(path)[0] for path in relative]
+    count = Counter(stem.lower() for stem in stems)
+    return [stem if count[stem.lower()] == 1 else path for stem, path in zip(stems, relative, strict=True)]
+
+
+def safe_name(path: str) -> str:
+    """`path` without suffix, as a relative path that cannot leave a folder."""
+    return posixpath.splitext(safe_path(path))[0] or "image"
+
+
+def safe_path(path: str) -> str:
+    """`path` without scheme, root and `..`."""
+    parts = path.split("://")[-1].replace("\\", "/").split("/")
+    return "/".join(part for part in parts if part not in ("", ".", ".."))
