@@ -1,0 +1,77 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import ray
+from reference import Reference, save_small
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """A small local Ray, or the one that already runs."""
+    if not ray.is_initialized():
+        ray.init(
+            num_cpus=4,
+            include_dashboard=False,
+            ignore_reinit_error=True,
+            log_to_driver=False,
+            object_store_memory=500 * 2**20,
+        )
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real images and a trained model."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the real images and models in {SHARED.name}/ beside the repository")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def real_images(shared) -> list[Path]:
+    """Photos of many sizes, all of ADE20K's and ten street scenes."""
+    data = shared / "data"
+    return [
+        *sorted((data / "photos").glob("*.jpg")),
+        *sorted((data / "ade20k/images").glob("*.jpg")),
+        *sorted((data / "ade20k/unlabelled").glob("*.jpg")),
+        *sorted((data / "camvid/test/images").glob("*.jpg"))[::23][:10],
+    ]
+
+
+@pytest.fixture(scope="session")
+def real_pairs(shared) -> list[tuple[Path, Path]]:
+    """Real images with their annotations."""
+    images = [
+        *sorted((shared / "data/ade20k/images").glob("*.jpg")),
+        *sorted((shared / "data/camvid/test/images").glob("*.jpg"))[::50],
+    ]
+    return [(image, image.parents[1] / "annotations" / f"{image.stem}.png") for image in images]
+
+
+@pytest.fixture(scope="session")
+def trained(shared) -> Reference:
+    """The trained model, as transformers runs it."""
+    return Reference(shared / "models/segformer-b0-camvid")
+
+
+@pytest.fixture(scope="session")
+def small_dir(tmp_path_factory) -> Path:
+    """The directory of a small random model with seven classes, as transformers writes it. Not to be changed."""
+    return save_small(tmp_path_factory.mktemp("small") / "model")
+
+
+@pytest.fixture(scope="session")
+def small(small_dir) -> Reference:
+    """The small random model, as transformers runs it."""
+    return Reference(small_dir)
