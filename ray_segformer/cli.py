@@ -96,7 +96,7 @@ def _not_negative(text: str) -> float:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from ray_segformer.checkpoint import CheckpointError
+    from ray_segformer.content import CheckpointError
     from ray_segformer.readers import InputError, find_images
     from ray_segformer.viz import make_palette
     from ray_segformer.writers import OutputError, OutputFolder

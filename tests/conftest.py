@@ -16,6 +16,7 @@ def ray_session():
     """A small local Ray, or the one that already runs."""
     if not ray.is_initialized():
         ray.init(
+            "local",  # not a cluster that happens to run on this machine
             num_cpus=4,
             include_dashboard=False,
             ignore_reinit_error=True,

@@ -256,6 +256,7 @@ def test_an_interrupted_run_is_not_taken_for_a_finished_one(command, scenes, tmp
         [sys.executable, "-m", "ray_segformer.cli", "predict", str(many), str(output), "--format", "png"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env={**os.environ, "RAY_ADDRESS": "local"},
         start_new_session=True,
     )
     try:
@@ -275,7 +276,8 @@ def test_an_interrupted_run_is_not_taken_for_a_finished_one(command, scenes, tmp
 
 def test_demo(tmp_path):
     arguments = [sys.executable, "-m", "ray_segformer.cli", "demo", "made", "--scenes", "6"]
-    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, "RAY_ADDRESS": "local"}
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     made = tmp_path / "made"
     sheet = Image.open(made / "contact_sheet.png")

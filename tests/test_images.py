@@ -326,10 +326,18 @@ def test_too_large_by_its_header(side):
     assert_refused_without_memory(grey, "too large")
 
 
-def test_own_limit_holds_where_pillows_is_lifted(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    too_large = png(MAX_PIXELS // 2**10 + 1, 2**10, colour=0)
-    assert_refused_without_memory(too_large, rf"too large: 262145 x 1024 pixels, above the limit of {MAX_PIXELS}")
+@pytest.fixture
+def pillow_without_limit():
+    """Pillow as users set it up who trust their images."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    yield
+    Image.MAX_IMAGE_PIXELS = limit
+
+
+def test_own_limit_holds_where_pillows_is_lifted(pillow_without_limit):
+    width = MAX_PIXELS // 2**10 + 1
+    too_large = png(width, 2**10, colour=0)
+    assert_refused_without_memory(too_large, rf"too large: {width} x 1024 pixels, above the limit of {MAX_PIXELS}")
     with pytest.raises(ImageError, match="too large"):
         to_rgb(decode(too_large))
 

@@ -19,7 +19,7 @@ from ray_segformer.demo import make_scene
 
 image, mask = make_scene(7, 96, 128)
 checkpoint = SegformerCheckpoint.demo()
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 rows = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor).predict(ray.data.from_items([{"image": image}]))
 (row,) = rows.take_all()
 print(json.dumps({"file": ray_segformer.__file__, "agreement": float((row["segmentation"] == mask).mean())}))

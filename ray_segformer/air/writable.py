@@ -18,7 +18,7 @@ def writable(batch: Any) -> Any:
         # Plain columns can be assigned to in any frame; only arrays inside of cells are views.
         frame = batch.assign()
         for position, dtype in enumerate(batch.dtypes):
-            if dtype == object:
+            if isinstance(dtype, np.dtype) and dtype.kind == "O":
                 cells = _writable_array(batch.iloc[:, position].to_numpy())
                 frame.isetitem(position, pd.Series(cells, batch.index, dtype=object))
         return frame

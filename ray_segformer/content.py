@@ -1,0 +1,190 @@
+"""A SegFormer in memory: what its Hugging Face directory holds, read, checked, and built into a model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ray_segformer.preprocessor import CONFIG_NAME as PREPROCESSOR_NAME
+from ray_segformer.preprocessor import SegformerPreprocessor
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+PICKLE_NAME = "pytorch_model.bin"
+# Settings that would change the precision (weights come as float32, whatever they were saved as), or have transformers
+# fetch or run code from elsewhere. So may those that begin with an underscore.
+_DROPPED_SETTINGS = frozenset(
+    ("dtype", "torch_dtype", "auto_map", "attn_implementation", "quantization_config", "torchscript")
+)
+_SUBFOLDER = "checkpoint"  # where Ray Train's callback for transformers puts the directory
+
+
+class CheckpointError(ValueError):
+    """A directory that holds no usable SegFormer; the message names the file and what was expected."""
+
+
+@dataclass(frozen=True)
+class SegformerContent:
+    """What a checkpoint's directory holds, in memory.
+
+    Attributes:
+        config: `config.json`.
+        weights: float32 arrays (integers as stored) by the Hub's tensor names, from `model.safetensors`.
+        preprocessor: `preprocessor_config.json`, or {} for transformers' defaults.
+        source: where it came from, for messages.
+    """
+
+    config: dict[str, Any]
+    weights: dict[str, np.ndarray]
+    preprocessor: dict[str, Any]
+    source: str
+
+    @classmethod
+    def read(cls, directory: str | os.PathLike) -> SegformerContent:
+        """Read a Hugging Face directory, or the one in its `checkpoint/` folder. Unpickles nothing.
+
+        Raises:
+            CheckpointError: a file is missing, unreadable, or not a SegFormer's.
+        """
+        directory = _find(os.fspath(directory))
+        config = _read_json(os.path.join(directory, CONFIG_NAME))
+        architectures = config.get("architectures") or ["SegformerForSemanticSegmentation"]
+        if config.get("model_type") != "segformer" or "SegformerForSemanticSegmentation" not in architectures:
+            raise CheckpointError(
+                f"{directory}/{CONFIG_NAME}: expected model_type 'segformer' and the architecture "
+                f"SegformerForSemanticSegmentation, found {config.get('model_type')!r} and {architectures}"
+            )
+        preprocessor_path = os.path.join(directory, PREPROCESSOR_NAME)
+        preprocessor = _read_json(preprocessor_path) if os.path.exists(preprocessor_path) else {}
+        try:
+            SegformerPreprocessor.from_config(preprocessor)
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{preprocessor_path}: {error}") from error
+        config = {
+            name: value for name, value in config.items() if name not in _DROPPED_SETTINGS and not name.startswith("_")
+        }
+        return cls(config, _read_weights(directory), preprocessor, directory)
+
+    def write(self, directory: str | os.PathLike) -> None:
+        """Write the files into `directory`, the configuration last: without it there is no checkpoint."""
+        from safetensors.numpy import save_file
+
+        os.makedirs(directory, exist_ok=True)
+        weights = {name: np.asarray(array, order="C") for name, array in self.weights.items()}
+        save_file(weights, os.path.join(directory, WEIGHTS_NAME), metadata={"format": "pt"})
+        for name, config in ((PREPROCESSOR_NAME, self.preprocessor), (CONFIG_NAME, self.config)):
+            if config:
+                with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
+                    json.dump(config, file, indent=2, sort_keys=True)
+
+    def build_model(self) -> Any:
+        """A transformers `SegformerForSemanticSegmentation` in eval mode, whose parameters are views of `weights`.
+
+        Raises:
+            CheckpointError: tensors are missing or have wrong shapes.
+        """
+        import torch
+        from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+        with warnings.catch_warnings(), quiet_transformers():
+            warnings.filterwarnings("ignore", message=".*not writable.*")  # views of the object store are not
+            state_dict = {name: torch.from_numpy(array) for name, array in self.weights.items()}
+            try:
+                load: Any = SegformerForSemanticSegmentation.from_pretrained
+                model, info = load(
+                    None,
+                    config=SegformerConfig.from_dict(self.config),
+                    state_dict=state_dict,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # reported below, with the file's name
+                )
+            except Exception as error:
+                raise CheckpointError(
+                    f"{self.source}/{CONFIG_NAME} describes no SegFormer that can be built: {error}"
+                ) from error
+        problems = [f"{name} is missing" for name in sorted(info["missing_keys"])] + [
+            f"{name} has the shape {tuple(found)}, expected {tuple(expected)}"
+            for name, found, expected in sorted(info["mismatched_keys"])
+        ]
+        if problems:
+            shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+            raise CheckpointError(f"{self.source}: the weights do not fit {CONFIG_NAME}: {shown}")
+        return model.eval().requires_grad_(False)
+
+
+def _find(directory: str) -> str:
+    """The folder with `config.json`: `directory` or its `checkpoint/`."""
+    for candidate in (directory, os.path.join(directory, _SUBFOLDER)):
+        if os.path.isfile(os.path.join(candidate, CONFIG_NAME)):
+            return candidate
+    found = sorted(os.listdir(directory))[:10] if os.path.isdir(directory) else "no such directory"
+    raise CheckpointError(
+        f"{directory}: no {CONFIG_NAME} there or in {_SUBFOLDER}/; expected a Hugging Face directory with "
+        f"{CONFIG_NAME}, {WEIGHTS_NAME} and {PREPROCESSOR_NAME}, found {found}"
+    )
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def _read_weights(directory: str) -> dict[str, np.ndarray]:
+    import torch
+    from safetensors.torch import load_file
+
+    path = os.path.join(directory, WEIGHTS_NAME)
+    try:
+        if os.path.isfile(path):
+            tensors = load_file(path)
+        else:
+            path = os.path.join(directory, PICKLE_NAME)
+            if not os.path.isfile(path):
+                raise CheckpointError(f"{directory}: no {WEIGHTS_NAME} (and no {PICKLE_NAME})")
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused, because it holds more than tensors and loading it would run code; "
+            f"convert it to {WEIGHTS_NAME} where you trust it"
+        ) from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # safetensors and torch raise many kinds for a broken file
+        raise CheckpointError(f"{path}: not readable: {error}") from error
+    if not isinstance(tensors, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise CheckpointError(f"{path}: expected tensors by name")
+    return {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
+        for name, tensor in tensors.items()
+    }
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bar and no report for what takes a tenth of a second and is checked by us."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    had_bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bars:
+            logging.enable_progress_bar()
