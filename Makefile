@@ -24,12 +24,12 @@ test-ray-2.60: .venv/ready
 	.venv/bin/python -m pytest tests
 
 test-ray-2.55: .venv-ray-2.55/ready
-	.venv-ray-2.55/bin/python -m pytest tests/air
+	.venv-ray-2.55/bin/python -m pytest --confcutdir=tests/air tests/air
 
 # Ray 2.6.3 has no wheels for Python 3.12 and newer. Name an older one with PYTHON=python3.11.
 test-ray-2.6:
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then \
-		$(MAKE) --no-print-directory .venv-ray-2.6/ready && .venv-ray-2.6/bin/python -m pytest tests/air; \
+		$(MAKE) --no-print-directory .venv-ray-2.6/ready && .venv-ray-2.6/bin/python -m pytest --confcutdir=tests/air tests/air; \
 	else \
 		echo "not tested: Ray 2.6.3 needs Python 3.11 or older, PYTHON is $$($(PYTHON) --version)"; \
 	fi

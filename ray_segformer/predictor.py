@@ -282,21 +282,22 @@ def _load(source: Any, options: dict[str, Any]) -> tuple[Any, SegformerPreproces
             "expected a checkpoint, a transformers SegformerForSemanticSegmentation, a directory, a name on the Hub, "
             f"or an ObjectRef of one of these; got {type(model).__name__}"
         )
-    _register(model.config)
+    _register_model_class()
     config = {} if processor is None else as_preprocessor(processor).to_config()
     return model.eval(), SegformerPreprocessor.from_config(config, **options)
 
 
-def _register(config: Any) -> None:
+def _register_model_class() -> None:
     """Let a model that was unpickled run in this process.
 
-    Transformers 5 writes down, when a model is built, which outputs its classes can record, and fails to run one of
-    a class that it never built here.
+    Transformers 5 notes, when a model is built, which outputs its classes can record, and cannot run a model of a class
+    that it never built here. A tiny one will do.
     """
     import torch
-    from transformers import SegformerForSemanticSegmentation
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-    with torch.device("meta"):
+    config = SegformerConfig(depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8)
+    with torch.random.fork_rng(devices=[]):  # its random weights are not to shift the caller's random numbers
         SegformerForSemanticSegmentation(config)
 
 
