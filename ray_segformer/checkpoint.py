@@ -224,6 +224,7 @@ def is_segformer(model: Any) -> bool:
 
 
 def as_preprocessor(image_processor: Any) -> SegformerPreprocessor:
+    """A transformers image processor, a `SegformerPreprocessor`, or None (transformers' defaults), as ours."""
     if image_processor is None:
         return SegformerPreprocessor()
     if isinstance(image_processor, SegformerPreprocessor):

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import ray
 
-from ray_segformer.air import BatchFormat, Checkpoint, Predictor, installed
+from ray_segformer.air import BatchFormat, Checkpoint, Predictor, Preprocessor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, is_segformer, model_and_processor
 from ray_segformer.images import ImageError
 from ray_segformer.preprocessor import SegformerPreprocessor, error_column, errors_of, name_column, stack
@@ -93,10 +93,10 @@ class SegformerPredictor(Predictor):
         on_gpu = torch.cuda.is_available() if use_gpu is None else use_gpu
         self._device = torch.device("cuda" if on_gpu else "cpu")
         options = _preprocessor_options(on_error, image_column, annotation_column, reduce_labels)
-        self._model, self._images = _load(source, options)
+        self._model, self._images, own_preprocessor = _load(source, options)
         self._model = self._model.to(self._device, torch.float32)
         self._on_error = on_error
-        super().__init__(self._images)
+        super().__init__(own_preprocessor or self._images)
 
     @classmethod
     def from_checkpoint(
@@ -265,8 +265,8 @@ def _preprocessor_options(
     return options
 
 
-def _load(source: Any, options: dict[str, Any]) -> tuple[Any, SegformerPreprocessor]:
-    """Model and image preprocessing of whatever a predictor is made from."""
+def _load(source: Any, options: dict[str, Any]) -> tuple[Any, SegformerPreprocessor, Preprocessor | None]:
+    """Model and image preprocessing of whatever a predictor is made from, and a user's own preprocessor."""
     if isinstance(source, ray.ObjectRef):
         source = ray.get(source)
     if isinstance(source, Checkpoint):  # before paths: a checkpoint has __fspath__, which only raises
@@ -275,7 +275,7 @@ def _load(source: Any, options: dict[str, Any]) -> tuple[Any, SegformerPreproces
     elif isinstance(source, (str, os.PathLike)):
         source = SegformerCheckpoint.from_pretrained(source)
     if isinstance(source, SegformerCheckpoint):
-        return source.get_model(), source.get_preprocessor(**options)
+        return source.get_model(), source.get_preprocessor(**options), None
     model, processor = model_and_processor(source) if isinstance(source, Mapping) else (source, None)
     if not is_segformer(model):
         raise TypeError(
@@ -283,8 +283,11 @@ def _load(source: Any, options: dict[str, Any]) -> tuple[Any, SegformerPreproces
             f"or an ObjectRef of one of these; got {type(model).__name__}"
         )
     _register_model_class()
-    config = {} if processor is None else as_preprocessor(processor).to_config()
-    return model.eval(), SegformerPreprocessor.from_config(config, **options)
+    own = None
+    if isinstance(processor, Preprocessor) and not isinstance(processor, SegformerPreprocessor):
+        own, processor = processor, None
+    images = SegformerPreprocessor.from_config(as_preprocessor(processor).to_config(), **options)
+    return model.eval(), images, own
 
 
 def _register_model_class() -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+import torch
 from PIL import Image
 from ray import cloudpickle
 from ray.data import ActorPoolStrategy
 
-from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor
+from ray_segformer import BatchMapper, BatchPredictor, SegformerCheckpoint, SegformerPredictor
 from ray_segformer.air import Checkpoint, installed
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
@@ -190,6 +191,22 @@ def test_a_dict_checkpoint_may_call_the_image_processor_by_any_of_its_names(mode
     predictor = SegformerPredictor.from_checkpoint(Checkpoint.from_dict({"model": model, key: processor}))
     masks = predictor.predict({"image": np.array(photos, object)})["segmentation"]
     check(dict(zip(photos, masks, strict=True)))
+
+
+@needs_dict_checkpoints
+def test_a_dict_checkpoint_may_hold_a_batch_mapper_of_the_users_own(model, processor, photos):
+    def preprocess(batch):
+        images = [Image.open(path).convert("RGB") for path in batch["image"]]
+        return {"pixel_values": processor(images, return_tensors="np")["pixel_values"]}
+
+    data = {"model": model, "preprocessor": BatchMapper(preprocess, batch_format="numpy")}
+    batch = {"image": np.array(photos, object), "path": np.array(photos, object)}
+    masks = SegformerPredictor.from_checkpoint(Checkpoint.from_dict(data)).predict(batch)["segmentation"]
+    with torch.no_grad():
+        outputs = model(pixel_values=torch.from_numpy(preprocess(batch)["pixel_values"]))
+    expected = processor.post_process_semantic_segmentation(outputs, target_sizes=[(512, 512)] * len(photos))
+    for mask, reference in zip(masks, expected, strict=True):
+        assert (mask == reference.numpy()).mean() >= 0.9999
 
 
 @needs_dict_checkpoints
