@@ -25,7 +25,8 @@ from ray_segformer.content import (
 )
 from ray_segformer.preprocessor import SegformerPreprocessor
 
-_PROCESSOR_KEYS = ("preprocessor", "image_processor", "feature_extractor")
+# The last is Ray 2.6's own, for `Checkpoint.set_preprocessor`.
+_PROCESSOR_KEYS = ("preprocessor", "image_processor", "feature_extractor", "_preprocessor")
 
 
 class SegformerCheckpoint(Checkpoint):

@@ -234,7 +234,7 @@ def test_packaged_checkpoint_segments_held_out_scenes():
     for seed in range(24):
         picture, mask = make_scene(seed, 480, 640)
         inputs = processor(Image.fromarray(picture), return_tensors="pt")
-        assert tuple(inputs["pixel_values"].shape) == (1, 3, 256, 256)
+        assert tuple(inputs["pixel_values"].shape) == (1, 3, 320, 320)
         with torch.inference_mode():
             outputs = model(**inputs)
         predicted = processor.post_process_semantic_segmentation(outputs, target_sizes=[(480, 640)])[0]
@@ -256,8 +256,6 @@ def test_published_metrics_are_plausible():
 
 def test_training_from_the_command_line(tmp_path):
     output = tmp_path / "checkpoint"
-    output.mkdir()
-    (output / "stale.txt").write_text("from an earlier run")
     finished = run_python(
         *("-m", "ray_segformer.demo.train", "--output", str(output)),
         *("--steps", "3", "--batch-size", "2", "--evaluate", "2", "--threads", "1"),
@@ -272,7 +270,15 @@ def test_training_from_the_command_line(tmp_path):
     model = SegformerForSemanticSegmentation.from_pretrained(output).eval()
     inputs = load_processor(output)(Image.fromarray(make_scene(3, 64, 96)[0]), return_tensors="pt")
     with torch.inference_mode():
-        assert tuple(model(**inputs).logits.shape) == (1, 8, 64, 64)
+        assert tuple(model(**inputs).logits.shape) == (1, 8, 80, 80)
+
+
+def test_training_refuses_a_full_directory_before_it_starts(tmp_path):
+    (tmp_path / "stale.txt").write_text("from an earlier run")
+    finished = run_python("-m", "ray_segformer.demo.train", "--output", str(tmp_path))
+    assert finished.returncode == 2
+    assert f"{tmp_path} exists and is not empty" in finished.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["stale.txt"]
 
 
 def test_training_refuses_no_steps(tmp_path):

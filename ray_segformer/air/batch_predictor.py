@@ -138,10 +138,13 @@ class BatchPredictor:
         if preprocessor is not None and not separate_gpu_stage and num_gpus > 0:
             in_actor = preprocessor
             batch_format = preprocessor._determine_transform_to_use()
-        elif preprocessor is not None:
-            data = preprocessor.transform(data)
 
         remote_args = dict(ray_remote_args or {}, num_gpus=num_gpus)
+        if preprocessor is not None and in_actor is None:
+            data = preprocessor.transform(data)
+            # Ray Data moves a stage of tasks into the actors behind it where both ask for the same. A default,
+            # spelled out, sets them apart, so that images are preprocessed while the actors score, on CPUs too.
+            remote_args.setdefault("max_pending_calls", -1)
         remote_args["num_cpus"] = _cpus_that_leave_room(num_cpus, max(min_scoring_workers, max_scoring_workers or 0))
         return data.map_batches(
             ScoringWorker,

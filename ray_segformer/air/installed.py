@@ -102,11 +102,17 @@ def without_directory(cls: type[Checkpoint], label: str) -> Checkpoint:
 
 
 def dict_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """The dictionary of Ray 2.6's `Checkpoint.from_dict(...)`, or None for one that holds a directory."""
+    """The dictionary of Ray 2.6's `Checkpoint.from_dict(...)`, or None for one that holds a directory.
+
+    What `Checkpoint.set_preprocessor` was given is in it as `_preprocessor`, Ray's own name for it.
+    """
     if not HAS_AIR:
         return None
     kind, data = checkpoint.get_internal_representation()
-    return data if kind == "data_dict" and "fs_checkpoint" not in data else None
+    if kind != "data_dict" or "fs_checkpoint" in data:
+        return None
+    preprocessor = checkpoint.get_preprocessor()
+    return data if preprocessor is None else {**data, "_preprocessor": preprocessor}
 
 
 def convert_to_arrow(batch: dict[str, np.ndarray]) -> pa.Table:

@@ -183,6 +183,8 @@ def main() -> None:
         "--evaluate", type=_positive, default=200, metavar="N", help="held-out scenes (default: %(default)s)"
     )
     arguments = parser.parse_args()
+    if arguments.output.is_dir() and any(arguments.output.iterdir()):
+        parser.error(f"{arguments.output} exists and is not empty; name a new directory")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)

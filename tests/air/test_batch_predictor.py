@@ -395,6 +395,12 @@ def test_with_a_gpu_a_worker_has_no_cpu_and_is_told_to_use_it(ten, checkpoint):
     assert row["prepared_by"] not in (0, row["pid"], os.getpid())  # a separate stage
 
 
+@pytest.mark.skipif(installed.HAS_AIR, reason="Ray 2.6 fuses the stages where both ask for one CPU")
+def test_on_cpus_too_preprocessing_is_a_stage_of_its_own(ten, checkpoint):
+    row = scored_by(checkpoint, Witness, ten, num_cpus_per_worker=1)
+    assert row["prepared_by"] not in (0, row["pid"], os.getpid())
+
+
 def test_in_one_stage_the_gpu_worker_preprocesses_and_a_given_use_gpu_stays(ten, checkpoint):
     options = {"num_gpus_per_worker": 1, "separate_gpu_stage": False}
     row = scored_by(checkpoint, GpuWitness, ten, {"use_gpu": False}, **options)

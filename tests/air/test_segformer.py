@@ -12,7 +12,13 @@ from PIL import Image
 from ray import cloudpickle
 from ray.data import ActorPoolStrategy
 
-from ray_segformer import BatchMapper, BatchPredictor, SegformerCheckpoint, SegformerPredictor
+from ray_segformer import (
+    BatchMapper,
+    BatchPredictor,
+    SegformerCheckpoint,
+    SegformerPredictor,
+    SegformerPreprocessor,
+)
 from ray_segformer.air import Checkpoint, installed
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
@@ -207,6 +213,15 @@ def test_a_dict_checkpoint_may_hold_a_batch_mapper_of_the_users_own(model, proce
     expected = processor.post_process_semantic_segmentation(outputs, target_sizes=[(512, 512)] * len(photos))
     for mask, reference in zip(masks, expected, strict=True):
         assert (mask == reference.numpy()).mean() >= 0.9999
+
+
+@needs_dict_checkpoints
+def test_a_dict_checkpoint_is_normalised_as_its_preprocessor_says(model):
+    checkpoint = Checkpoint.from_dict({"model": model})
+    checkpoint.set_preprocessor(SegformerPreprocessor(256, image_mean=(0.5, 0.25, 0.125)))
+    preprocessor = SegformerPredictor.from_checkpoint(checkpoint).get_preprocessor()
+    assert preprocessor.image_mean == (0.5, 0.25, 0.125)
+    assert preprocessor.height == 256
 
 
 @needs_dict_checkpoints
