@@ -13,7 +13,10 @@ help:
 demo: .venv/ready
 	.venv/bin/ray-segformer demo out/demo
 
-test: check test-ray-2.60 test-ray-2.55 test-ray-2.6
+# The two older Rays run side by side.
+test: check
+	$(MAKE) --no-print-directory test-ray-2.60
+	$(MAKE) --no-print-directory -j2 test-ray-2.55 test-ray-2.6
 
 check: .venv/ready
 	.venv/bin/ruff format --check .
@@ -24,12 +27,12 @@ test-ray-2.60: .venv/ready
 	.venv/bin/python -m pytest tests
 
 test-ray-2.55: .venv-ray-2.55/ready
-	.venv-ray-2.55/bin/python -m pytest --confcutdir=tests/air tests/air
+	.venv-ray-2.55/bin/python -m pytest -q --confcutdir=tests/air tests/air
 
 # Ray 2.6.3 has no wheels for Python 3.12 and newer. Name an older one with PYTHON=python3.11.
 test-ray-2.6:
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then \
-		$(MAKE) --no-print-directory .venv-ray-2.6/ready && .venv-ray-2.6/bin/python -m pytest --confcutdir=tests/air tests/air; \
+		$(MAKE) --no-print-directory .venv-ray-2.6/ready && .venv-ray-2.6/bin/python -m pytest -q --confcutdir=tests/air tests/air; \
 	else \
 		echo "not tested: Ray 2.6.3 needs Python 3.11 or older, PYTHON is $$($(PYTHON) --version)"; \
 	fi
