@@ -54,7 +54,7 @@ class SegformerContent:
         Raises:
             CheckpointError: a file is missing, unreadable, or not a SegFormer's.
         """
-        directory = _find(os.fspath(directory))
+        directory = _find(os.path.abspath(directory))
         config = _read_json(os.path.join(directory, CONFIG_NAME))
         architectures = config.get("architectures") or ["SegformerForSemanticSegmentation"]
         if config.get("model_type") != "segformer" or "SegformerForSemanticSegmentation" not in architectures:

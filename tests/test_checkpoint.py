@@ -522,3 +522,12 @@ def test_name_on_the_hub_from_the_cache(tmp_path, small_dir):
     assert difference == 0
     assert heights == [64, 64]
     assert path == str(cache / "snapshots/0123abcd")
+
+
+def test_a_relative_directory(small_dir, monkeypatch):
+    monkeypatch.chdir(small_dir.parent)
+    checkpoint = SegformerCheckpoint.from_pretrained(small_dir.name)
+    monkeypatch.chdir("/")
+    assert checkpoint.path == str(small_dir)
+    with checkpoint.as_directory() as directory:
+        assert directory == str(small_dir)

@@ -97,6 +97,19 @@ def test_folder_to_parquet_with_overlays(command, scenes, masks, tmp_path):
     assert "5/5" in done.stderr  # the progress bar
 
 
+def test_relative_paths(command, scenes, masks, tmp_path, monkeypatch):
+    shutil.copytree(Path(__file__).parents[1] / "ray_segformer" / "demo" / "checkpoint", tmp_path / "model")
+    shutil.copytree(scenes / "more", tmp_path / "photos")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    done = command("predict", "../photos", "out", "--model", "../model")
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "work" / "out")
+    assert {row["path"] for row in rows} == set(map(str, (tmp_path / "photos").iterdir()))
+    for row in rows:
+        np.testing.assert_array_equal(png(row["segmentation"]), masks[str(scenes / "more" / Path(row["path"]).name)])
+
+
 def test_datasets_opens_the_parquet(command, scenes, masks, tmp_path):
     output = tmp_path / "out"
     assert command("predict", scenes / "more", output).returncode == 0

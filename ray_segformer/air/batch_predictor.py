@@ -144,7 +144,7 @@ class BatchPredictor:
             data = preprocessor.transform(data)
             # Ray Data moves a stage of tasks into the actors behind it where both ask for the same. A default,
             # spelled out, sets them apart, so that images are preprocessed while the actors score, on CPUs too.
-            remote_args.setdefault("max_pending_calls", -1)
+            remote_args.setdefault("runtime_env", {})
         remote_args["num_cpus"] = _cpus_that_leave_room(num_cpus, max(min_scoring_workers, max_scoring_workers or 0))
         return data.map_batches(
             ScoringWorker,

@@ -93,7 +93,8 @@ def at_directory(cls: type[Checkpoint], path: str | os.PathLike) -> Checkpoint:
 
     Ray 2.6's `Checkpoint.from_directory` would unpickle a `.metadata.pkl` it finds there; this does not.
     """
-    return cls(local_path=path) if HAS_AIR else cls(os.fspath(path))
+    path = os.path.abspath(path)  # today's Ray takes a relative one for a URI
+    return cls(local_path=path) if HAS_AIR else cls(path)
 
 
 def without_directory(cls: type[Checkpoint], label: str) -> Checkpoint:
