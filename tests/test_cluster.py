@@ -253,6 +253,7 @@ SCORE_ON_FEW_CPUS = """
     ("cpus", "options", "reserved"),
     [
         (2, {"min_scoring_workers": 2, "max_scoring_workers": 2}, 0.5),
+        (1, {"max_scoring_workers": 1}, 0),
         (1, {}, 0),
         (4, {"min_scoring_workers": 3, "max_scoring_workers": 3, "num_cpus_per_worker": 2}, 1),
     ],
@@ -265,7 +266,14 @@ def test_workers_that_would_starve_their_input_make_room_and_say_so(cpus, option
     assert f"To make room, each reserves {reserved:g} CPU(s) instead" in findings["warnings"][0]
 
 
-@pytest.mark.parametrize(("cpus", "options"), [(4, {"min_scoring_workers": 2, "max_scoring_workers": 2})])
+@pytest.mark.parametrize(
+    ("cpus", "options"),
+    [
+        (4, {"min_scoring_workers": 2, "max_scoring_workers": 2}),
+        (2, {}),
+        (1, {"num_cpus_per_worker": 0, "max_scoring_workers": 2}),
+    ],
+)
 def test_workers_that_leave_room_reserve_what_was_asked_for(cpus, options):
     findings = run(SCORE_ON_FEW_CPUS, cpus, json.dumps(options))
     assert findings["doubled"] == list(range(2, 50, 2))
