@@ -30,6 +30,16 @@ def ray_session():
     ray.shutdown()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def program_cache(tmp_path_factory):
+    """Compiled programs of the tests' own: none from before, and none left in the user's cache."""
+    directory = tmp_path_factory.mktemp("programs")
+    directory.chmod(0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_SEGFORMER_CACHE", str(directory))
+        yield directory
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with real images and a trained model."""

@@ -1,0 +1,215 @@
+"""The network against transformers'."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from reference import run_python
+from safetensors.torch import load_file
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+from ray_segformer.network import SegformerNetwork
+from ray_segformer.network.segformer import NetworkError
+
+# As published: depths, channels of the stages, channels of the decoder.
+SIZES = {
+    "B0": ([2, 2, 2, 2], [32, 64, 160, 256], 256),
+    "B1": ([2, 2, 2, 2], [64, 128, 320, 512], 256),
+    "B2": ([3, 4, 6, 3], [64, 128, 320, 512], 768),
+    "B3": ([3, 4, 18, 3], [64, 128, 320, 512], 768),
+    "B4": ([3, 8, 27, 3], [64, 128, 320, 512], 768),
+    "B5": ([3, 6, 40, 3], [64, 128, 320, 512], 768),
+}
+SMALL = {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 32, 40, 64], "decoder_hidden_size": 24}
+
+
+def random_model(num_labels: int = 11, **settings) -> SegformerForSemanticSegmentation:
+    """A model all of whose tensors matter: transformers' own start leaves attention and biases near zero."""
+    config = SegformerConfig(id2label={i: f"class {i}" for i in range(num_labels)}, **settings)
+    model = SegformerForSemanticSegmentation(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1:
+                parameter.copy_(noise / parameter[0].numel() ** 0.5)
+            else:
+                parameter.add_(0.3 * noise)
+        norm = model.decode_head.batch_norm
+        norm.running_mean.copy_(torch.randn(norm.running_mean.shape, generator=generator))
+        norm.running_var.copy_(torch.rand(norm.running_var.shape, generator=generator) * 3 + 0.2)
+    return model
+
+
+def network_of(model: SegformerForSemanticSegmentation, directory, **options) -> SegformerNetwork:
+    model.save_pretrained(directory)
+    return SegformerNetwork.from_pretrained(directory, **options)
+
+
+def assert_same_logits(network: SegformerNetwork, model: SegformerForSemanticSegmentation, pixels: torch.Tensor):
+    with torch.no_grad():
+        expected = model(pixel_values=pixels).logits.permute(0, 2, 3, 1)
+        logits = network(pixels)
+    assert logits.shape == expected.shape
+    assert logits.dtype == torch.float32
+    assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert expected.std() > 0.05 * expected.abs().max()  # they differ from pixel to pixel, so this says something
+
+
+@pytest.fixture(params=[False, True], ids=["products", "convolutions"])
+def by_convolution(request) -> bool:
+    return request.param
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_all_published_sizes(size, tmp_path):
+    depths, hidden_sizes, decoder_hidden_size = SIZES[size]
+    model = random_model(150, depths=depths, hidden_sizes=hidden_sizes, decoder_hidden_size=decoder_hidden_size)
+    pixels = torch.randn(1, 3, 64, 96)
+    assert_same_logits(network_of(model, tmp_path), model, pixels)
+    assert_same_logits(SegformerNetwork.from_pretrained(tmp_path, by_convolution=True), model, pixels)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sr_ratios": [1, 1, 1, 1]},
+        {"sr_ratios": [4, 4, 2, 2], "num_attention_heads": [2, 4, 5, 4]},
+        {"mlp_ratios": [2, 3, 1, 2]},
+        {"depths": [2, 1, 3, 1], "decoder_hidden_size": 50},
+        {"patch_sizes": [5, 3, 5, 3], "strides": [2, 2, 2, 2]},
+        {"num_labels": 1},
+        {"num_labels": 300},
+        {"hidden_act": "relu"},
+        {"hidden_act": "silu"},
+        {"hidden_act": "gelu_new"},
+        {
+            "num_encoder_blocks": 3,
+            "depths": [1, 1, 1],
+            "hidden_sizes": [16, 32, 40],
+            "sr_ratios": [4, 2, 1],
+            "patch_sizes": [7, 3, 3],
+            "strides": [4, 2, 2],
+            "num_attention_heads": [1, 2, 5],
+            "mlp_ratios": [4, 4, 4],
+        },
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_custom_configurations(settings, tmp_path, by_convolution):
+    model = random_model(**{**SMALL, **settings})
+    network = network_of(model, tmp_path, by_convolution=by_convolution)
+    assert_same_logits(network, model, torch.randn(1, 3, 64, 96))
+
+
+@pytest.mark.parametrize("size", [(70, 101), (33, 64), (129, 255), (32, 32)])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_sizes_that_do_not_divide_and_batches(size, rows, tmp_path, by_convolution):
+    model = random_model(**SMALL)
+    network = network_of(model, tmp_path, by_convolution=by_convolution)
+    assert_same_logits(network, model, torch.randn(rows, 3, *size))
+
+
+def test_queries_that_take_several_turns(tmp_path):
+    """An image so large that its attention scores are made in parts, the last one smaller than the others."""
+    model = random_model(**{**SMALL, "sr_ratios": [4, 2, 1, 1]})
+    network = network_of(model, tmp_path, by_convolution=True)
+    assert_same_logits(network, model, torch.randn(1, 3, 312, 440))
+
+
+def test_a_last_stage_that_is_not_reshaped(tmp_path, by_convolution):
+    # Transformers runs such a model only where the last map is a square of as many tokens as it has channels.
+    model = random_model(**SMALL, reshape_last_stage=False)
+    network = network_of(model, tmp_path, by_convolution=by_convolution)
+    assert_same_logits(network, model, torch.randn(1, 3, 256, 256))
+
+
+def test_trained_weights_on_real_images(trained, real_images, by_convolution):
+    network = SegformerNetwork.from_pretrained(trained.directory, by_convolution=by_convolution)
+    for path in real_images[::6]:
+        image = Image.open(path).convert("RGB")
+        assert_same_logits(network, trained.model, trained.processor(image, return_tensors="pt").pixel_values)
+
+
+def test_neither_the_input_nor_the_weights_are_written_into(trained):
+    weights = load_file(trained.directory / "model.safetensors")
+    before = {name: tensor.clone() for name, tensor in weights.items()}
+    config = json.loads((trained.directory / "config.json").read_text())
+    pixels = torch.randn(1, 3, 64, 64)
+    own = pixels.clone()
+    network = SegformerNetwork(config, weights, by_convolution=True)
+    first, second = network(pixels), network(pixels)
+    assert torch.equal(first, second)
+    assert torch.equal(pixels, own)
+    assert all(torch.equal(weights[name], before[name]) for name in before)
+
+
+def test_linear_weights_are_not_copied(trained):
+    weights = load_file(trained.directory / "model.safetensors")
+    config = json.loads((trained.directory / "config.json").read_text())
+    network = SegformerNetwork(config, weights)
+    shared = {tensor.data_ptr() for tensor in weights.values()}
+    own = sum(p.numel() for p in network.parameters() if p.data_ptr() not in shared)
+    assert own < 0.4 * sum(tensor.numel() for tensor in weights.values())  # convolutions and the folded decoder
+    assert network.blocks[0][0].mlp.dense1.weight.data_ptr() in shared
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_close_and_its_logits_are_float32(dtype, trained, real_images):
+    image = Image.open(real_images[0]).convert("RGB")
+    pixels = trained.processor(image, return_tensors="pt").pixel_values
+    exact = SegformerNetwork.from_pretrained(trained.directory)(pixels)
+    network = SegformerNetwork.from_pretrained(trained.directory, dtype=dtype)
+    logits = network(pixels)
+    assert logits.dtype == torch.float32
+    assert network.classifier.weight.dtype == torch.float32
+    assert 0 < (logits - exact).abs().max() < 0.03 * exact.abs().max()
+    assert (logits.argmax(-1) == exact.argmax(-1)).float().mean() > 0.98
+
+
+def test_a_configuration_of_the_hub(shared, tmp_path):
+    config = json.loads((shared / "models/segformer-b0-ade-config/config.json").read_text())
+    model = random_model(150, **{key: config[key] for key in ("depths", "hidden_sizes", "decoder_hidden_size")})
+    model.save_pretrained(tmp_path)
+    network = SegformerNetwork(config, load_file(tmp_path / "model.safetensors"))
+    assert_same_logits(network, model, torch.randn(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_act": "tangent"}, r"hidden_act is one of \[.*'gelu'.*\], not 'tangent'"),
+        ({"num_attention_heads": [3, 2, 5, 8]}, "16 channels cannot be shared by 3 attention heads"),
+        ({"depths": [1, 1]}, r"config\.json describes no SegFormer that can be built"),
+        ({"hidden_sizes": [16, 32, 40, 80]}, r"has the shape \(.*\), expected \(.*80.*\)"),
+        ({"depths": [1, 1, 1, 2]}, r"segformer\.encoder\.block\.3\.1\..* is missing"),
+        ({"decoder_hidden_size": 32}, r"decode_head\.batch_norm\.bias has the shape \(24,\), expected \(32,\)"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(change, message, tmp_path):
+    random_model(**SMALL).save_pretrained(tmp_path)
+    config = {**json.loads((tmp_path / "config.json").read_text()), **change}
+    with pytest.raises(NetworkError, match=message):
+        SegformerNetwork(config, load_file(tmp_path / "model.safetensors"))
+
+
+def test_it_runs_without_ray_and_transformers(tmp_path, trained):
+    script = """
+import sys
+for name in ("ray", "transformers", "pandas", "pyarrow"):
+    sys.modules[name] = None
+import numpy as np, torch
+from ray_segformer.network import SegformerNetwork, upsampled_argmax
+network = SegformerNetwork.from_pretrained(sys.argv[1])
+logits = network(torch.linspace(-2, 2, 3 * 64 * 96).reshape(1, 3, 64, 96))
+np.save(sys.argv[2], upsampled_argmax(logits[0], (50, 70)))
+"""
+    run_python(script, trained.directory, tmp_path / "ids.npy")
+    with torch.no_grad():
+        logits = trained.model(torch.linspace(-2, 2, 3 * 64 * 96).reshape(1, 3, 64, 96)).logits
+    resized = torch.nn.functional.interpolate(logits, size=(50, 70), mode="bilinear", align_corners=False)
+    assert (np.load(tmp_path / "ids.npy") == resized[0].argmax(0).numpy()).mean() > 0.999
