@@ -1,17 +1,22 @@
 # Each target sets up what it needs: a fresh machine with Python 3.10 or newer and make is enough.
 PYTHON ?= python3
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-ray-2.60 test-ray-2.55 test-ray-2.6 format clean
+.PHONY: help demo benchmark test check test-ray-2.60 test-ray-2.55 test-ray-2.6 format clean
 
 help:
-	@echo "make demo     segment synthetic scenes, and draw out/demo/contact_sheet.png"
-	@echo "make test     lint, types, and the tests, on Ray 2.60, 2.55.1 and 2.6.3"
-	@echo "make check    lint and types alone"
-	@echo "make format   let ruff format the code"
-	@echo "make clean    remove the virtual environments"
+	@echo "make demo       segment synthetic scenes, and draw out/demo/contact_sheet.png"
+	@echo "make benchmark  measure this package and its peers on the images in ../shared: out/benchmarks"
+	@echo "make test       lint, types, and the tests, on Ray 2.60, 2.55.1 and 2.6.3"
+	@echo "make check      lint and types alone"
+	@echo "make format     let ruff format the code"
+	@echo "make clean      remove the virtual environments"
 
 demo: .venv/ready
 	.venv/bin/ray-segformer demo out/demo
+
+benchmark: .venv/ready
+	.venv/bin/python -m pip install --quiet -c constraints.txt -e ".[benchmarks]"
+	.venv/bin/python -m benchmarks --output out/benchmarks
 
 # The two older Rays run side by side.
 test: check
@@ -43,7 +48,7 @@ format: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet -c constraints.txt -e ".[ray,dev]"
+	.venv/bin/python -m pip install --quiet -c constraints.txt -e ".[ray,openvino,dev]"
 	touch $@
 
 .venv-ray-2.55/ready: pyproject.toml constraints-ray-2.55.txt

@@ -77,7 +77,7 @@ class SegformerCheckpoint(Checkpoint):
                 model.save_pretrained(unfinished)
             preprocessor.save_pretrained(unfinished)
             content = SegformerContent.read(unfinished)
-            content.build_model()
+            content.check()
             os.chmod(unfinished, 0o755)
             os.replace(unfinished, target)
         except BaseException:
@@ -100,7 +100,7 @@ class SegformerCheckpoint(Checkpoint):
         if not os.path.isdir(directory) and not _is_path(directory):
             directory = _download(directory)
         content = SegformerContent.read(directory)
-        content.build_model()  # so that weights which do not fit are reported here
+        content.check()  # so that weights which do not fit are reported here
         checkpoint = installed.at_directory(cls, content.source)
         checkpoint._content = content
         return checkpoint
@@ -125,7 +125,7 @@ class SegformerCheckpoint(Checkpoint):
             return cls.from_model(*model_and_processor(data))
         with checkpoint.as_directory() as directory:
             content = SegformerContent.read(directory)
-        content.build_model()
+        content.check()
         own = installed.without_directory(cls, content.source)
         own._content = content
         return own

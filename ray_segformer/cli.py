@@ -60,6 +60,18 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--gpus-per-worker", type=_not_negative, default=0.0, metavar="X", help="GPUs that an actor reserves"
     )
+    predict.add_argument(
+        "--runtime",
+        choices=("auto", "eager", "compile", "openvino"),
+        default="auto",
+        help="how the network is run: by torch, compiled by torch (once on a machine), or by OpenVINO",
+    )
+    predict.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="the network's arithmetic; auto is exact on CPUs, float32",
+    )
     predict.add_argument("--format", choices=("parquet", "png"), default="parquet", help="what masks are written as")
     predict.add_argument("--overlay", action="store_true", help="also write overlays/, the images under their masks")
     predict.add_argument(
@@ -97,17 +109,19 @@ def _not_negative(text: str) -> float:
 
 def _predict(arguments: argparse.Namespace) -> int:
     from ray_segformer.content import CheckpointError
+    from ray_segformer.network import check_options
     from ray_segformer.readers import InputError, find_images
     from ray_segformer.viz import make_palette
     from ray_segformer.writers import OutputError, OutputFolder
 
     try:
+        check_options(arguments.runtime, arguments.dtype, "cuda" if arguments.gpus_per_worker else "cpu")
         folder = OutputFolder(arguments.output, arguments.format, arguments.overwrite)
         images = find_images(arguments.input)
         checkpoint = _checkpoint(arguments.model)
         _start_ray()
         resources = _resources(arguments, images.rows)
-    except (CheckpointError, InputError, OutputError, OSError) as error:
+    except (CheckpointError, InputError, OutputError, OSError, RuntimeError, ValueError) as error:
         return _fail(EXIT_USAGE, error)
     if arguments.model == "demo":
         print("The packaged model knows only the scenes of `ray-segformer demo`; name another with --model.")
@@ -117,7 +131,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     failed = done = 0
     try:
         with folder:
-            predictions = _masks(images.dataset(), checkpoint, arguments.on_error, palette, resources)
+            options = {"on_error": arguments.on_error, "runtime": arguments.runtime, "dtype": arguments.dtype}
+            predictions = _masks(images.dataset(), checkpoint, options, palette, resources)
             for row in _with_progress(predictions, images.rows):
                 folder.write(row)
                 done += 1
@@ -165,7 +180,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         resources = _resources(argparse.Namespace(batch_size=8, workers=None, gpus_per_worker=0), len(paths))
         confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
         tiles, captions = [], []
-        for row in _with_progress(_masks(dataset, checkpoint, "raise", PALETTE, resources), len(paths)):
+        for row in _with_progress(_masks(dataset, checkpoint, {"on_error": "raise"}, PALETTE, resources), len(paths)):
             folder.write(row)
             image = np.asarray(Image.open(row["path"]))
             annotation = np.asarray(Image.open(scenes / "annotations" / f"{row['name']}.png"))
@@ -237,8 +252,13 @@ def _resources(arguments: argparse.Namespace, rows: int) -> dict[str, Any]:
     return {**resources, "max_scoring_workers": workers, "num_cpus_per_worker": cpus_per_worker}
 
 
-def _masks(dataset: Any, checkpoint: Any, on_error: str, palette: Any, resources: dict[str, Any]) -> Any:
-    """The rows of `EncodeMasks` for a dataset of `path`, `image` and `name`, as a lazy dataset."""
+def _masks(dataset: Any, checkpoint: Any, options: dict[str, Any], palette: Any, resources: dict[str, Any]) -> Any:
+    """The rows of `EncodeMasks` for a dataset of `path`, `image` and `name`, as a lazy dataset.
+
+    Args:
+        options: of `SegformerPredictor`, with `on_error`.
+        resources: of `BatchPredictor.predict`.
+    """
     from ray_segformer.air import BatchPredictor, installed
     from ray_segformer.predictor import SegformerPredictor
     from ray_segformer.writers import EncodeMasks
@@ -247,9 +267,9 @@ def _masks(dataset: Any, checkpoint: Any, on_error: str, palette: Any, resources
     if palette is not None:  # the preprocessor takes the image away; what it was read from is small
         dataset = dataset.map_batches(_with_source, batch_format="pyarrow")
         keep_columns.append("source")
-    predictor = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor, on_error=on_error)
+    predictor = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor, **options)
     if installed.HAS_AIR:
-        predictor.set_preprocessor(checkpoint.get_preprocessor(on_error=on_error))
+        predictor.set_preprocessor(checkpoint.get_preprocessor(on_error=options["on_error"]))
     predictions = predictor.predict(dataset, keep_columns=keep_columns, **resources)
     return predictions.map_batches(EncodeMasks(palette), batch_size=resources["batch_size"])
 

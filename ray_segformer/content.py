@@ -1,4 +1,4 @@
-"""A SegFormer in memory: what its Hugging Face directory holds, read, checked, and built into a model."""
+"""A SegFormer in memory: what its Hugging Face directory holds, read, checked, and built into a network."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import contextlib
 import json
 import os
 import pickle
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ray_segformer.preprocessor import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.preprocessor import SegformerPreprocessor
+
+if TYPE_CHECKING:
+    from ray_segformer.network import Runtime
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -73,6 +77,52 @@ class SegformerContent:
         }
         return cls(config, _read_weights(directory), preprocessor, directory)
 
+    @classmethod
+    def from_model(cls, model: Any, preprocessor: SegformerPreprocessor) -> SegformerContent:
+        """Of a transformers `SegformerForSemanticSegmentation`, whatever names its version has for tensors."""
+        with tempfile.TemporaryDirectory(prefix="segformer_") as directory:
+            with quiet_transformers():
+                model.save_pretrained(directory)
+            content = cls.read(directory)
+        return replace(content, preprocessor=preprocessor.to_config(), source=type(model).__name__)
+
+    @property
+    def tensors(self) -> dict[str, Any]:
+        """`weights` as torch tensors, which are views of them and not to be written into."""
+        import torch
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable.*")  # views of the object store are not
+            return {name: torch.from_numpy(array) for name, array in self.weights.items()}
+
+    @property
+    def num_labels(self) -> int:
+        """How many classes the network tells apart."""
+        return len(self.weights["decode_head.classifier.bias"])
+
+    def check(self) -> None:
+        """Whether the weights fit the configuration, found out by building the network.
+
+        Raises:
+            CheckpointError: tensors are missing or have wrong shapes, or `config` describes no SegFormer.
+        """
+        self.make_runtime(runtime="eager", dtype="float32", device="cpu")
+
+    def make_runtime(self, **options: Any) -> Runtime:
+        """The network, ready to run; `options` are those of `ray_segformer.network.make_runtime`.
+
+        Raises:
+            CheckpointError: as for `check`.
+            ValueError, RuntimeError: as for `ray_segformer.network.make_runtime`.
+        """
+        from ray_segformer.network import make_runtime
+        from ray_segformer.network.segformer import NetworkError
+
+        try:
+            return make_runtime(self.config, self.tensors, **options)
+        except NetworkError as error:
+            raise CheckpointError(f"{self.source}: {error}") from error
+
     def write(self, directory: str | os.PathLike) -> None:
         """Write the files into `directory`, the configuration last: without it there is no checkpoint."""
         from safetensors.numpy import save_file
@@ -89,34 +139,14 @@ class SegformerContent:
         """A transformers `SegformerForSemanticSegmentation` in eval mode, whose parameters are views of `weights`.
 
         Raises:
-            CheckpointError: tensors are missing or have wrong shapes.
+            CheckpointError: as for `check`.
         """
-        import torch
         from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-        with warnings.catch_warnings(), quiet_transformers():
-            warnings.filterwarnings("ignore", message=".*not writable.*")  # views of the object store are not
-            state_dict = {name: torch.from_numpy(array) for name, array in self.weights.items()}
-            try:
-                load: Any = SegformerForSemanticSegmentation.from_pretrained
-                model, info = load(
-                    None,
-                    config=SegformerConfig.from_dict(self.config),
-                    state_dict=state_dict,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,  # reported below, with the file's name
-                )
-            except Exception as error:
-                raise CheckpointError(
-                    f"{self.source}/{CONFIG_NAME} describes no SegFormer that can be built: {error}"
-                ) from error
-        problems = [f"{name} is missing" for name in sorted(info["missing_keys"])] + [
-            f"{name} has the shape {tuple(found)}, expected {tuple(expected)}"
-            for name, found, expected in sorted(info["mismatched_keys"])
-        ]
-        if problems:
-            shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-            raise CheckpointError(f"{self.source}: the weights do not fit {CONFIG_NAME}: {shown}")
+        self.check()
+        with quiet_transformers():
+            load: Any = SegformerForSemanticSegmentation.from_pretrained
+            model = load(None, config=SegformerConfig.from_dict(self.config), state_dict=self.tensors)
         return model.eval().requires_grad_(False)
 
 

@@ -13,11 +13,10 @@ import ray
 
 from ray_segformer.air import BatchFormat, Checkpoint, Predictor, Preprocessor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, is_segformer, model_and_processor
+from ray_segformer.content import SegformerContent
 from ray_segformer.images import ImageError
+from ray_segformer.network import keep_freed_memory, upsampled_argmax
 from ray_segformer.preprocessor import SegformerPreprocessor, error_column, errors_of, name_column, stack
-
-# Rows that go through the network at once: a batch may be much larger than what its activations leave room for.
-_FORWARD_ROWS = 16
 
 # Columns that the predictor uses up; all others of a `map_batches` batch stay.
 _CONSUMED = frozenset(("pixel_values", "original_size", "labels"))
@@ -43,6 +42,7 @@ class SegformerPredictor(Predictor):
     * `segmentation`: class ids `(height, width)` at the image's own size, uint8, or uint16 above 255 classes; one
       array `(N, height, width)` where all sizes agree, else an object array of N. As transformers'
       `post_process_semantic_segmentation` makes it: logits resized bilinearly, then argmax.
+    * `confidence`, with `confidence=True`: float32 `(height, width)`, the winner's softmax probability in each pixel.
     * `loss`, where the batch has `labels` (or an annotation column): float32, transformers' `labels=` loss of that
       image alone; NaN where every pixel is ignored.
     * `error`, with `on_error="keep"`: null, or why the row's `segmentation` is null. Ray 2.6 has no nulls in such
@@ -50,31 +50,38 @@ class SegformerPredictor(Predictor):
 
     Called by `map_batches` it also returns the batch's other columns, but not the images.
 
-    Tested on CPU. On a GPU this code has not been run yet.
+    The network is this package's own (`ray_segformer.network`), equal to transformers' to rounding. Tested on CPU. On a
+    GPU this code has not been run yet.
 
     Args:
-        source: a checkpoint, a transformers `SegformerForSemanticSegmentation` (put in eval mode and float32), a
-            directory, a name on the Hub, or an `ObjectRef` of one of these.
+        source: a checkpoint, a transformers `SegformerForSemanticSegmentation`, a directory, a name on the Hub, or an
+            `ObjectRef` of one of these.
         use_gpu: None for a GPU if the process has one; True or False to insist.
-        runtime: "auto" or "eager": torch without compilation.
-        dtype: "auto" or "float32".
+        runtime: "eager" is torch, operation by operation; "compile", a program that torch compiles once for each
+            machine, size and number of threads; "openvino", with the extra of that name. "auto" is "eager".
+        dtype: of the network's arithmetic. "auto" is "float32" on CPUs and "bfloat16" on GPUs, which is faster and less
+            exact; "float16" is for GPUs.
+        confidence: whether to add the column of that name.
         on_error: "raise" an error that names the row of an unreadable image, or "keep" the row.
         image_column, annotation_column: where a raw batch has its images and, optionally, annotations.
         reduce_labels: whether annotations are ADE20K's (0 is other); None for what the checkpoint says.
 
     Raises:
-        ValueError: an option has none of its values.
-        RuntimeError: `use_gpu=True` without a GPU.
+        ValueError: an option has none of its values, or they do not go together.
+        RuntimeError: `use_gpu=True` without a GPU, or what the runtime needs is not installed.
         CheckpointError: the source holds no SegFormer.
     """
+
+    writes_into_batches = False
 
     def __init__(
         self,
         source: Any,
         *,
         use_gpu: bool | None = None,
-        runtime: Literal["auto", "eager"] = "auto",
-        dtype: Literal["auto", "float32"] = "auto",
+        runtime: Literal["auto", "eager", "compile", "openvino"] = "auto",
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        confidence: bool = False,
         on_error: Literal["raise", "keep"] = "raise",
         image_column: str = "image",
         annotation_column: str | None = None,
@@ -82,9 +89,6 @@ class SegformerPredictor(Predictor):
     ):
         import torch
 
-        for option, value, values in (("runtime", runtime, ("auto", "eager")), ("dtype", dtype, ("auto", "float32"))):
-            if value not in values:
-                raise ValueError(f"{option} is one of {values}, not {value!r}")
         if use_gpu and not torch.cuda.is_available():
             raise RuntimeError(
                 "use_gpu=True, but this process sees no CUDA device; give the worker one (num_gpus_per_worker=1, or "
@@ -93,8 +97,13 @@ class SegformerPredictor(Predictor):
         on_gpu = torch.cuda.is_available() if use_gpu is None else use_gpu
         self._device = torch.device("cuda" if on_gpu else "cpu")
         options = _preprocessor_options(on_error, image_column, annotation_column, reduce_labels)
-        self._model, self._images, own_preprocessor = _load(source, options)
-        self._model = self._model.to(self._device, torch.float32)
+        content, self._images, own_preprocessor = _load(source, options)
+        if _in_actor() and not on_gpu:
+            keep_freed_memory()
+        self._runtime = content.make_runtime(runtime=runtime, dtype=dtype, device=self._device.type)
+        self._num_labels = content.num_labels
+        self._ignored = content.config.get("semantic_loss_ignore_index", 255)
+        self._confidence = confidence
         self._on_error = on_error
         super().__init__(own_preprocessor or self._images)
 
@@ -104,8 +113,9 @@ class SegformerPredictor(Predictor):
         checkpoint: Checkpoint,
         *,
         use_gpu: bool | None = None,
-        runtime: Literal["auto", "eager"] = "auto",
-        dtype: Literal["auto", "float32"] = "auto",
+        runtime: Literal["auto", "eager", "compile", "openvino"] = "auto",
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        confidence: bool = False,
         on_error: Literal["raise", "keep"] = "raise",
         image_column: str = "image",
         annotation_column: str | None = None,
@@ -117,6 +127,7 @@ class SegformerPredictor(Predictor):
             use_gpu=use_gpu,
             runtime=runtime,
             dtype=dtype,
+            confidence=confidence,
             on_error=on_error,
             image_column=image_column,
             annotation_column=annotation_column,
@@ -168,8 +179,9 @@ class SegformerPredictor(Predictor):
         for name in predictions:
             values = predictions[name]
             values = values.to_numpy() if isinstance(values, pd.Series) else values
-            if name == "segmentation":
-                columns[name] = installed.nullable_tensor_array(list(values), self._mask_dtype, ndim=2)
+            if name in ("segmentation", "confidence"):
+                dtype = self._mask_dtype if name == "segmentation" else np.float32
+                columns[name] = installed.nullable_tensor_array(list(values), dtype, ndim=2)
             elif name == "error":
                 columns[name] = pa.array(errors_of({name: values}, len(values)), pa.string())
             else:
@@ -183,29 +195,38 @@ class SegformerPredictor(Predictor):
 
     def _predict_numpy(self, data: np.ndarray | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Predict a dict of arrays, or one array of images or of pixel values."""
+        import torch
+
         batch: Mapping[str, Any] = (
             name_column(data, self._images.image_column) if isinstance(data, np.ndarray) else data
         )
         if "pixel_values" not in batch:
-            batch = self._images._transform_numpy(batch)
+            batch = self._images.preprocess(batch, threads=torch.get_num_threads())
         pixel_values, sizes, labels = batch["pixel_values"], batch.get("original_size"), batch.get("labels")
         rows = len(pixel_values)
         errors = errors_of(batch if self._on_error == "keep" else {}, rows)
 
         masks: list[np.ndarray | None] = [None if error is None else installed.NULL_TENSOR for error in errors]
+        confidences = list(masks)
         losses = np.full(rows, np.nan, np.float32)
-        for some in _forward_batches(pixel_values, errors):
+        for some in _forward_batches(pixel_values, errors, self._runtime.rows):
             logits = self._logits(np.stack([pixel_values[row] for row in some]))
             for row, row_logits in zip(some, logits, strict=True):
                 own_size = np.shape(pixel_values[row])[-2:]
                 size = own_size if sizes is None else sizes[row]
                 if not all(size):
                     raise ImageError(errors_of(batch, rows)[row] or f"row {row} of the batch has the size (0, 0)")
-                masks[row] = self._segment(row_logits, (int(size[0]), int(size[1])))
+                size = (int(size[0]), int(size[1]))
+                if self._confidence:
+                    masks[row], confidences[row] = upsampled_argmax(row_logits, size, confidence=True)
+                else:
+                    masks[row] = upsampled_argmax(row_logits, size)
                 if labels is not None:
                     losses[row] = self._loss(row_logits, labels[row])
 
         predictions = {"segmentation": stack(masks, self._mask_dtype, (0, 0))}
+        if self._confidence:
+            predictions["confidence"] = stack(confidences, np.float32, (0, 0))
         if labels is not None:
             predictions["loss"] = losses
         if self._on_error == "keep":
@@ -214,10 +235,10 @@ class SegformerPredictor(Predictor):
 
     @property
     def _mask_dtype(self) -> type[np.unsignedinteger]:
-        return np.uint8 if self._model.config.num_labels <= 255 else np.uint16
+        return np.uint8 if self._num_labels <= 255 else np.uint16
 
     def _logits(self, pixel_values: np.ndarray) -> Any:
-        """Logits (rows, classes, height / 4, width / 4) of pixel values (rows, 3, height, width)."""
+        """Logits (rows, height / 4, width / 4, classes) of pixel values (rows, 3, height, width)."""
         import torch
 
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
@@ -225,28 +246,21 @@ class SegformerPredictor(Predictor):
         with torch.inference_mode():
             tensor = torch.from_numpy(pixel_values).to(self._device)
             tensor = tensor.float() if tensor.is_floating_point() else self._images.normalize(tensor)
-            return self._model(pixel_values=tensor).logits
-
-    def _segment(self, logits: Any, size: tuple[int, int]) -> np.ndarray:
-        """The class ids (height, width) of one image's logits (classes, h, w)."""
-        import torch
-
-        with torch.inference_mode():
-            resized = torch.nn.functional.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)
-            return resized[0].argmax(dim=0).cpu().numpy().astype(self._mask_dtype)
+            return self._runtime(tensor)
 
     def _loss(self, logits: Any, labels: np.ndarray) -> float:
-        """The loss of one image: its logits (classes, h, w) resized to its labels (height, width)."""
+        """The loss of one image: its logits (h, w, classes) resized to its labels (height, width)."""
         import torch
         from torch.nn import functional
 
-        ignored = self._model.config.semantic_loss_ignore_index
         with torch.inference_mode():
             target = torch.from_numpy(np.asarray(labels).astype(np.int64))[None].to(self._device)
-            resized = functional.interpolate(logits[None], size=target.shape[-2:], mode="bilinear", align_corners=False)
-            if self._model.config.num_labels > 1:
-                return functional.cross_entropy(resized, target, ignore_index=ignored).item()
-            valid = ((target >= 0) & (target != ignored)).float()
+            resized = functional.interpolate(
+                logits.permute(2, 0, 1)[None], size=target.shape[-2:], mode="bilinear", align_corners=False
+            )
+            if self._num_labels > 1:
+                return functional.cross_entropy(resized, target, ignore_index=self._ignored).item()
+            valid = ((target >= 0) & (target != self._ignored)).float()
             loss = functional.binary_cross_entropy_with_logits(resized.squeeze(1), target.float(), reduction="none")
             return (loss * valid).mean().item()
 
@@ -265,8 +279,8 @@ def _preprocessor_options(
     return options
 
 
-def _load(source: Any, options: dict[str, Any]) -> tuple[Any, SegformerPreprocessor, Preprocessor | None]:
-    """Model and image preprocessing of whatever a predictor is made from, and a user's own preprocessor."""
+def _load(source: Any, options: dict[str, Any]) -> tuple[SegformerContent, SegformerPreprocessor, Preprocessor | None]:
+    """Content and image preprocessing of whatever a predictor is made from, and a user's own preprocessor."""
     if isinstance(source, ray.ObjectRef):
         source = ray.get(source)
     if isinstance(source, Checkpoint):  # before paths: a checkpoint has __fspath__, which only raises
@@ -275,43 +289,29 @@ def _load(source: Any, options: dict[str, Any]) -> tuple[Any, SegformerPreproces
     elif isinstance(source, (str, os.PathLike)):
         source = SegformerCheckpoint.from_pretrained(source)
     if isinstance(source, SegformerCheckpoint):
-        return source.get_model(), source.get_preprocessor(**options), None
+        return source.content, source.get_preprocessor(**options), None
     model, processor = model_and_processor(source) if isinstance(source, Mapping) else (source, None)
     if not is_segformer(model):
         raise TypeError(
             "expected a checkpoint, a transformers SegformerForSemanticSegmentation, a directory, a name on the Hub, "
             f"or an ObjectRef of one of these; got {type(model).__name__}"
         )
-    _register_model_class()
     own = None
     if isinstance(processor, Preprocessor) and not isinstance(processor, SegformerPreprocessor):
         own, processor = processor, None
     images = SegformerPreprocessor.from_config(as_preprocessor(processor).to_config(), **options)
-    return model.eval(), images, own
+    return SegformerContent.from_model(model, images), images, own
 
 
-def _register_model_class() -> None:
-    """Let a model that was unpickled run in this process.
-
-    Transformers 5 notes, when a model is built, which outputs its classes can record, and cannot run a model of a class
-    that it never built here. A tiny one will do.
-    """
-    import torch
-    from transformers import SegformerConfig, SegformerForSemanticSegmentation
-
-    config = SegformerConfig(depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8)
-    with torch.random.fork_rng(devices=[]):  # its random weights are not to shift the caller's random numbers
-        SegformerForSemanticSegmentation(config)
+def _in_actor() -> bool:
+    """Whether this process is an actor of Ray's, which is ours to tune."""
+    return ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
 
 
-def _forward_batches(pixel_values: Any, errors: list[str | None]) -> list[list[int]]:
-    """Rows without an error, in groups of one shape and at most `_FORWARD_ROWS`."""
+def _forward_batches(pixel_values: Any, errors: list[str | None], most: int) -> list[list[int]]:
+    """Rows without an error, in groups of one shape and at most `most`."""
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for row, error in enumerate(errors):
         if error is None:
             by_shape.setdefault(np.shape(pixel_values[row]), []).append(row)
-    return [
-        rows[start : start + _FORWARD_ROWS]
-        for rows in by_shape.values()
-        for start in range(0, len(rows), _FORWARD_ROWS)
-    ]
+    return [rows[start : start + most] for rows in by_shape.values() for start in range(0, len(rows), most)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -81,7 +82,7 @@ class SegformerPreprocessor(BatchMapper):
         batch_format: Literal["numpy", "pandas"] = "numpy",
         batch_size: int | None = _BATCH_SIZE,
     ):
-        super().__init__(fn=self._preprocess, batch_format=batch_format, batch_size=batch_size)
+        super().__init__(fn=self.preprocess, batch_format=batch_format, batch_size=batch_size)
         if on_error not in ("raise", "keep"):
             raise ValueError(f'on_error is "raise" or "keep", not {on_error!r}')
         self.height, self.width = _height_and_width(size)
@@ -169,12 +170,18 @@ class SegformerPreprocessor(BatchMapper):
         return pixel_values
 
     def _transform_numpy(self, np_data: Any) -> Any:
-        return self._preprocess(np_data)  # which writes into no array: a read-only view will do
+        return self.preprocess(np_data)  # which writes into no array: a read-only view will do
 
     def _transform_pandas(self, df: pd.DataFrame) -> pd.DataFrame:
-        return self._preprocess(df)
+        return self.preprocess(df)
 
-    def _preprocess(self, batch: Any) -> Any:
+    def preprocess(self, batch: Any, *, threads: int = 1) -> Any:
+        """Preprocess one batch, a dict of arrays, an array or a DataFrame, without Ray.
+
+        Args:
+            batch: left as it is; the result is new.
+            threads: how many images to decode and resize at a time; Pillow lets other threads run meanwhile.
+        """
         if isinstance(batch, np.ndarray):
             batch = name_column(batch, self.image_column)
         if "pixel_values" in batch:
@@ -185,36 +192,38 @@ class SegformerPreprocessor(BatchMapper):
                     f"the batch has no column {column!r}, only {list(batch)}; name the right one with "
                     "image_column= or annotation_column="
                 )
-        rows = self._rows(batch)
+        rows = self._rows(batch, threads)
         columns = {name: batch[name] for name in batch if name != self.image_column}
         if isinstance(batch, pd.DataFrame):
             cells_of = {name: list(values) for name, values in rows.items()}
             return pd.DataFrame({**columns, **cells_of}, index=batch.index)
         return {**columns, **rows}
 
-    def _rows(self, batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The columns to add, row by row."""
+    def _rows(self, batch: Mapping[str, Any], threads: int) -> dict[str, np.ndarray]:
+        """The columns to add."""
         images = list(cells(batch[self.image_column]))
         annotations = list(cells(batch[self.annotation_column])) if self.annotation_column else [None] * len(images)
         paths = list(cells(batch["path"])) if "path" in batch else [None] * len(images)
         errors = errors_of(batch, len(images))
 
-        pixel_values, sizes, labels = [], [], []
-        for row, (image, annotation) in enumerate(zip(images, annotations, strict=True)):
+        def preprocess_row(row: int) -> tuple[np.ndarray, tuple[int, ...], np.ndarray]:
             if self.on_error == "raise" or errors[row] is None:
                 try:
-                    pixels, size, label = self._row(image, annotation)
+                    return self._row(images[row], annotations[row])
                 except ImageError as error:
-                    path = describe(image) or paths[row]
+                    path = describe(images[row]) or paths[row]
                     message = f"row {row} of the batch" + (f" ({path})" if path else "") + f": {error}"
                     if self.on_error == "raise":
                         raise ImageError(f'{message}. Pass on_error="keep" to keep such rows.') from error
                     errors[row] = message
-            if errors[row] is not None:
-                pixels, size, label = self._blank()
-            pixel_values.append(pixels)
-            sizes.append(size)
-            labels.append(label)
+            return self._blank()
+
+        if threads > 1 and len(images) > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                results = list(pool.map(preprocess_row, range(len(images))))
+        else:
+            results = [preprocess_row(row) for row in range(len(images))]
+        pixel_values, sizes, labels = zip(*results, strict=True) if results else ((), (), ())
 
         shape = (3, self.height, self.width)
         columns = {
@@ -285,7 +294,7 @@ def error_column(errors: list[str | None]) -> np.ndarray:
     return object_array(installed.NULL_TEXT if error is None else error for error in errors)
 
 
-def stack(arrays: list[Any], dtype: Any, empty_shape: tuple[int, ...]) -> np.ndarray:
+def stack(arrays: Sequence[Any], dtype: Any, empty_shape: tuple[int, ...]) -> np.ndarray:
     """Arrays as a column: `(N, ...)` where their shapes agree, else an object array `(N,)` of them.
 
     Args:

@@ -209,6 +209,15 @@ def test_unreadable_images(command, scenes, masks, tmp_path):
     assert [path.name for path in (tmp_path / "kept" / "overlays").iterdir()] == ["good.jpg"]
 
 
+def test_bfloat16(command, scenes, masks, tmp_path):
+    done = command("predict", scenes, tmp_path / "out", "--dtype", "bfloat16", "--runtime", "eager")
+    assert done.returncode == 0, done.stderr
+    found = [png(row["segmentation"]) for row in table(tmp_path / "out")]
+    pixels = sum(mask.size for mask in found)
+    equal = sum((mask == other).sum() for mask, other in zip(found, masks.values(), strict=True))
+    assert 0.97 * pixels < equal < pixels  # it is another arithmetic, and close
+
+
 def wrong(command, *arguments):
     """The one line with which a command refuses."""
     done = command(*arguments)
@@ -234,6 +243,8 @@ def wrong(command, *arguments):
         (["predict", "one.png", "out", "--batch-size", "0"], "--batch-size: expected a number of at least 1, got 0"),
         (["predict", "one.png", "out", "--workers", "two"], "--workers: invalid"),
         (["predict", "one.png", "out", "--gpus-per-worker", "99"], "--gpus-per-worker 99: the cluster has"),
+        (["predict", "one.png", "out", "--runtime", "onnx"], "argument --runtime: invalid choice: 'onnx'"),
+        (["predict", "one.png", "out", "--dtype", "float16"], 'dtype="float16" is for CUDA'),
         (["predict", "one.png"], "the following arguments are required: OUTPUT"),
         (["segment"], "invalid choice: 'segment'"),
     ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import resource
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,17 +88,31 @@ def assert_masks(found, expected, dtype=np.uint8) -> None:
 # -- against transformers ---------------------------------------------------------------------------
 
 
-def test_real_images(shared, real_images, trained):
-    predictor = SegformerPredictor.from_checkpoint(
-        SegformerCheckpoint.from_pretrained(shared / "models/segformer-b0-camvid")
-    )
+@pytest.fixture(scope="module")
+def real_masks(real_images, trained) -> list[np.ndarray]:
+    masks = [trained.mask(Image.open(path)) for path in real_images]
+    assert len(masks) == 33 and len(np.unique(np.concatenate([mask.ravel() for mask in masks]))) > 5
+    return masks
+
+
+@pytest.mark.parametrize("runtime", ["auto", "compile", "openvino"])
+def test_real_images(shared, real_images, real_masks, runtime):
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    checkpoint = SegformerCheckpoint.from_pretrained(shared / "models/segformer-b0-camvid")
+    predictor = SegformerPredictor.from_checkpoint(checkpoint, runtime=runtime)
     result = predictor.predict({"image": objects(*map(str, real_images))})
     assert set(result) == {"segmentation"}
-    expected = [trained.mask(Image.open(path)) for path in real_images]
-    assert len(expected) == 33 and len(np.unique(np.concatenate([mask.ravel() for mask in expected]))) > 5
-    assert_masks(result["segmentation"], expected)
-    for path, mask, other in zip(real_images, result["segmentation"], expected, strict=True):
+    assert_masks(result["segmentation"], real_masks)
+    for path, mask, other in zip(real_images, result["segmentation"], real_masks, strict=True):
         assert (mask == other).mean() > 0.999, path.name
+
+
+def test_bfloat16_of_real_images(shared, real_images, real_masks):
+    predictor = SegformerPredictor(shared / "models/segformer-b0-camvid", dtype="bfloat16")
+    result = predictor.predict({"image": objects(*map(str, real_images))})
+    agreement_of = agreement(result["segmentation"], real_masks)
+    assert 0.98 < agreement_of < 1  # it is another arithmetic, and close
 
 
 def test_losses_of_real_images(shared, real_pairs, trained):
@@ -468,9 +484,10 @@ def test_keep_where_no_row_fails(checkpoint, masks):
     [
         ({"runtime": "jit"}, "runtime is one of .*, not 'jit'"),
         ({"dtype": "int8"}, "dtype is one of .*, not 'int8'"),
+        ({"dtype": "float16", "use_gpu": False}, 'dtype="float16" is for CUDA'),
         ({"on_error": "ignore"}, "on_error is .*, not 'ignore'"),
     ],
-    ids=["runtime", "dtype", "on_error"],
+    ids=["runtime", "dtype", "float16", "on_error"],
 )
 def test_bad_options(checkpoint, options, message):
     for make in (SegformerPredictor, SegformerPredictor.from_checkpoint):
@@ -484,9 +501,24 @@ def test_unknown_option(checkpoint):
 
 
 @pytest.mark.parametrize("options", [{"runtime": "eager"}, {"dtype": "float32"}, {"use_gpu": False}], ids=str)
-def test_good_options(checkpoint, masks, options):
+def test_options_that_change_nothing(checkpoint, masks, options):
     result = SegformerPredictor(checkpoint, **options).predict({"image": objects(*PICTURES)})
     assert_masks(result["segmentation"], masks)
+
+
+def test_confidence(small, checkpoint):
+    predictor = SegformerPredictor(checkpoint, confidence=True, on_error="keep")
+    result = predictor.predict({"image": objects(*PICTURES, BAD)})
+    assert result["segmentation"][3] is None and result["confidence"][3] is None
+    for array, mask, confidence in zip(PICTURES, result["segmentation"], result["confidence"], strict=False):
+        inputs = small.processor(Image.fromarray(array), return_tensors="pt")
+        with torch.no_grad():
+            logits = small.model(**inputs).logits
+        resized = torch.nn.functional.interpolate(logits, size=array.shape[:2], mode="bilinear", align_corners=False)
+        expected, classes = resized[0].softmax(dim=0).max(dim=0)
+        assert confidence.dtype == np.float32
+        np.testing.assert_allclose(confidence, expected.numpy(), atol=1e-4)
+        assert (mask == classes.numpy()).mean() > 0.999
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -622,6 +654,33 @@ def test_map_batches_with_a_model_in_the_object_store(masks_by_default, ray_sess
     rows = predict(data, ray.put(small_model()), batch_size=2).take_all()
     rows.sort(key=lambda row: row["id"])
     assert_masks([row["segmentation"] for row in rows], masks_by_default)
+
+
+@pytest.mark.parametrize("num_cpus", [1, 2])
+def test_actors_use_their_cpus_and_keep_their_memory(checkpoint, files, ray_session, num_cpus):
+    pictures = {"pixel_values": np.zeros((2, 3, 640, 640), np.uint8)}  # whose tensors are megabytes
+
+    class Witness(SegformerPredictor):
+        """Tells what its process is like."""
+
+        def __call__(self, batch):
+            faults = []
+            for _ in range(20):
+                self.predict(pictures)
+                faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+            return {
+                "threads": [torch.get_num_threads()],
+                "transformers": ["transformers" in sys.modules],
+                "faults": [faults[-1] - faults[-2]],
+            }
+
+    predictions = dataset(files[:2]).map_batches(
+        Witness, fn_constructor_args=(checkpoint,), num_cpus=num_cpus, compute=ActorPoolStrategy(size=1)
+    )
+    (row,) = predictions.take_all()
+    assert row["threads"] == num_cpus
+    assert not row["transformers"]
+    assert row["faults"] < 100
 
 
 @pytest.mark.parametrize("one_size", [False, True])

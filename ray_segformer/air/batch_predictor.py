@@ -38,6 +38,8 @@ class BatchPredictor:
       on the driver: what it returns travels instead, and its `get_preprocessor()` is the CPU stage, also for a
       plain `ray.train.Checkpoint`, which knows no preprocessor.
     * A predictor may have a method `to_block(batch)`: what it returns is put in the dataset.
+    * A predictor whose `writes_into_batches` is False gets Ray Data's read-only views; others get copies of them, which
+      they may write into, as on Ray 2.6.
 
     Args:
         checkpoint: what `predictor_cls.from_checkpoint` loads.
@@ -195,7 +197,8 @@ class ScoringWorker:
         """Score one batch: preprocess where that is done here, select, predict, put kept columns beside it."""
         if self._preprocessor is not None:
             batch = self._preprocessor.transform_batch(batch)
-        batch = writable(batch)
+        if getattr(self._predictor, "writes_into_batches", True):
+            batch = writable(batch)
         for option, columns in (("feature_columns", self._feature_columns), ("keep_columns", self._keep_columns)):
             if columns and isinstance(batch, np.ndarray):
                 raise ValueError(

@@ -140,6 +140,15 @@ class Doubler(Toy):
         return data
 
 
+class Reader(Toy):
+    """Only reads, and tells whether it could write."""
+
+    writes_into_batches = False
+
+    def _predict_numpy(self, data):
+        return {"writeable": np.full(len(data["x"]), data["x"].flags.writeable)}
+
+
 class PandasDoubler(Toy):
     """Writes into its batch and the arrays in its cells."""
 
@@ -333,6 +342,12 @@ def test_a_predictor_may_write_into_its_batch(checkpoint, rows_of, doubler):
     predictions = BatchPredictor(checkpoint, doubler).predict(source)
     assert [list(x) for x in column(rows_of(predictions), "x")] == [[0, 2], [2, 4], [4, 6], [6, 8]]
     assert [list(x) for x in column(rows_of(source), "x")] == [[0, 1], [1, 2], [2, 3], [3, 4]]
+
+
+def test_a_predictor_that_only_reads_gets_views(checkpoint):
+    source = ray.data.from_items([{"x": i} for i in range(4)]).materialize()
+    predictions = BatchPredictor(checkpoint, Reader).predict(source)
+    assert column(predictions.take_all(), "writeable") == [False] * 4
 
 
 @pytest.mark.skipif(installed.HAS_AIR, reason="Ray 2.6's own class hands out read-only views here")
