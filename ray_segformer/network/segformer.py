@@ -105,13 +105,12 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, heads: int, sr_ratio: int):
         super().__init__()
-        if channels % heads:
-            raise ValueError(f"{channels} channels cannot be shared by {heads} attention heads")
+        inner = channels // heads * heads  # C, or a little less where the heads do not share it evenly
         self.heads = heads
-        self.query = Linear(channels, channels)
-        self.key = Linear(channels, channels)
-        self.value = Linear(channels, channels)
-        self.out = Linear(channels, channels)
+        self.query = Linear(channels, inner)
+        self.key = Linear(channels, inner)
+        self.value = Linear(channels, inner)
+        self.out = Linear(inner, channels)
         self.reduces = sr_ratio > 1
         if self.reduces:
             self.sr = nn.Conv2d(channels, channels, sr_ratio, sr_ratio)
@@ -186,7 +185,7 @@ class SegformerNetwork(nn.Module):
 
     Args:
         config: the content of a Hugging Face `config.json`.
-        weights: float32 tensors by the Hub's names. Those of linear layers are used as they are, without a copy.
+        weights: float32 tensors by the Hub's names. In float32 the encoder's are used as they are, without a copy.
         dtype: of the arithmetic. The classifier stays in float32: its logits are compared with each other.
         by_convolution: compute matrix products by convolutions; see `Linear`.
 
@@ -226,7 +225,7 @@ class SegformerNetwork(nn.Module):
                     )
                 )
                 self.layer_norm = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
             raise NetworkError(f"config.json describes no SegFormer that can be built: {error}") from error
         hub_names = {name: _hub_name(name) for name in self.state_dict()}
         expected = {hub_names[name]: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
@@ -238,9 +237,7 @@ class SegformerNetwork(nn.Module):
         self.to(dtype)
         self.classifier = classifier
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # as convolutions of NHWC images want it
-                module.weight = nn.Parameter(module.weight.contiguous(memory_format=torch.channels_last))
-            elif isinstance(module, (Linear, Attention)):
+            if isinstance(module, (Linear, Attention)):
                 module.by_convolution = by_convolution
         self.eval().requires_grad_(False)
 
@@ -321,20 +318,23 @@ def _check(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]])
 
 def _fold(weights: Mapping[str, Tensor], stages: int) -> tuple[nn.ModuleList, Linear]:
     """The decoder as a linear layer for each stage, of which the first carries the bias, and the classifier."""
-    head = {name.removeprefix("decode_head."): weights[name].double() for name in weights if "decode_head." in name}
-    scale = head["batch_norm.weight"] / torch.sqrt(head["batch_norm.running_var"] + _BATCH_NORM_EPS)
-    bias = head["batch_norm.bias"] - head["batch_norm.running_mean"] * scale
-    slices = head["linear_fuse.weight"][:, :, 0, 0].chunk(stages, dim=1)[::-1]  # concatenated last stage first
+
+    def tensor(name: str) -> Tensor:
+        return weights[f"decode_head.{name}"]
+
+    scale = tensor("batch_norm.weight") / torch.sqrt(tensor("batch_norm.running_var") + _BATCH_NORM_EPS)
+    bias = tensor("batch_norm.bias") - tensor("batch_norm.running_mean") * scale
+    slices = tensor("linear_fuse.weight")[:, :, 0, 0].chunk(stages, dim=1)[::-1]  # concatenated last stage first
     matrices = []
     for stage, fuse in enumerate(slices):
         fuse = scale[:, None] * fuse
-        matrices.append(fuse @ head[f"linear_c.{stage}.proj.weight"])
-        bias = bias + fuse @ head[f"linear_c.{stage}.proj.bias"]
+        matrices.append(fuse @ tensor(f"linear_c.{stage}.proj.weight"))
+        bias = bias + fuse @ tensor(f"linear_c.{stage}.proj.bias")
     layers = nn.ModuleList(_linear(matrix, bias if stage == 0 else None) for stage, matrix in enumerate(matrices))
-    return layers, _linear(head["classifier.weight"][:, :, 0, 0], head["classifier.bias"])
+    return layers, _linear(tensor("classifier.weight")[:, :, 0, 0], tensor("classifier.bias"))
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> Linear:
     layer = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    layer.load_state_dict({"weight": weight.float()} | ({} if bias is None else {"bias": bias.float()}), assign=True)
+    layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}), assign=True)
     return layer
