@@ -187,7 +187,7 @@ class SegformerNetwork(nn.Module):
         config: the content of a Hugging Face `config.json`.
         weights: float32 tensors by the Hub's names. In float32 the encoder's are used as they are, without a copy.
         dtype: of the arithmetic. The classifier stays in float32: its logits are compared with each other.
-        by_convolution: compute matrix products by convolutions; see `Linear`.
+        by_convolution: compute matrix products by convolutions; see `Linear`. For CPUs, where torch has oneDNN.
 
     Raises:
         NetworkError: `config` makes no sense, or tensors are missing or do not fit it; the message names them.
@@ -273,8 +273,13 @@ def _nhwc(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _conv2d(x: Tensor, matrix: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
-    """A 1 x 1 convolution of (B, H, W, C) by a matrix (outputs, C / groups)."""
-    return F.conv2d(x.permute(0, 3, 1, 2), matrix[:, :, None, None], bias, groups=groups).permute(0, 2, 3, 1)
+    """A 1 x 1 convolution of (B, H, W, C) by a matrix (outputs, C / groups), by oneDNN."""
+    image, kernel = x.permute(0, 3, 1, 2), matrix[:, :, None, None]
+    if torch.compiler.is_compiling():
+        image = F.conv2d(image, kernel, bias, groups=groups)
+    else:  # conv2d would compute it as a matrix product where there is one thread
+        image = torch.mkldnn_convolution(image, kernel, bias, [0, 0], [1, 1], [1, 1], groups)
+    return image.permute(0, 2, 3, 1)
 
 
 def _upsample(x: Tensor, size: Any) -> Tensor:
