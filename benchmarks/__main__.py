@@ -1,0 +1,63 @@
+"""The command: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# In the order in which they run, and the modules they are.
+SECTIONS = {
+    "network": "network",
+    "argmax": "argmax",
+    "files": "files",
+    "ray": "through_ray",
+    "memory": "memory",
+    "scaling": "scaling",
+    "startup": "startup",
+}
+
+
+def main() -> int:
+    """Run sections, and write what they measured after each."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="these sections")
+    parser.add_argument("--output", default=REPOSITORY / "out" / "benchmarks", type=Path, help="folder of the results")
+    parser.add_argument("--shared", default=REPOSITORY.parent / "shared", type=Path, help="folder with data/, models/")
+    parser.add_argument("--repeats", type=int, help="rounds of each table, instead of the section's own number")
+    parser.add_argument("--threads", type=int, default=cores, help="threads of each contestant (default: all cores)")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes: a look, not numbers to quote")
+    arguments = parser.parse_args()
+
+    # For the processes that contestants run in, Ray's too: where this package is, and no chatter.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    os.environ.update(TQDM_DISABLE="1", PYTHONWARNINGS="ignore", RAY_BACKEND_LOG_LEVEL="fatal")
+
+    import torch
+
+    from benchmarks.measure import disturbances
+    from benchmarks.plot import draw
+    from benchmarks.report import Report
+    from benchmarks.settings import Settings
+
+    torch.set_num_threads(arguments.threads)
+    settings = Settings(arguments.shared, arguments.threads, arguments.repeats, arguments.quick)
+    report = Report(arguments.output, settings)
+    for name in SECTIONS:
+        if name in arguments.only:
+            started = time.monotonic()
+            tables = importlib.import_module(f"benchmarks.{SECTIONS[name]}").run(settings)
+            report.add(name, tables, time.monotonic() - started, disturbances())
+    draw(report.content, arguments.output / "benchmarks.png")
+    print(f"{arguments.output}: results.json, results.md, benchmarks.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

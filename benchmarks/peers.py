@@ -1,0 +1,190 @@
+"""The peers, each as its users write it.
+
+A function of this module is called in a process of its own (see `process`), loads the model from a Hugging Face
+directory, and returns what is measured: `logits(pixels)`, of normalised float32 pixel values (B, 3, H, W) to float32
+logits (B, H / 4, W / 4, classes), or `masks(paths, batch_size)`, of JPEG files to class ids at the images' own sizes.
+Some have one argument more, the dtype of the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+Logits = Callable[[np.ndarray], np.ndarray]
+Masks = Callable[[Sequence[str], int], list[Any]]
+
+
+def load(directory: str) -> tuple[Any, Any]:
+    """transformers' model and image processor, the Pillow one where torchvision is not installed."""
+    from transformers import AutoImageProcessor, SegformerForSemanticSegmentation
+
+    model = SegformerForSemanticSegmentation.from_pretrained(directory).eval()
+    return model, AutoImageProcessor.from_pretrained(directory)
+
+
+def transformers_network(directory: str, compiled: bool = False) -> Logits:
+    """transformers' model, as it is or behind `torch.compile`."""
+    model, _ = load(directory)
+    return network_of(torch.compile(model) if compiled else model)
+
+
+def network_of(model: Any) -> Logits:
+    """`logits` of a transformers model."""
+
+    def logits(pixels: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return model(pixel_values=torch.from_numpy(pixels)).logits.permute(0, 2, 3, 1).numpy()
+
+    return logits
+
+
+def openvino_network(directory: str, threads: int) -> Callable[[np.ndarray, str], np.ndarray]:
+    """transformers' model, converted by OpenVINO, with the batch fixed at one image: `logits(pixels, dtype)`."""
+    compiled = _openvino(directory, threads, shape=(1, 3, 512, 512))
+    return lambda pixels, dtype: compiled[dtype](pixels)[0].transpose(0, 2, 3, 1)
+
+
+def _openvino(directory: str, threads: int, shape: Sequence[int]) -> dict[str, Any]:
+    """transformers' model as OpenVINO's by dtype."""
+    import openvino
+
+    class LogitsOf(torch.nn.Module):
+        def __init__(self, model: Any):
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+            return self.model(pixel_values=pixel_values).logits
+
+    model, _ = load(directory)
+    with torch.no_grad():
+        converted = openvino.convert_model(LogitsOf(model), example_input=torch.zeros(2, 3, 512, 512))
+    converted.reshape(shape)
+    settings = {"INFERENCE_NUM_THREADS": threads}
+    return {
+        dtype: openvino.Core().compile_model(converted, "CPU", {**settings, "INFERENCE_PRECISION_HINT": precision})
+        for dtype, precision in (("float32", "f32"), ("bfloat16", "bf16"))
+    }
+
+
+def tutorial_loop(directory: str) -> Masks:
+    """The loop of every tutorial: image processor, model, post-processing, a batch at a time."""
+    model, processor = load(directory)
+
+    def masks(paths: Sequence[str], batch_size: int) -> list[np.ndarray]:
+        results = []
+        for start in range(0, len(paths), batch_size):
+            images = [Image.open(path).convert("RGB") for path in paths[start : start + batch_size]]
+            inputs = processor(images=images, return_tensors="pt")
+            with torch.no_grad():
+                outputs = model(**inputs)
+            sizes = [(image.height, image.width) for image in images]
+            results += processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
+        return [result.numpy() for result in results]
+
+    return masks
+
+
+def openvino_loop(directory: str, threads: int) -> Callable[[Sequence[str], int, str], list[np.ndarray]]:
+    """The same loop around the model converted by OpenVINO: `masks(paths, batch_size, dtype)`."""
+    from transformers.modeling_outputs import SemanticSegmenterOutput
+
+    _, processor = load(directory)
+    compiled = _openvino(directory, threads, shape=(-1, 3, 512, 512))
+
+    def masks(paths: Sequence[str], batch_size: int, dtype: str) -> list[np.ndarray]:
+        results = []
+        for start in range(0, len(paths), batch_size):
+            images = [Image.open(path).convert("RGB") for path in paths[start : start + batch_size]]
+            inputs = processor(images=images, return_tensors="np")
+            logits = torch.from_numpy(compiled[dtype](inputs["pixel_values"])[0])
+            sizes = [(image.height, image.width) for image in images]
+            outputs = SemanticSegmenterOutput(logits=logits)
+            results += processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
+        return [result.numpy() for result in results]
+
+    return masks
+
+
+def transformers_pipeline(directory: str) -> Masks:
+    """transformers' `pipeline("image-segmentation")`.
+
+    It returns no class map, but a list for each image: a label and a binary mask, a Pillow image, for each class seen.
+    `class_map` makes one of them; that is not measured.
+    """
+    from transformers import pipeline
+
+    segment = pipeline("image-segmentation", model=directory, device="cpu")
+    return lambda paths, batch_size: segment(list(paths), batch_size=batch_size)
+
+
+def class_map(segments: list[dict[str, Any]], id2label: dict[str, str]) -> np.ndarray:
+    """The class ids (height, width) of what the pipeline returns for an image."""
+    ids = {label: int(class_id) for class_id, label in id2label.items()}
+    result = np.zeros((segments[0]["mask"].height, segments[0]["mask"].width), np.uint8)
+    for segment in segments:
+        result[np.asarray(segment["mask"]) > 0] = ids[segment["label"]]
+    return result
+
+
+class ByHand:
+    """transformers inside of `Dataset.map_batches`, the way of Ray's guide to batch inference.
+
+    Ray tells torch to use as many threads as the actor has CPUs, one unless said otherwise.
+
+    Args:
+        directory: the model's.
+        threads: None for Ray's number.
+    """
+
+    def __init__(self, directory: str, threads: int | None = None):
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.model, self.processor = load(directory)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        images = list(batch["image"])
+        inputs = self.processor(images=images, return_tensors="pt")
+        with torch.no_grad():
+            outputs = self.model(**inputs)
+        sizes = [image.shape[:2] for image in images]
+        masks = self.processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
+        return {"path": batch["path"], "segmentation": column([mask.numpy() for mask in masks])}
+
+
+def by_torch_inference() -> type[Any]:
+    """A subclass of Ray Data's `TorchInference`, which needs CUDA."""
+    from ray.data.util.torch_inference import TorchInference
+
+    class ByTorchInference(TorchInference):
+        def initialize(self, directory: str) -> None:
+            model, self.processor = load(directory)
+            self.model = model.to(self.get_device())
+
+        def collate(self, input_batch: dict[str, np.ndarray]) -> Any:
+            inputs = self.processor(images=list(input_batch["image"]), return_tensors="pt")
+            return {"pixel_values": inputs["pixel_values"]}, [image.shape[:2] for image in input_batch["image"]]
+
+        def process_on_device(self, input_batch: Any, collated_tensors: Any, collated_other: Any) -> Any:
+            outputs = self.model(pixel_values=collated_tensors["pixel_values"])
+            masks = self.processor.post_process_semantic_segmentation(outputs, target_sizes=collated_other)
+            return {"segmentation": masks}
+
+        def finalize(self, input_batch: Any, output_tensors: Any, output_other: Any) -> dict[str, np.ndarray]:
+            masks = [mask.numpy() for mask in output_tensors["segmentation"]]
+            return {"path": input_batch["path"], "segmentation": column(masks)}
+
+    return ByTorchInference
+
+
+def column(masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Masks of several sizes as Ray Data takes them: an object array."""
+    array = np.empty(len(masks), object)
+    for row, mask in enumerate(masks):
+        array[row] = mask
+    return array
