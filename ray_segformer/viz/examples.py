@@ -1,0 +1,160 @@
+"""Sheets of example images and of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from ray_segformer.images import ImageError, cells, to_class_ids, to_rgb
+from ray_segformer.viz.overlay import class_areas, overlay
+from ray_segformer.viz.palette import class_palette
+from ray_segformer.viz.sheet import contact_sheet, note
+
+
+def display_example_images(
+    images: Any, *, count: int = 8, columns: int = 4, image_column: str = "image", tile_width: int = 240
+) -> Image.Image:
+    """The first images, in a grid.
+
+    A notebook shows the result of a cell that ends with it; `.save(path)` writes it to a file.
+
+    Args:
+        images: image cells (whatever `ray_segformer.images.to_rgb` takes) in a list, an array or a Series; or a Ray
+            Dataset, of which only the first `count` rows are computed.
+        count: how many images, at most.
+        columns: how many beside each other.
+        image_column: the Dataset's column of image cells.
+        tile_width: pixels; images are scaled to it.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        ValueError: there are no images, the Dataset has no such column, or `count` or `columns` is below 1.
+        ImageError: an image is unreadable; the message names its row.
+    """
+    if count < 1 or columns < 1:
+        raise ValueError(f"count and columns are at least 1, not {count} and {columns}")
+    # Arrays and Series have a `take` too, of another meaning.
+    if hasattr(images, "take") and not isinstance(images, (np.ndarray, pd.Series)):
+        images = [_cell(row, image_column) for row in images.take(count)]
+    pictures = []
+    for number, cell in enumerate(islice(cells(images), count)):
+        try:
+            pictures.append(to_rgb(cell))
+        except ImageError as error:
+            raise ImageError(f"row {number}: {error}") from error
+    if not pictures:
+        raise ValueError("there are no images; expected a sequence of image cells, or a Ray Dataset, that is not empty")
+    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    return contact_sheet(rows, [""] * min(columns, len(pictures)), tile_width=tile_width)
+
+
+def visualize_predictions(
+    images: Iterable[Any],
+    masks: Iterable[Any],
+    id2label: Mapping[int, str],
+    *,
+    annotations: Iterable[Any] | None = None,
+    losses: Iterable[float | None] | None = None,
+    names: Iterable[str | None] | None = None,
+    tile_width: int = 300,
+) -> Image.Image:
+    """Each image beside itself under its annotation, where there are any, and under SegFormer's mask.
+
+    A row without a mask (a failed one) shows a note in its place, and its image, or why that is unreadable. Below is a
+    legend of the classes that are shown, with the share that each has of all masks' and annotations' pixels.
+
+    Args:
+        images: image cells, whatever `ray_segformer.images.to_rgb` takes.
+        masks: class ids `(H, W)` of the images' own sizes, any integer dtype (or cells of them, such as the bytes of
+            a PNG); None, or an empty array, for a row that failed.
+        id2label: class names by class id; `class_palette` gives the colours.
+        annotations: as `masks`, in the same numbering: of ADE20K's files, less 1. 255 (ignored) is drawn black.
+        losses: a number for each row, or None (or NaN) to leave it out.
+        names: a caption for each row, or None to leave it out.
+        tile_width: pixels; images are scaled to it.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        ValueError: there are no images, the arguments' lengths differ, or a mask or annotation is not of its image's
+            size; the message names the row and both.
+        ImageError: an image with a mask is unreadable, or a mask or annotation is; the message names the row.
+    """
+    given = {"images": images, "masks": masks, "annotations": annotations, "losses": losses, "names": names}
+    lists = {name: list(cells(column)) for name, column in given.items() if column is not None}
+    rows = len(lists["images"])
+    for name, values in lists.items():
+        if len(values) != rows:
+            raise ValueError(
+                f"there are {rows} images but {len(values)} {name}: row {min(rows, len(values))} lacks one"
+            )
+    if not rows:
+        raise ValueError("there are no images; expected at least one image cell, and as many masks")
+    headings = ["image", "annotation", "SegFormer"] if "annotations" in lists else ["image", "SegFormer"]
+    palette = class_palette(id2label)
+    pictures, shown = [], []
+    for row in range(rows):
+        maps = {name: _class_map(row, lists[name + "s"][row]) for name in ("annotation", "mask") if name + "s" in lists}
+        try:
+            image = to_rgb(lists["images"][row])
+        except ImageError as error:
+            if maps["mask"] is not None:
+                raise ImageError(f"row {row}: {error}") from error
+            texts = [f"no image: {error}", *("no image" for _ in maps)]
+            pictures.append([note(text, tile_width, tile_width * 3 // 4) for text in texts])
+            continue
+        pictures.append([image, *(_over(row, image, name, ids, palette, tile_width) for name, ids in maps.items())])
+        shown += [ids.ravel() for ids in maps.values() if ids is not None]
+    areas = class_areas(np.concatenate(shown), id2label) if shown else {}
+    return contact_sheet(
+        pictures,
+        headings,
+        captions=[_caption(lists, row) for row in range(rows)] if names is not None or losses is not None else (),
+        legend={f"{id2label[class_id]} {_percent(share)}": palette[class_id] for class_id, share in areas.items()},
+        tile_width=tile_width,
+    )
+
+
+def _cell(row: Mapping[str, Any], column: str) -> Any:
+    if column not in row:
+        raise ValueError(f"the dataset has no column {column!r}; it has {', '.join(map(repr, row))}")
+    return row[column]
+
+
+def _class_map(row: int, cell: Any) -> np.ndarray | None:
+    """Class ids `(H, W)`; None where there are none, which Ray Data's NumPy batches show as an empty array."""
+    if cell is None or (isinstance(cell, np.ndarray) and cell.size == 0):
+        return None
+    try:
+        return to_class_ids(cell)
+    except ImageError as error:
+        raise ImageError(f"row {row}: {error}") from error
+
+
+def _over(
+    row: int, image: np.ndarray, name: str, ids: np.ndarray | None, palette: np.ndarray, tile_width: int
+) -> np.ndarray:
+    """An image under its mask or annotation, or a note of the image's shape where there is none."""
+    if ids is None:
+        return note(f"no {name}", tile_width, max(round(image.shape[0] * tile_width / image.shape[1]), 1))
+    if ids.shape != image.shape[:2]:
+        raise ValueError(f"row {row}: the image is {image.shape[:2]} but its {name} is {ids.shape}, (H, W)")
+    return overlay(image, ids, palette)
+
+
+def _caption(lists: Mapping[str, list[Any]], row: int) -> str:
+    name = lists["names"][row] if "names" in lists else None
+    loss = lists["losses"][row] if "losses" in lists else None
+    return "   ".join([*([str(name)] if name else []), *([f"loss {loss:.3f}"] if loss is not None else [])])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %"
