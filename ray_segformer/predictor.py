@@ -15,7 +15,6 @@ from ray_segformer.air import BatchFormat, Checkpoint, Predictor, Preprocessor, 
 from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, is_segformer, model_and_processor
 from ray_segformer.content import SegformerContent
 from ray_segformer.images import ImageError
-from ray_segformer.network import keep_freed_memory, upsampled_argmax
 from ray_segformer.preprocessor import SegformerPreprocessor, error_column, errors_of, name_column, stack
 
 # Columns that the predictor uses up; all others of a `map_batches` batch stay.
@@ -87,7 +86,9 @@ class SegformerPredictor(Predictor):
         annotation_column: str | None = None,
         reduce_labels: bool | None = None,
     ):
-        import torch
+        import torch  # here, not above: tasks that only preprocess import this module too
+
+        from ray_segformer.network import keep_freed_memory
 
         if use_gpu and not torch.cuda.is_available():
             raise RuntimeError(
@@ -196,6 +197,8 @@ class SegformerPredictor(Predictor):
     def _predict_numpy(self, data: np.ndarray | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Predict a dict of arrays, or one array of images or of pixel values."""
         import torch
+
+        from ray_segformer.network import upsampled_argmax
 
         batch: Mapping[str, Any] = (
             name_column(data, self._images.image_column) if isinstance(data, np.ndarray) else data

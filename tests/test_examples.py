@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from ray_segformer import SegformerCheckpoint, SegformerPredictor
+from ray_segformer.demo import write_scenes
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -44,3 +48,41 @@ def test_map_batches_actor_pool():
     assert len(losses) == 12
     (mean_iou,) = re.findall(r"^mean IoU\s+(\d\.\d+)$", printed, re.M)
     assert float(mean_iou) == pytest.approx(0.9, abs=0.1)
+
+
+def sizes_of(printed, pattern=""):
+    """Width, height and number of classes by the scene's number."""
+    found = re.findall(rf"^scene_(\d{{5}})\.jpg: {pattern}(\d+) x (\d+), (\d) classes$", printed, re.M)
+    return {int(number): (int(width), int(height), int(classes)) for number, width, height, classes in found}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The same of the predictor's masks, by itself."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, 24, vary_size=True)
+    paths = sorted((folder / "images").iterdir())
+    predictor = SegformerPredictor(SegformerCheckpoint.demo())
+    masks = [predictor.predict({"image": np.array([str(path)], object)})["segmentation"][0] for path in paths]
+    assert len({mask.shape for mask in masks}) > 3
+    return {number: (*mask.shape[::-1], len(np.unique(mask))) for number, mask in enumerate(masks)}
+
+
+def test_stateless_tasks(expected):
+    printed = run("03_stateless_tasks.py")
+    assert sizes_of(printed) == expected
+    assert "6 tasks loaded the model 6 times" in printed
+
+
+def test_actors(expected):
+    printed = run("04_actors.py")
+    assert sizes_of(printed, r"worker \d, ") == expected
+    workers = re.findall(r"^scene_\d{5}\.jpg: worker (\d), ", printed, re.M)
+    assert "".join(workers) == "000011110000111100001111"
+
+
+def test_actor_pool(expected):
+    printed = run("05_actor_pool.py")
+    assert sizes_of(printed) == expected
+    shares = re.findall(r"^worker \d predicted (\d) of 6 batches$", printed, re.M)
+    assert sum(map(int, shares)) == 6 and 1 <= len(shares) <= 2

@@ -20,6 +20,7 @@ from ray_segformer import (
     SegformerPreprocessor,
 )
 from ray_segformer.air import Checkpoint, installed
+from ray_segformer.architectures import ARCHITECTURES
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
 
@@ -232,3 +233,14 @@ def test_a_dict_checkpoint_with_our_preprocessor_has_a_cpu_stage(model, model_di
     predictor = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor)
     assert predictor.get_preprocessor() is preprocessor
     check(masks_of(predictor.predict(paths, batch_size=2, keep_columns=["path"])))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_makes_transformers_masks_in_the_order_of_the_images(model_dir, photos, check, name):
+    checkpoint = SegformerCheckpoint.from_pretrained(model_dir)
+    masks, timeline = ARCHITECTURES[name](photos, checkpoint, workers=2, batch_size=2)
+    check(dict(zip(photos, masks, strict=True)))
+    for kind in ("preprocess", "predict"):
+        assert sorted(i for event in timeline.events if event.kind == kind for i in event.images) == [0, 1, 2]
+    assert timeline.loads >= 1
+    assert all(timeline.start <= event.start <= event.end <= timeline.end for event in timeline.events)
