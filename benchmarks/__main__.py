@@ -16,6 +16,7 @@ SECTIONS = {
     "argmax": "argmax",
     "files": "files",
     "ray": "through_ray",
+    "timeline": "timeline",
     "memory": "memory",
     "scaling": "scaling",
     "startup": "startup",

@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.measure import Table
 from benchmarks.settings import Settings
+from ray_segformer.machine import processor_name
 
 _PACKAGES = ("torch", "transformers", "ray", "openvino", "numba", "numpy", "pillow")
 
@@ -75,24 +76,12 @@ def machine(threads: int) -> dict[str, Any]:
     """Processor, cores, threads that are used, memory and system."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return {
-        "cpu": _cpu(),
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "threads": threads,
         "memory_gb": memory / 2**30,
         "system": platform.platform(),
     }
-
-
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            facts = dict(line.split(":", 1) for line in file if ":" in line)
-    except OSError:
-        return platform.processor() or platform.machine()
-    facts = {name.strip(): value.strip() for name, value in facts.items()}
-    name = facts.get("model name") or platform.machine()
-    wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in facts.get("flags", "").split()]
-    return f"{name} ({', '.join(wide)})" if wide else name
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
@@ -34,10 +35,12 @@ class ImageInput:
         dataset: makes the dataset of them, on Ray. Its rows have `path` (absolute, or a URI), `image` (an image
             cell: the path, or encoded bytes), and `name` (relative, without a suffix, unique among files: what an
             output file may be called).
+        take: the first so many of these rows, without Ray.
     """
 
     rows: int
     dataset: Callable[[], ray.data.Dataset]
+    take: Callable[[int], list[dict[str, Any]]]
 
 
 def find_images(source: str) -> ImageInput:
@@ -130,7 +133,7 @@ def _of_files(paths: list[str], folder: str, source: str, file_system: pa.fs.Fil
         paths = [path if "://" in path else f"{scheme}://{path}" for path in paths]
     names = unique_names(paths, folder)
     rows = [{"path": path, "image": path, "name": name} for path, name in zip(paths, names, strict=True)]
-    return ImageInput(len(rows), lambda: ray.data.from_items(rows))
+    return ImageInput(len(rows), lambda: ray.data.from_items(rows), lambda limit: rows[:limit])
 
 
 def _of_parquet(file_system: pa.fs.FileSystem, files: list[str], source: str) -> ImageInput:
@@ -143,12 +146,24 @@ def _of_parquet(file_system: pa.fs.FileSystem, files: list[str], source: str) ->
     if rows == 0:
         raise InputError(f"{source}: no rows")
 
-    def dataset() -> ray.data.Dataset:
-        columns = [column, "path"] if has_path else [column]
-        table = ray.data.read_parquet(files, filesystem=file_system, columns=columns)
-        return table.map_batches(_ParquetRows(column), batch_format="pyarrow")
+    columns = [column, "path"] if has_path else [column]
+    name_columns = _ParquetRows(column)
 
-    return ImageInput(rows, dataset)
+    def dataset() -> ray.data.Dataset:
+        table = ray.data.read_parquet(files, filesystem=file_system, columns=columns)
+        return table.map_batches(name_columns, batch_format="pyarrow")
+
+    def take(limit: int) -> list[dict[str, Any]]:
+        taken: list[dict[str, Any]] = []
+        for path in files:
+            with file_system.open_input_file(path) as file:
+                for batch in pa.parquet.ParquetFile(file).iter_batches(min(limit, 64), columns=columns):
+                    taken += name_columns(pa.Table.from_batches([batch])).to_pylist()
+                    if len(taken) >= limit:
+                        return taken[:limit]
+        return taken
+
+    return ImageInput(rows, dataset, take)
 
 
 class _ParquetRows:

@@ -74,7 +74,7 @@ class OutputFolder:
     Everything is written to `<path>.unfinished`, which `finish` renames. A context manager: an exception removes
     the unfinished folder; a killed process leaves it, under that name.
 
-        path/summary.json    what was done; there when, and only when, the run finished
+        path/summary.json    what was done (or another name); there when, and only when, the run finished
         path/classes.json    class names by class id
         path/masks/          part-00000.parquet ..., or one PNG an image
         path/overlays/       one JPEG an image
@@ -83,26 +83,30 @@ class OutputFolder:
         path: a local folder.
         mask_format: "parquet" or "png".
         overwrite: replace an earlier output, once the new one is complete.
+        summary_name: what the summary is called.
 
     Raises:
         OutputError: `path` is no local path, exists (with `overwrite`: and is not an output of this class), or an
             interrupted run left its unfinished folder.
     """
 
-    def __init__(self, path: str, mask_format: str = "parquet", overwrite: bool = False):
+    def __init__(
+        self, path: str, mask_format: str = "parquet", overwrite: bool = False, summary_name: str = SUMMARY_NAME
+    ):
         if "://" in path:
             raise OutputError(f"{path}: the output is a local folder; copy it from there")
         self.path = os.path.abspath(os.path.expanduser(path))
         self._unfinished = self.path + UNFINISHED_SUFFIX
         self._mask_format = mask_format
+        self._summary_name = summary_name
         self._rows: list[dict[str, Any]] = []
         self._parts = 0
         self._names: set[str] = set()
         if os.path.exists(self.path) and not self._is_empty():
             if not overwrite:
                 raise OutputError(f"{path} exists; name a new folder, or replace it with --overwrite")
-            if not os.path.isfile(os.path.join(self.path, SUMMARY_NAME)):
-                raise OutputError(f"{path} is no earlier output (it has no {SUMMARY_NAME}); name another folder")
+            if not os.path.isfile(os.path.join(self.path, summary_name)):
+                raise OutputError(f"{path} is no earlier output (it has no {summary_name}); name another folder")
         if os.path.exists(self._unfinished):
             if not overwrite:
                 raise OutputError(
@@ -111,7 +115,7 @@ class OutputFolder:
             shutil.rmtree(self._unfinished)
 
     def __enter__(self) -> OutputFolder:
-        os.makedirs(os.path.join(self._unfinished, "masks"))
+        os.makedirs(self._unfinished)
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
@@ -143,7 +147,7 @@ class OutputFolder:
         if self._mask_format == "parquet":
             self._flush()
         self.write_file("classes.json", _json({str(class_id): label for class_id, label in id2label.items()}))
-        self.write_file(SUMMARY_NAME, _json({**summary, "finished": True}))
+        self.write_file(self._summary_name, _json({**summary, "finished": True}))
         replaced = self.path + ".replaced"
         if os.path.exists(self.path):
             os.rename(self.path, replaced)
@@ -152,8 +156,10 @@ class OutputFolder:
 
     def _flush(self) -> None:
         if self._rows or not self._parts:
-            path = os.path.join(self._unfinished, "masks", f"part-{self._parts:05d}.parquet")
-            pa.parquet.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA), path)
+            masks = os.path.join(self._unfinished, "masks")
+            os.makedirs(masks, exist_ok=True)
+            table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
+            pa.parquet.write_table(table, os.path.join(masks, f"part-{self._parts:05d}.parquet"))
             self._rows, self._parts = [], self._parts + 1
 
     def _unique(self, name: str) -> str:

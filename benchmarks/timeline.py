@@ -1,0 +1,54 @@
+"""What it costs the workers of `ray_segformer.architectures` to note who did what when."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import numpy as np
+
+from benchmarks.measure import TIME_COLUMNS, Contestant, Table, compare, timed
+from benchmarks.settings import Settings
+from ray_segformer import SegformerCheckpoint, SegformerPredictor
+from ray_segformer.architectures import TimedPredictor
+from ray_segformer.architectures.timed import in_first_row
+from ray_segformer.architectures.timeline import Recorder
+
+_BATCH_SIZE = 4
+_TIMES = 1000
+
+
+def run(settings: Settings) -> list[Table]:
+    """A table of predictions with and without notes, and one of the notes alone."""
+    checkpoint = SegformerCheckpoint.from_pretrained(settings.model)
+    batch = {"index": np.arange(_BATCH_SIZE), "image": np.array(settings.streets[:_BATCH_SIZE], object)}
+    without, with_notes = SegformerPredictor(checkpoint), TimedPredictor(checkpoint)
+    contestants = [
+        Contestant("without notes", "peer", timed(without, batch), "without notes"),
+        Contestant("with notes", "ours", timed(with_notes, batch), "without notes"),
+    ]
+    rows = compare(contestants, settings.rounds(20), images=_BATCH_SIZE)
+    seconds = rows[0]["median"] * _BATCH_SIZE
+    notes = statistics.median(_notes(batch["index"]) for _ in range(_TIMES))
+    share = {"name": "two events, as text in a column", "us": notes * 1e6, "percent": 100 * notes / seconds}
+    return [
+        Table(f"Predicting batches of {_BATCH_SIZE} street frames, B0, eager", TIME_COLUMNS, rows),
+        Table(
+            "Noting a batch",
+            {"name": "", "us": "us/batch", "percent": "% of the batch's time"},
+            [share],
+            [f"The median of {_TIMES}. The table above says the same, if the machine is quiet enough to show it."],
+        ),
+    ]
+
+
+def _notes(index: np.ndarray) -> float:
+    """Seconds for all that a worker does for the timeline in a batch."""
+    started = time.perf_counter()
+    recorder = Recorder()
+    with recorder.note("preprocess", index):
+        pass
+    with recorder.note("predict", index):
+        pass
+    in_first_row(recorder.take(), len(index))
+    return time.perf_counter() - started

@@ -1,0 +1,1 @@
+"""The commands of `ray-segformer`, a file each. Each imports what it needs when it is run: `--help` is quick."""

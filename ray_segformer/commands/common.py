@@ -1,0 +1,53 @@
+"""What the commands have in common: numbers as arguments, models by name, and how they fail."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from typing import Any
+
+EXIT_FAILURES = 1  # the work was done, but not for every image, or it broke off
+EXIT_USAGE = 2  # what was asked for cannot be done
+
+
+def positive(text: str) -> int:
+    """An argument that is a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text}")
+    return number
+
+
+def not_negative(text: str) -> float:
+    """An argument that is a finite number of at least 0."""
+    number = float(text)
+    if not (0 <= number < math.inf):
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
+    return number
+
+
+def checkpoint_of(model: str) -> Any:
+    """The `SegformerCheckpoint` that `--model` names."""
+    from ray_segformer.checkpoint import SegformerCheckpoint
+
+    return SegformerCheckpoint.demo() if model == "demo" else SegformerCheckpoint.from_pretrained(model)
+
+
+def cause(error: BaseException) -> str:
+    """The line that says what was wrong, without Ray's account of where."""
+    from ray_segformer.images import ImageError
+
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for line in reversed(lines):  # causes come first in a traceback, what they caused last
+        if line.startswith(("ray_segformer.images.ImageError:", "ImageError:")):
+            return line.split("ImageError:", 1)[1].strip()
+    if isinstance(error, ImageError):
+        return str(error)
+    return lines[-1] if lines else type(error).__name__
+
+
+def fail(code: int, error: Any, hint: str = "") -> int:
+    """Say in one line what was wrong; returns `code`."""
+    print(f"ray-segformer: error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
+    return code

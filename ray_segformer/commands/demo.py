@@ -1,0 +1,88 @@
+"""`ray-segformer demo`: synthetic scenes, segmented, with a picture."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from ray_segformer.commands.common import EXIT_USAGE, fail, positive
+from ray_segformer.commands.scoring import encoded_masks, resources_of, with_progress
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the subparsers `commands`."""
+    demo = commands.add_parser(
+        "demo",
+        help="segment synthetic scenes and show the result",
+        description="Make synthetic scenes, segment them with the packaged model, and draw a contact sheet.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    demo.add_argument("output", metavar="OUTPUT", nargs="?", default="out/demo", help="the folder to make")
+    demo.add_argument("--scenes", type=positive, default=24, metavar="N", help="how many")
+    demo.add_argument("--seed", type=int, default=0, help="of the first scene; the model never saw 0 to 199")
+    demo.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns its exit code."""
+    import numpy as np
+    import ray
+    from PIL import Image
+
+    from ray_segformer.checkpoint import SegformerCheckpoint
+    from ray_segformer.demo import CLASSES, PALETTE, write_scenes
+    from ray_segformer.metrics import confusion_matrix, mean_iou, per_class_iou
+    from ray_segformer.session import start_ray
+    from ray_segformer.viz import contact_sheet, overlay
+    from ray_segformer.writers import OutputError, OutputFolder
+
+    try:
+        folder = OutputFolder(arguments.output, "png", overwrite=True)
+    except (OutputError, OSError) as error:
+        return fail(EXIT_USAGE, error)
+    with folder:
+        scenes = Path(folder.path + ".unfinished", "scenes")
+        write_scenes(scenes, arguments.scenes, seed=arguments.seed, vary_size=True)
+        start_ray()
+        checkpoint = SegformerCheckpoint.demo()
+        paths = sorted((scenes / "images").iterdir())
+        dataset = ray.data.from_items([{"path": str(p), "image": str(p), "name": p.stem} for p in paths])
+        started = time.monotonic()
+        resources = resources_of(argparse.Namespace(batch_size=8, workers=None, gpus_per_worker=0), len(paths))
+        confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+        tiles, captions = [], []
+        for row in with_progress(
+            encoded_masks(dataset, checkpoint, {"on_error": "raise"}, PALETTE, resources), len(paths)
+        ):
+            folder.write(row)
+            image = np.asarray(Image.open(row["path"]))
+            annotation = np.asarray(Image.open(scenes / "annotations" / f"{row['name']}.png"))
+            prediction = np.asarray(Image.open(io.BytesIO(row["segmentation"])))
+            own = confusion_matrix(prediction, annotation, len(CLASSES))
+            confusion += own
+            tiles.append([image, overlay(image, annotation, PALETTE), overlay(image, prediction, PALETTE)])
+            captions.append(f"{row['name']}   {np.trace(own) / own.sum():.1%} of pixels right")
+        seconds = time.monotonic() - started
+        sheet = contact_sheet(
+            tiles[:12],
+            ["scene", "truth", "SegFormer"],
+            captions=captions[:12],
+            legend=dict(zip(CLASSES, PALETTE.tolist(), strict=True)),
+            title=f"ray_segformer: {arguments.scenes} unseen synthetic scenes, mIoU {mean_iou(confusion):.3f}",
+            tile_width=240,
+            sheet_columns=2,
+        )
+        sheet.save(Path(folder.path + ".unfinished", "contact_sheet.png"))
+        ious = dict(zip(CLASSES, per_class_iou(confusion).tolist(), strict=True))
+        summary = {"images": len(paths), "failures": 0, "mean_iou": mean_iou(confusion), "iou": ious}
+        folder.finish(summary, checkpoint.id2label)
+    print(f"{'class':<12}{'IoU':>8}")
+    for name, value in ious.items():
+        print(f"{name:<12}{'absent' if math.isnan(value) else f'{value:.4f}':>8}")
+    print(f"{'mean':<12}{mean_iou(confusion):>8.4f}")
+    print(f"{len(paths)} scenes, {len(paths) / seconds:.2f} images/s: {folder.path}/contact_sheet.png")
+    return 0
