@@ -123,7 +123,7 @@ def _on_ray(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
         options["slow_worker"] = ray.remote(SlowWorker).options(num_cpus=0).remote(_SLOWNESS)
     resources = ray.cluster_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
-    return options, {"nodes": nodes, "cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)}
+    return options, {"nodes": nodes, "cpus": int(resources.get("CPU", 0)), "gpus": int(resources.get("GPU", 0))}
 
 
 def uneven(images: Sequence[Any], seed: int = 0) -> list[bytes]:

@@ -78,7 +78,11 @@ def _count(number: int, noun: str) -> str:
 def _summary(comparison: Mapping[str, Any]) -> str:
     machine = comparison["machine"]
     gpus = _count(machine["gpus"], "GPU") if machine["gpus"] else "no GPU"
-    uneven = "; the images have very different sizes and one worker is slow" if comparison["uneven"] else ""
+    uneven = (
+        "; the images have very different sizes, and one worker of each run on Ray is slow"
+        if comparison["uneven"]
+        else ""
+    )
     return _escape(
         f"{_count(comparison['images'], 'image')} of {comparison['input']}, segmented by the model "
         f"{comparison['model']} with {_count(comparison['workers'], 'worker')} and batches of "

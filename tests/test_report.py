@@ -211,7 +211,7 @@ def test_summary():
     page = render_report(comparison(uneven=True, masks_equal=True, images=1), [], LABELS)
     assert "1 image of photos/, segmented by the model demo with 2 workers and batches of 4" in page
     assert "AMD EPYC 9R14 (2 CPUs, no GPU, 1 node; Ray 2.60.0, torch 2.13.0, ray_segformer 0.1.0)" in page
-    assert "very different sizes and one worker is slow" in page and "All masks are equal" in page
+    assert "very different sizes, and one worker of each run on Ray is slow" in page and "All masks are equal" in page
     even = render_report(comparison(), [], LABELS)
     assert "very different sizes" not in even and "Not all masks are equal" in even
 
