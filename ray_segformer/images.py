@@ -104,6 +104,43 @@ def to_class_ids(cell: Any) -> np.ndarray:
     return ids.astype(np.uint8 if high <= 255 else np.uint16)
 
 
+def encoded_bytes(cell: Any) -> bytes:
+    """The file in a cell: bytes as they are, the content of a path or URI, or either of a `{"bytes", "path"}`.
+
+    Raises:
+        ImageError: there is nothing, or a file that cannot be read, or the cell holds a decoded image.
+    """
+    if isinstance(cell, Mapping):
+        cell = cell["bytes"] if cell.get("bytes") is not None else cell.get("path")
+    if cell is None:
+        raise ImageError("null: there is no image")
+    if isinstance(cell, (str, os.PathLike)):
+        content = _read_file(os.fspath(cell))
+    elif isinstance(cell, (bytes, bytearray, memoryview)):
+        content = bytes(cell)
+    else:
+        raise ImageError(
+            f"a {type(cell).__name__} is no image cell; expected a PIL image, an array (H, W) or (H, W, 1 | 3 | 4), "
+            'encoded bytes, a path or URI, or {"bytes", "path"}'
+        )
+    if not content:
+        raise ImageError("empty: 0 bytes")
+    return content
+
+
+def reduce_labels(annotation: np.ndarray, ignore_index: int = 255) -> np.ndarray:
+    """ADE20K's numbering, 0 for other and classes from 1, to the models': `ignore_index`, and classes from 0.
+
+    Args:
+        annotation: class ids, any shape and integer dtype. `ignore_index` stays.
+
+    Returns:
+        The same shape and dtype.
+    """
+    ignored = (annotation == 0) | (annotation == ignore_index)
+    return np.where(ignored, ignore_index, annotation - np.where(ignored, 0, 1)).astype(annotation.dtype)
+
+
 def cells(column: Any) -> Iterator[Any]:
     """The cells of a column: an array, a pandas Series or a list. Missing values (None, NaN, NA) come as None."""
     for cell in column:
@@ -142,7 +179,7 @@ def _open(cell: Any) -> Image.Image:
         image = cell
     else:
         try:
-            image = Image.open(io.BytesIO(_read(cell)), formats=_formats())
+            image = Image.open(io.BytesIO(encoded_bytes(cell)), formats=_formats())
         except Image.DecompressionBombError as error:
             raise ImageError(f"too large: {error}") from error
         except Image.UnidentifiedImageError as error:
@@ -154,26 +191,6 @@ def _open(cell: Any) -> Image.Image:
     if image.width == 0 or image.height == 0:
         raise ImageError(f"empty: {image.width} x {image.height} pixels")
     return image
-
-
-def _read(cell: Any) -> bytes:
-    """The encoded bytes of a cell that is not decoded yet."""
-    if isinstance(cell, Mapping):
-        cell = cell["bytes"] if cell.get("bytes") is not None else cell.get("path")
-    if cell is None:
-        raise ImageError("null: there is no image")
-    if isinstance(cell, (str, os.PathLike)):
-        content = _read_file(os.fspath(cell))
-    elif isinstance(cell, (bytes, bytearray, memoryview)):
-        content = bytes(cell)
-    else:
-        raise ImageError(
-            f"a {type(cell).__name__} is no image cell; expected a PIL image, an array (H, W) or (H, W, 1 | 3 | 4), "
-            'encoded bytes, a path or URI, or {"bytes", "path"}'
-        )
-    if not content:
-        raise ImageError("empty: 0 bytes")
-    return content
 
 
 def _read_file(path: str) -> bytes:

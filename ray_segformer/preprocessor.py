@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from ray_segformer.air import BatchMapper, installed
-from ray_segformer.images import ImageError, cells, describe, object_array, to_class_ids, to_rgb
+from ray_segformer.images import ImageError, cells, describe, object_array, reduce_labels, to_class_ids, to_rgb
 
 CONFIG_NAME = "preprocessor_config.json"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -243,20 +243,15 @@ class SegformerPreprocessor(BatchMapper):
         if annotation is None:
             labels = np.full(size, _IGNORED, np.uint8)
         else:
-            labels = self._reduce(to_class_ids(annotation))
+            labels = to_class_ids(annotation)
+            if self.do_reduce_labels:
+                labels = reduce_labels(labels)
             if labels.shape != size:
                 raise ImageError(f"the annotation is {labels.shape} but its image is {size}, (height, width)")
         if self.do_resize:
             rgb = np.asarray(Image.fromarray(rgb).resize((self.width, self.height), self.resample))
             labels = np.asarray(Image.fromarray(labels).resize((self.width, self.height), Image.Resampling.NEAREST))
         return rgb.transpose(2, 0, 1), size, labels
-
-    def _reduce(self, class_ids: np.ndarray) -> np.ndarray:
-        """ADE20K's numbering, 0 for other and classes from 1, to transformers': 255 and from 0."""
-        if not self.do_reduce_labels:
-            return class_ids
-        reduced = np.where((class_ids == 0) | (class_ids == _IGNORED), _IGNORED, class_ids - 1)
-        return reduced.astype(class_ids.dtype)
 
     def _blank(self) -> tuple[np.ndarray, tuple[int, int], np.ndarray]:
         height, width = (self.height, self.width) if self.do_resize else (1, 1)
