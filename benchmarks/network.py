@@ -16,6 +16,7 @@ from benchmarks.measure import TIME_COLUMNS, Contestant, Table, compare, progres
 from benchmarks.process import KEPT, Child, Children, Given
 from benchmarks.settings import Settings
 from ray_segformer.network import upsampled_argmax
+from ray_segformer.network.cost import gmac
 
 _EAGER = "transformers, eager"
 
@@ -79,7 +80,7 @@ def _times(
 
     with open(os.path.join(settings.model, "config.json"), encoding="utf-8") as file:
         config = json.load(file)
-    arithmetic = floor.gmac(config, 512, 512)
+    arithmetic = gmac(config, 512, 512)
     for dtype, product in products.items():
         products_in_network = arithmetic / product()["gmac"]
         contestants.append(
@@ -95,7 +96,7 @@ def _times(
         TIME_COLUMNS,
         compare(contestants, settings.rounds(15)),
         [
-            f"The floor is {arithmetic:.2f} GMAC (folded; {floor.gmac(config, 512, 512, folded=False):.2f} as in the "
+            f"The floor is {arithmetic:.2f} GMAC (folded; {gmac(config, 512, 512, folded=False):.2f} as in the "
             "paper) at the rate of this machine's fastest matrix product, which takes its turn in the same rounds.",
             f"'{KEPT}': glibc is told not to give memory back to the kernel, as this package tells it in Ray's actors.",
         ],

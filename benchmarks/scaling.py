@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import floor, ours, peers
+from benchmarks import ours, peers
 from benchmarks.measure import Contestant, Table, compare
 from benchmarks.process import Child, Children, Given
 from benchmarks.settings import Settings
+from ray_segformer.network.cost import gmac
 
 # hidden sizes, depths, decoder's size: table 6 of the paper.
 _VARIANTS = {
@@ -68,8 +69,8 @@ def run(settings: Settings) -> list[Table]:
             _table("JPEG files to masks, by their number", "images", numbers, *predictors),
         ]
     for row, name in zip(tables[2].rows, variants, strict=True):
-        row["gmac"] = floor.gmac(_config(name).to_dict(), 512, 512, folded=False)
-        row["folded"] = floor.gmac(_config(name).to_dict(), 512, 512)
+        row["gmac"] = gmac(_config(name).to_dict(), 512, 512, folded=False)
+        row["folded"] = gmac(_config(name).to_dict(), 512, 512)
     tables[2].columns |= {"gmac": "GMAC", "folded": "GMAC, folded"}
     tables[4].notes.append("In batches of 8, by one process that has loaded its model.")
     return tables

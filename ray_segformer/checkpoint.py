@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from ray_segformer.content import (
     CONFIG_NAME,
     PICKLE_NAME,
     PREPROCESSOR_NAME,
+    TRAINING_NAME,
     WEIGHTS_NAME,
     CheckpointError,
     SegformerContent,
@@ -47,7 +49,12 @@ class SegformerCheckpoint(Checkpoint):
 
     @classmethod
     def from_model(
-        cls, model: Any, image_processor: Any = None, path: str | os.PathLike | None = None
+        cls,
+        model: Any,
+        image_processor: Any = None,
+        path: str | os.PathLike | None = None,
+        *,
+        training: Mapping[str, Any] | None = None,
     ) -> SegformerCheckpoint:
         """Write `model` to a directory and return its checkpoint.
 
@@ -56,9 +63,10 @@ class SegformerCheckpoint(Checkpoint):
             image_processor: a transformers image processor or a `SegformerPreprocessor`; None for
                 transformers' defaults (512 x 512, ImageNet statistics).
             path: the directory to write; None for a new temporary one. It must not exist, or be empty.
+            training: what the model was trained with and what it scored, as JSON can hold it: `training.json`.
 
         Raises:
-            TypeError: `model` or `image_processor` is something else.
+            TypeError: `model`, `image_processor` or `training` is something else.
             FileExistsError: `path` holds something.
         """
         preprocessor = as_preprocessor(image_processor)
@@ -76,6 +84,9 @@ class SegformerCheckpoint(Checkpoint):
             with quiet_transformers():
                 model.save_pretrained(unfinished)
             preprocessor.save_pretrained(unfinished)
+            if training is not None:
+                with open(os.path.join(unfinished, TRAINING_NAME), "w", encoding="utf-8") as file:
+                    json.dump(dict(training), file, indent=2, allow_nan=False)
             content = SegformerContent.read(unfinished)
             content.check()
             os.chmod(unfinished, 0o755)
@@ -266,18 +277,21 @@ def _is_path(name: str) -> bool:
     return name.startswith((".", "/")) or name.count("/") > 1 or (os.sep != "/" and os.sep in name)
 
 
-def _download(name: str) -> str:
+def _download(repository: str) -> str:
     """The local snapshot of a model on the Hub."""
     from transformers.utils import cached_file
 
     def fetch(file: str, required: bool) -> str | None:
-        return cached_file(name, file, _raise_exceptions_for_missing_entries=required)
+        return cached_file(repository, file, _raise_exceptions_for_missing_entries=required)
 
     try:
         config = fetch(CONFIG_NAME, required=True)
-        fetch(PREPROCESSOR_NAME, required=False)
+        for name in (PREPROCESSOR_NAME, TRAINING_NAME):
+            fetch(name, required=False)
         if fetch(WEIGHTS_NAME, required=False) is None:
             fetch(PICKLE_NAME, required=True)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{name!r} is no directory here, and not to be had from the Hub: {error}") from error
+        raise CheckpointError(
+            f"{repository!r} is no directory here, and not to be had from the Hub: {error}"
+        ) from error
     return os.path.dirname(str(config))

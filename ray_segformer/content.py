@@ -9,7 +9,7 @@ import pickle
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 PICKLE_NAME = "pytorch_model.bin"
+TRAINING_NAME = "training.json"
 # Settings that would change the precision (weights come as float32, whatever they were saved as), or have transformers
 # fetch or run code from elsewhere. So may those that begin with an underscore.
 _DROPPED_SETTINGS = frozenset(
@@ -44,12 +45,14 @@ class SegformerContent:
         weights: float32 arrays (integers as stored) by the Hub's tensor names, from `model.safetensors`.
         preprocessor: `preprocessor_config.json`, or {} for transformers' defaults.
         source: where it came from, for messages.
+        training: `training.json`, what the model was trained with and what it scored; {} where there is none.
     """
 
     config: dict[str, Any]
     weights: dict[str, np.ndarray]
     preprocessor: dict[str, Any]
     source: str
+    training: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, directory: str | os.PathLike) -> SegformerContent:
@@ -75,7 +78,9 @@ class SegformerContent:
         config = {
             name: value for name, value in config.items() if name not in _DROPPED_SETTINGS and not name.startswith("_")
         }
-        return cls(config, _read_weights(directory), preprocessor, directory)
+        training_path = os.path.join(directory, TRAINING_NAME)
+        training = _read_json(training_path) if os.path.exists(training_path) else {}
+        return cls(config, _read_weights(directory), preprocessor, directory, training)
 
     @classmethod
     def from_model(cls, model: Any, preprocessor: SegformerPreprocessor) -> SegformerContent:
@@ -130,10 +135,11 @@ class SegformerContent:
         os.makedirs(directory, exist_ok=True)
         weights = {name: np.asarray(array, order="C") for name, array in self.weights.items()}
         save_file(weights, os.path.join(directory, WEIGHTS_NAME), metadata={"format": "pt"})
-        for name, config in ((PREPROCESSOR_NAME, self.preprocessor), (CONFIG_NAME, self.config)):
-            if config:
+        files = {TRAINING_NAME: self.training, PREPROCESSOR_NAME: self.preprocessor, CONFIG_NAME: self.config}
+        for name, content in files.items():
+            if content:
                 with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
-                    json.dump(config, file, indent=2, sort_keys=True)
+                    json.dump(content, file, indent=2, sort_keys=True)
 
     def build_model(self) -> Any:
         """A transformers `SegformerForSemanticSegmentation` in eval mode, whose parameters are views of `weights`.

@@ -18,7 +18,7 @@ import ray_segformer.demo
 from ray_segformer.demo import CLASSES, PALETTE, make_scene, write_scenes
 
 CHECKPOINT = Path(ray_segformer.demo.__file__).parent / "checkpoint"
-CHECKPOINT_FILES = {"config.json", "metrics.json", "model.safetensors", "preprocessor_config.json"}
+CHECKPOINT_FILES = {"config.json", "training.json", "model.safetensors", "preprocessor_config.json"}
 ROOT = Path(ray_segformer.demo.__file__).parents[2]
 
 
@@ -247,7 +247,7 @@ def test_packaged_checkpoint_segments_held_out_scenes():
 
 
 def test_published_metrics_are_plausible():
-    metrics = json.loads((CHECKPOINT / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((CHECKPOINT / "training.json").read_text(encoding="utf-8"))
     assert set(metrics["iou"]) == set(CLASSES)
     assert metrics["miou"] == pytest.approx(np.mean(list(metrics["iou"].values())), abs=1e-3)
     assert metrics["held_out_seeds"] == [0, 199]
@@ -264,7 +264,7 @@ def test_training_from_the_command_line(tmp_path):
     assert "mIoU" in finished.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
     assert {path.name for path in output.iterdir()} == CHECKPOINT_FILES
-    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((output / "training.json").read_text(encoding="utf-8"))
     assert (metrics["steps"], metrics["held_out_seeds"]) == (3, [0, 1])
     assert set(metrics["iou"]) == set(CLASSES)
     model = SegformerForSemanticSegmentation.from_pretrained(output).eval()

@@ -3,14 +3,13 @@
     python -m ray_segformer.demo.train --output DIR
 
 The directory then holds config.json, model.safetensors and preprocessor_config.json, as any SegFormer from
-the Hugging Face Hub does, and metrics.json with the accuracy on scenes that
+the Hugging Face Hub does, and training.json with the accuracy on scenes that
 training never saw ("held_out_seeds" names the first and the last).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import time
@@ -192,10 +191,10 @@ def main() -> None:
     model = build_model()
     train(model, arguments.steps, arguments.batch_size, arguments.seed)
     seconds = time.perf_counter() - started
-    checkpoint = SegformerCheckpoint.from_model(model, SegformerPreprocessor(INFERENCE_SIZE), arguments.output)
-    metrics = evaluate(checkpoint, arguments.evaluate)
+    preprocessor = SegformerPreprocessor(INFERENCE_SIZE)
+    metrics = evaluate(SegformerCheckpoint.from_model(model, preprocessor), arguments.evaluate)
     metrics.update(seconds=round(seconds, 1), steps=arguments.steps)
-    (arguments.output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    SegformerCheckpoint.from_model(model, preprocessor, arguments.output, training=metrics)
     for name, value in metrics["iou"].items():
         print(f"{name:<10}" + ("   none" if value is None else f"{value:7.4f}"))
     print(f"{'mIoU':<10}{metrics['miou']:7.4f}")

@@ -1,0 +1,89 @@
+"""`ray-segformer info`: what a checkpoint is, without running it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from ray_segformer.commands.common import EXIT_USAGE, checkpoint_of, fail
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: running, not learnt
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the subparsers `commands`."""
+    info = commands.add_parser(
+        "info",
+        help="say what a checkpoint is",
+        description="Print a checkpoint's size, cost, classes, preprocessing, and what it was trained with.",
+    )
+    info.add_argument(
+        "model", metavar="CHECKPOINT", help="a directory, a name on the Hugging Face Hub, or the packaged demo"
+    )
+    info.add_argument("--json", action="store_true", help="as JSON")
+    info.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns its exit code."""
+    from ray_segformer.content import CheckpointError
+
+    try:
+        facts = describe(checkpoint_of(arguments.model))
+    except (CheckpointError, OSError, ValueError) as error:
+        return fail(EXIT_USAGE, error)
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    size, gmac = facts["preprocessing"]["size"], facts["gmac"]
+    print(f"{'origin':<22}{facts['origin']}")
+    print(f"{'parameters':<22}{facts['parameters']:,}")
+    cost = f"{gmac['folded']:.2f} an image of {size['height']} x {size['width']}"
+    print(f"{'GMAC':<22}{cost} ({gmac['published']:.2f} with the decoder as published)")
+    for name, value in facts["preprocessing"].items():
+        print(f"{name:<22}{_text(value)}")
+    print(f"{'classes':<22}{len(facts['classes'])}: {', '.join(facts['classes'].values())}")
+    _print_tree(facts["training"] or {"training": "not recorded"})
+    return 0
+
+
+def describe(checkpoint: Any) -> dict[str, Any]:
+    """What is known of a `SegformerCheckpoint`.
+
+    Returns:
+        `origin`; `parameters`, a number; `gmac`, multiply-adds in 10^9 for the logits of an image of the preprocessor's
+        size, by decoder (`folded`, as it is run here, and `published`); `preprocessing`, transformers' settings;
+        `classes`, names by class id; `training`, the content of `training.json`.
+    """
+    from ray_segformer.network.cost import gmac
+
+    content, preprocessor = checkpoint.content, checkpoint.get_preprocessor()
+    config = {**content.config, "id2label": range(content.num_labels)}
+    size = preprocessor.height, preprocessor.width
+    learnt = [array.size for name, array in content.weights.items() if not name.endswith(_STATISTICS)]
+    return {
+        "origin": content.source,
+        "parameters": sum(learnt),
+        "gmac": {"folded": gmac(config, *size), "published": gmac(config, *size, folded=False)},
+        "preprocessing": preprocessor.to_config(),
+        "classes": {str(class_id): name for class_id, name in checkpoint.id2label.items()},
+        "training": content.training,
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _print_tree(facts: dict[str, Any], indent: str = "") -> None:
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}")
+            _print_tree(value, indent + "  ")
+        else:
+            print(f"{indent + name:<22}{_text(value)}")

@@ -1,0 +1,76 @@
+"""`ray-segformer info`, against what transformers and torch count."""
+
+import json
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+from ray_segformer import CheckpointError, SegformerCheckpoint, SegformerPreprocessor
+from ray_segformer.cli import main
+from ray_segformer.network.cost import gmac
+
+
+def info(capsys, *arguments):
+    code = main(["info", *map(str, arguments)])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_info_of_the_packaged_model(capsys):
+    code, printed, _ = info(capsys, "demo")
+    lines = dict(line.split(None, 1) for line in printed.splitlines() if len(line.split(None, 1)) == 2)
+    assert code == 0
+    parameters = SegformerCheckpoint.demo().get_model().num_parameters()
+    assert lines["parameters"] == f"{parameters:,}"
+    assert lines["classes"] == "8: sky, ground, road, building, tree, car, person, water"
+    assert lines["size"] == "height 320, width 320"
+    assert lines["miou"] == "0.8609" and lines["person"] == "0.5232"  # of training.json
+
+
+def test_info_as_json(capsys, shared):
+    directory = shared / "models/segformer-b0-camvid"
+    code, printed, _ = info(capsys, directory, "--json")
+    facts = json.loads(printed)
+    assert code == 0 and facts["origin"] == str(directory.resolve())
+    assert facts["parameters"] == 3_752_694
+    assert len(facts["classes"]) == 150 and facts["classes"]["0"] == "wall"
+    assert facts["preprocessing"]["do_reduce_labels"] is True
+    assert facts["gmac"]["published"] == pytest.approx(8.4, abs=0.05)  # table 3 of the paper
+    assert facts["training"] == {}
+
+
+@pytest.mark.parametrize("size", [(512, 512), (256, 320)])
+def test_gmac_is_what_torch_counts(shared, size):
+    config = SegformerConfig.from_pretrained(shared / "models/segformer-b0-ade-config")
+    with torch.device("meta"):
+        model = SegformerForSemanticSegmentation(config).eval()
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            model(pixel_values=torch.empty(1, 3, *size))
+    counted = counter.get_total_flops() / 2e9
+    assert gmac(config.to_dict(), *size, folded=False) == pytest.approx(counted, rel=0.002)
+    assert gmac(config.to_dict(), *size) < 0.6 * counted
+    assert gmac({"id2label": config.id2label}, *size, folded=False) == gmac(config.to_dict(), *size, folded=False)
+
+
+def test_what_a_model_was_trained_with_travels(capsys, small, tmp_path):
+    training = {"epochs": 2, "metrics": {"mean_iou": 0.25, "loss": None}, "data": ["a", "b"]}
+    SegformerCheckpoint.from_model(small.model, SegformerPreprocessor(64), tmp_path / "one", training=training)
+    again = SegformerCheckpoint.from_pretrained(tmp_path / "one").to_directory(str(tmp_path / "two"))
+    assert json.loads((tmp_path / "two" / "training.json").read_text()) == training
+    _, printed, _ = info(capsys, again)
+    assert "metrics\n  loss                None\n  mean_iou            0.25\n" in printed
+    assert "data                  a, b" in printed
+    with pytest.raises(ValueError, match="JSON"):
+        SegformerCheckpoint.from_model(small.model, path=tmp_path / "three", training={"loss": float("nan")})
+    assert not (tmp_path / "three").exists()
+
+
+def test_what_is_no_checkpoint(capsys, tmp_path):
+    code, _, error = info(capsys, tmp_path)
+    assert code == 2 and "no config.json" in error
+    SegformerCheckpoint.demo().to_directory(str(tmp_path))
+    (tmp_path / "training.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"training\.json: expected a JSON object"):
+        SegformerCheckpoint.from_pretrained(tmp_path)
