@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ray_segformer.commands import compare, demo, info, predict
+from ray_segformer.commands import compare, demo, evaluate, info, predict
 from ray_segformer.commands.common import EXIT_USAGE
 
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ray-segformer", description="Batch semantic segmentation with SegFormer on Ray.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (predict, compare, info, demo):
+    for command in (predict, compare, evaluate, info, demo):
         command.add_parser(commands)
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ray_segformer.viz.confusion import draw_confusion
 from ray_segformer.viz.examples import display_example_images, visualize_predictions
 from ray_segformer.viz.overlay import class_areas, colorize, overlay
 from ray_segformer.viz.palette import class_palette, make_palette
@@ -14,6 +15,7 @@ __all__ = [
     "colorize",
     "contact_sheet",
     "display_example_images",
+    "draw_confusion",
     "draw_timelines",
     "make_palette",
     "overlay",

@@ -1,0 +1,158 @@
+"""`ray-segformer evaluate`: annotated images and a checkpoint in, scores out."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import os
+import time
+from typing import Any
+
+from ray_segformer.commands.common import EXIT_FAILURES, EXIT_USAGE, cause, checkpoint_of, fail, positive
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the subparsers `commands`."""
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score a model on annotated images",
+        description="Score a model on annotated images: mIoU and accuracies of the whole dataset.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    evaluate.add_argument(
+        "input",
+        metavar="INPUT",
+        help="ADE20K's folder (images/validation, annotations/validation), a folder with images/ and annotations/, "
+        "or a Hugging Face dataset saved to disk",
+    )
+    evaluate.add_argument(
+        "--output", required=True, metavar="DIR", help="the folder to make: evaluation.json, pictures"
+    )
+    evaluate.add_argument("--model", default="demo", help="a directory, a name on the Hub, or the packaged demo")
+    evaluate.add_argument("--split", default="validation", help="of ADE20K's folder")
+    evaluate.add_argument(
+        "--resize",
+        choices=("square", "short-side"),
+        default="square",
+        help="transformers' default, or mmsegmentation's: shape kept, short side 512, at most 2048, multiples of 32",
+    )
+    evaluate.add_argument("--flip", action="store_true", help="average with the mirror image")
+    evaluate.add_argument("--window", type=positive, metavar="SIZE", help="sliding windows, instead of resizing")
+    evaluate.add_argument("--stride", type=positive, metavar="N", help="of the windows; without, they do not overlap")
+    evaluate.add_argument(
+        "--labels",
+        choices=("auto", "reduce", "as-is"),
+        default="auto",
+        help="annotations count from 1 and 0 is ignored, or they are the model's ids; auto is as the model says",
+    )
+    evaluate.add_argument("--workers", type=positive, default=2, metavar="N", help="predictors at most")
+    evaluate.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
+    evaluate.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    evaluate.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns its exit code."""
+    from ray_segformer.architectures.timed import resources
+    from ray_segformer.content import CheckpointError
+    from ray_segformer.evaluate import Protocol, evaluate, most_confused
+    from ray_segformer.readers import InputError
+    from ray_segformer.session import start_ray
+    from ray_segformer.viz import draw_confusion, visualize_predictions
+    from ray_segformer.writers import OutputError, OutputFolder
+
+    try:
+        protocol = Protocol(arguments.resize, arguments.flip, arguments.window, arguments.stride)
+        folder = OutputFolder(arguments.output, "png", arguments.overwrite, "evaluation.json")
+        checkpoint = checkpoint_of(arguments.model)
+        start_ray()
+        dataset = _dataset(arguments.input, arguments.split)
+    except (CheckpointError, InputError, OutputError, OSError, ValueError) as error:
+        return fail(EXIT_USAGE, error)
+    preprocessor = checkpoint.get_preprocessor()
+    reduced = preprocessor.do_reduce_labels if arguments.labels == "auto" else arguments.labels == "reduce"
+    started = time.monotonic()
+    try:
+        metrics, worst, images = evaluate(
+            dataset,
+            checkpoint,
+            protocol,
+            workers=arguments.workers,
+            batch_size=arguments.batch_size,
+            reduce_annotations=reduced,
+            **resources(arguments.workers, None, 0, spare_cpus=1),
+        )
+    except Exception as error:
+        return fail(EXIT_FAILURES, cause(error))
+    scores, names = metrics.compute(), checkpoint.id2label
+    seconds = time.monotonic() - started
+    by_class = {
+        names.get(class_id, str(class_id)): {"iou": _number(iou), "accuracy": _number(accuracy)}
+        for class_id, (iou, accuracy) in enumerate(
+            zip(scores["per_category_iou"], scores["per_category_accuracy"], strict=True)
+        )
+    }
+    sentence = protocol.describe(preprocessor.height, preprocessor.width)
+    summary = {
+        "input": arguments.input,
+        "model": arguments.model,
+        "images": images,
+        "protocol": {**vars(protocol), "description": sentence, "reduce_labels": reduced},
+        **{name: _number(scores[name]) for name in ("mean_iou", "mean_accuracy", "overall_accuracy")},
+        "classes": by_class,
+        "worst": [{"path": image.path, "accuracy": image.accuracy} for image in worst],
+        "seconds": round(seconds, 3),
+    }
+    with folder:
+        if worst:
+            sheet = visualize_predictions(
+                [image.image for image in worst],
+                [image.prediction for image in worst],
+                names,
+                annotations=[image.annotation for image in worst],
+                names=[f"{os.path.basename(image.path)}   {image.accuracy:.1%} of pixels right" for image in worst],
+            )
+            folder.write_file("worst.png", _png(sheet))
+        confused = most_confused(metrics)
+        if confused:
+            folder.write_file("confusion.png", _png(draw_confusion(metrics.confusion, confused, names)))
+        folder.finish(summary, names)
+    print(f"{'class':<24}{'IoU':>9}{'accuracy':>10}")
+    for name, score in by_class.items():
+        if score["iou"] is not None:
+            print(f"{name:<24.23}{_text(score['iou']):>9}{_text(score['accuracy']):>10}")
+    print(f"{'mIoU':<24}{_text(summary['mean_iou']):>9}")
+    print(f"{'mean accuracy':<24}{'':>9}{_text(summary['mean_accuracy']):>10}")
+    print(f"{'overall accuracy':<24}{'':>9}{_text(summary['overall_accuracy']):>10}")
+    print(f"{images} images, {images / seconds:.2f} images/s; {sentence}")
+    print(folder.path)
+    return 0
+
+
+def _dataset(source: str, split: str) -> Any:
+    """The annotated images of an input, by what is in it."""
+    from ray_segformer.datasets import from_huggingface, read_ade20k
+    from ray_segformer.readers import InputError
+
+    if not os.path.isdir(source):
+        raise InputError(f"{source}: no such folder")
+    if os.path.isfile(os.path.join(source, "dataset_info.json")):
+        return from_huggingface(source)
+    if not os.path.isdir(os.path.join(source, "images")) or not os.path.isdir(os.path.join(source, "annotations")):
+        raise InputError(f"{source}: expected images/ and annotations/ there, found {sorted(os.listdir(source))[:10]}")
+    return read_ade20k(source, split if os.path.isdir(os.path.join(source, "images", "training")) else "")
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _text(value: float | None) -> str:
+    return "absent" if value is None else f"{value:.4f}"
+
+
+def _png(picture: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,48 @@
+"""Which classes are taken for which, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+
+def draw_confusion(confusion: np.ndarray, class_ids: Sequence[int], id2label: Mapping[int, str]) -> Image.Image:
+    """The rows and columns of some classes of a confusion matrix, as shares of the annotated pixels.
+
+    Args:
+        confusion: `(classes, classes)`, pixel counts by annotated (rows) and predicted (columns) class.
+        class_ids: which to draw, in this order.
+        id2label: class names by class id.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        ValueError: no classes are given.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not class_ids:
+        raise ValueError("there are no classes to draw; name one at least")
+    rows = confusion[list(class_ids)]
+    shares = rows[:, list(class_ids)] / np.maximum(rows.sum(axis=1, keepdims=True), 1)
+    names = [id2label.get(class_id, str(class_id)).split(",")[0].strip() for class_id in class_ids]
+    side = 2.2 + 0.5 * len(names)
+    figure = Figure(figsize=(side + 0.6, side), dpi=110, facecolor="white", layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(shares.shape):
+        if shares[row, column] >= 0.005:
+            colour = "white" if shares[row, column] > 0.6 else "black"
+            text = f"{100 * shares[row, column]:.0f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=9)
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_xlabel("predicted, % of the row's annotated pixels")
+    axes.set_ylabel("annotated")
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
