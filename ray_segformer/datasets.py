@@ -102,6 +102,7 @@ def from_huggingface(
     starts = ray.data.from_items([{"start": start} for start in range(0, len(loaded), _ROWS_PER_TASK)])
 
     def read(batch: pa.Table) -> pa.Table:
+        """The rows from number `start` on."""
         (start,) = batch.column("start").to_pylist()
         rows = datasets.load_from_disk(directory)
         return _encoded(rows.select(range(start, min(start + _ROWS_PER_TASK, len(rows)))), columns, start)

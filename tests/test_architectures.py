@@ -184,9 +184,8 @@ def encoded(image):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("name", ["actor_pool", "dataset"])
 @pytest.mark.parametrize("kind", ["arrays", "PIL images", "bytes", "paths"])
-def test_image_cells_of_every_kind(scenes, checkpoint, masks, tmp_path, name, kind):
+def test_image_cells_of_every_kind_go_through_a_dataset(scenes, checkpoint, masks, tmp_path, kind):
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(encoded(scenes[number]))
     cells = {
@@ -195,7 +194,7 @@ def test_image_cells_of_every_kind(scenes, checkpoint, masks, tmp_path, name, ki
         "bytes": [encoded(scene) for scene in scenes[:3]],
         "paths": [Path(tmp_path, f"{number}.png") for number in range(3)],
     }[kind]
-    assert_equal(ARCHITECTURES[name](cells, checkpoint, workers=1, batch_size=2).masks, masks[:3])
+    assert_equal(architectures.dataset(cells, checkpoint, workers=1, batch_size=2).masks, masks[:3])
 
 
 @pytest.mark.parametrize("name", ["sequential", "tasks", "dataset", "batch_predictor"])

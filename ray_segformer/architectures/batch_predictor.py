@@ -64,6 +64,7 @@ def timed(preprocessor: SegformerPreprocessor, batch_size: int) -> BatchMapper:
     """A preprocessor that notes when it preprocessed which images, in a column `preprocess_events`."""
 
     def preprocess(batch: dict[str, Any]) -> dict[str, Any]:
+        """The preprocessor's batch, with that column."""
         recorder = Recorder()
         with recorder.note("preprocess", batch["index"]):
             batch = preprocessor.transform_batch(batch)
