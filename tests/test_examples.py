@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor
 from ray_segformer.demo import write_scenes
@@ -86,3 +87,14 @@ def test_actor_pool(expected):
     assert sizes_of(printed) == expected
     shares = re.findall(r"^worker \d predicted (\d) of 6 batches$", printed, re.M)
     assert sum(map(int, shares)) == 6 and 1 <= len(shares) <= 2
+
+
+def test_finetune():
+    printed = run("06_finetune.py")
+    epochs = re.findall(r"^epoch (\d): loss ([\d.]+), mean IoU ([\d.]+)$", printed, re.M)
+    assert [epoch for epoch, *_ in epochs] == ["1", "2", "3"]
+    assert float(epochs[2][1]) < float(epochs[0][1])  # it learns
+    assert float(epochs[2][2]) > 0.6
+    assert re.search(r"^scene: 256 x 192", printed, re.M)
+    (curves,) = re.findall(r"^curves: (.*)$", printed, re.M)
+    assert Image.open(curves).width > 300

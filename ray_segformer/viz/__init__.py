@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ray_segformer.viz.confusion import draw_confusion
+from ray_segformer.viz.curves import draw_curves
 from ray_segformer.viz.examples import display_example_images, visualize_predictions
 from ray_segformer.viz.overlay import class_areas, colorize, overlay
 from ray_segformer.viz.palette import class_palette, make_palette
@@ -16,6 +17,7 @@ __all__ = [
     "contact_sheet",
     "display_example_images",
     "draw_confusion",
+    "draw_curves",
     "draw_timelines",
     "make_palette",
     "overlay",
