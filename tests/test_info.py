@@ -1,6 +1,7 @@
 """`ray-segformer info`, against what transformers and torch count."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def test_info_as_json(capsys, shared):
     directory = shared / "models/segformer-b0-camvid"
     code, printed, _ = info(capsys, directory, "--json")
     facts = json.loads(printed)
-    assert code == 0 and facts["origin"] == str(directory.resolve())
+    assert code == 0 and Path(facts["origin"]).samefile(directory)
     assert facts["parameters"] == 3_752_694
     assert len(facts["classes"]) == 150 and facts["classes"]["0"] == "wall"
     assert facts["preprocessing"]["do_reduce_labels"] is True
