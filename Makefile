@@ -1,6 +1,8 @@
 # Each target sets up what it needs: a fresh machine with Python 3.10 or newer and make is enough.
 PYTHON ?= python3
 .DEFAULT_GOAL := help
+# Threads that wait for others sleep: tests run side by side, and spinning would take the CPU of those that work.
+export OMP_WAIT_POLICY = passive
 .PHONY: help demo benchmark test check test-ray-2.60 test-ray-2.55 test-ray-2.6 format clean
 
 help:
@@ -18,7 +20,7 @@ benchmark: .venv/ready
 	.venv/bin/python -m pip install --quiet -c constraints.txt -e ".[benchmarks]"
 	.venv/bin/python -m benchmarks --output out/benchmarks
 
-# The two older Rays run side by side.
+# Two processes share the files of tests, each with a Ray of its own; then the two older Rays run side by side.
 test: check
 	$(MAKE) --no-print-directory test-ray-2.60
 	$(MAKE) --no-print-directory -j2 test-ray-2.55 test-ray-2.6
@@ -29,7 +31,7 @@ check: .venv/ready
 	.venv/bin/mypy
 
 test-ray-2.60: .venv/ready
-	.venv/bin/python -m pytest tests
+	.venv/bin/python -m pytest -n 2 --dist loadfile tests
 
 test-ray-2.55: .venv-ray-2.55/ready
 	.venv-ray-2.55/bin/python -m pytest -q --confcutdir=tests/air tests/air
@@ -59,7 +61,7 @@ format: .venv/ready
 # Ray 2.6.3 needs a setuptools older than torch says it wants, so that one comes last.
 .venv-ray-2.6/ready: pyproject.toml constraints-ray-2.6.txt
 	$(PYTHON) -m venv .venv-ray-2.6
-	.venv-ray-2.6/bin/python -m pip install --quiet -c constraints-ray-2.6.txt -e . "ray[air]" async_timeout pytest
+	.venv-ray-2.6/bin/python -m pip install --quiet -c constraints-ray-2.6.txt -e . "ray[air]" accelerate async_timeout datasets pytest
 	.venv-ray-2.6/bin/python -m pip install --quiet --no-warn-conflicts "setuptools<70"
 	touch $@
 

@@ -11,9 +11,9 @@ from reference import Reference, save_small
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_session():
-    """A small local Ray, or the one that already runs."""
+    """A small local Ray, or the one that already runs: one for all files, but where a file between had its own."""
     if not ray.is_initialized():
         ray.init(
             "local",  # not a cluster that happens to run on this machine
@@ -26,8 +26,6 @@ def ray_session():
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session", autouse=True)

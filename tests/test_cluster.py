@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(installed.BatchPredictor is not None, reason="Ra
 PHOTOS = ["photos/sklearn-flower.jpg", "photos/skimage-rocket.jpg", "photos/mmseg-color.jpg"]
 
 PRELUDE = """
-import json, logging, os, shutil, sys
+import json, logging, os, shutil, sys, time
 import numpy as np
 import ray
 
@@ -213,6 +213,46 @@ def test_two_actors_of_a_node_hold_the_weights_once(held, way):
     assert held["weights"] > 80 * 2**20
     assert held[way]["private_by_loading"] < 0.25 * held["weights"]
     assert held[way]["shared"] > 0.8 * held["weights"]
+
+
+# Memory of a Ray whose processes are known
+
+
+HOLD_ARRAYS = """
+    from ray_segformer.machine import PeakMemory
+
+    size = int(sys.argv[1])
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=600 * 2**20)
+
+    @ray.remote(num_cpus=1)
+    class Holder:
+        def own(self, size):
+            self.array = np.ones(size, np.uint8)
+
+        def share(self, array):
+            return int(array.sum())
+
+    def peak():
+        with PeakMemory() as memory:
+            time.sleep(0.5)
+        return memory.peak
+
+    holders = [Holder.remote() for _ in range(2)]
+    shared = ray.put(np.ones(size, np.uint8))
+    ray.get([holder.own.remote(1) for holder in holders])
+    before = peak()
+    assert ray.get([holder.share.remote(shared) for holder in holders]) == [size, size]
+    sharing = peak()
+    ray.get([holder.own.remote(size) for holder in holders])
+    report(by_sharing=sharing - before, by_owning=peak() - sharing)
+"""
+
+
+def test_peak_memory_counts_rays_processes_and_what_they_share_once():
+    size = 150 * 2**20
+    added = run(HOLD_ARRAYS, size)
+    assert added["by_sharing"] < 1.5 * size
+    assert added["by_owning"] == pytest.approx(2 * size, rel=0.15)
 
 
 # Full clusters

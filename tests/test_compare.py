@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -163,28 +162,3 @@ def test_peak_memory_of_this_process():
         while memory.peak < before.peak + held.nbytes // 2:  # until it was sampled
             pass
     assert memory.peak - before.peak == pytest.approx(held.nbytes, rel=0.15)
-
-
-def test_peak_memory_counts_rays_processes_and_what_they_share_once(ray_session):
-    @ray.remote(num_cpus=1)
-    class Holder:
-        def own(self, size):
-            self.array = __import__("numpy").ones(size, "uint8")
-
-        def share(self, array):
-            return int(array.sum())
-
-    size = 150 * 2**20
-    holders = [Holder.remote() for _ in range(2)]
-    shared = ray.put(np.ones(size, np.uint8))
-    ray.get([holder.own.remote(1) for holder in holders])
-    with PeakMemory() as before:
-        time.sleep(0.5)
-    assert ray.get([holder.share.remote(shared) for holder in holders]) == [size, size]
-    with PeakMemory() as sharing:
-        time.sleep(0.5)
-    assert sharing.peak - before.peak < 1.5 * size
-    ray.get([holder.own.remote(size) for holder in holders])
-    with PeakMemory() as owning:
-        time.sleep(0.5)
-    assert owning.peak - sharing.peak == pytest.approx(2 * size, rel=0.15)
