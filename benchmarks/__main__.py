@@ -18,8 +18,10 @@ SECTIONS = {
     "ray": "through_ray",
     "timeline": "timeline",
     "memory": "memory",
+    "windows": "windows",
     "scaling": "scaling",
     "startup": "startup",
+    "fuzz": "fuzz",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pickle
@@ -104,6 +105,17 @@ class SegformerContent:
     def num_labels(self) -> int:
         """How many classes the network tells apart."""
         return len(self.weights["decode_head.classifier.bias"])
+
+    def digest(self) -> str:
+        """A hash of configuration, weights and preprocessing, which tells the model from every other."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (self.config, self.preprocessor):
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+        for name in sorted(self.weights):
+            array = self.weights[name]
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def check(self) -> None:
         """Whether the weights fit the configuration, found out by building the network.

@@ -16,7 +16,7 @@ import pyarrow as pa
 import ray
 
 from ray_segformer.images import ImageError, encoded_bytes
-from ray_segformer.readers import InputError, find_images
+from ray_segformer.readers import InputError, find_images, find_parquet
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,25 @@ def read_ade20k(root: str | os.PathLike, split: str = "validation") -> ray.data.
     """
     folders = [posixpath.join(os.fspath(root), kind, split).rstrip("/") for kind in ("images", "annotations")]
     return read_images(folders[0], annotations=folders[1])
+
+
+def read_parquet(
+    source: str, *, image_column: str = "image", annotation_column: str = "annotation"
+) -> ray.data.Dataset:
+    """The annotated images of parquet, such as the Hub's files of `scene_parse_150`.
+
+    Args:
+        source: a parquet file or a folder of them, local or a URI.
+        image_column, annotation_column: columns of encoded bytes or of `{"bytes", "path"}`.
+
+    Returns:
+        As `read_images`; `path` is the column of that name or the struct's, else made of the image's bytes.
+
+    Raises:
+        InputError: there is no parquet, or no such column.
+    """
+    found = find_parquet(source, image_column, annotation_column)
+    return found.dataset().map_batches(_read, batch_format="pyarrow", batch_size=_ROWS_PER_TASK)
 
 
 def from_huggingface(

@@ -14,8 +14,16 @@ import ray
 from ray_segformer.air import BatchFormat, Checkpoint, Predictor, Preprocessor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, is_segformer, model_and_processor
 from ray_segformer.content import SegformerContent
-from ray_segformer.images import ImageError
-from ray_segformer.preprocessor import SegformerPreprocessor, error_column, errors_of, name_column, stack
+from ray_segformer.images import MAX_PIXELS, ImageError
+from ray_segformer.preprocessor import (
+    SegformerPreprocessor,
+    error_column,
+    errors_of,
+    name_column,
+    of_row,
+    paths_of,
+    stack,
+)
 
 # Columns that the predictor uses up; all others of a `map_batches` batch stay.
 _CONSUMED = frozenset(("pixel_values", "original_size", "labels"))
@@ -44,7 +52,8 @@ class SegformerPredictor(Predictor):
     * `confidence`, with `confidence=True`: float32 `(height, width)`, the winner's softmax probability in each pixel.
     * `loss`, where the batch has `labels` (or an annotation column): float32, transformers' `labels=` loss of that
       image alone; NaN where every pixel is ignored.
-    * `error`, with `on_error="keep"`: null, or why the row's `segmentation` is null. Ray 2.6 has no nulls in such
+    * `error`, with `on_error="keep"`: null, or why the row's `segmentation` is null, of which
+      `ray_segformer.images.cause_of` makes one of a few causes to count. Ray 2.6 has no nulls in such
       columns: there they are empty, `""` and `(0, 0)`.
 
     Called by `map_batches` it also returns the batch's other columns, but not the images.
@@ -62,6 +71,7 @@ class SegformerPredictor(Predictor):
             exact; "float16" is for GPUs.
         confidence: whether to add the column of that name.
         on_error: "raise" an error that names the row of an unreadable image, or "keep" the row.
+        max_pixels: images of more are errors; see `SegformerPreprocessor`.
         image_column, annotation_column: where a raw batch has its images and, optionally, annotations.
         reduce_labels: whether annotations are ADE20K's (0 is other); None for what the checkpoint says.
 
@@ -82,6 +92,7 @@ class SegformerPredictor(Predictor):
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         confidence: bool = False,
         on_error: Literal["raise", "keep"] = "raise",
+        max_pixels: int = MAX_PIXELS,
         image_column: str = "image",
         annotation_column: str | None = None,
         reduce_labels: bool | None = None,
@@ -97,7 +108,7 @@ class SegformerPredictor(Predictor):
             )
         on_gpu = torch.cuda.is_available() if use_gpu is None else use_gpu
         self._device = torch.device("cuda" if on_gpu else "cpu")
-        options = _preprocessor_options(on_error, image_column, annotation_column, reduce_labels)
+        options = _preprocessor_options(on_error, max_pixels, image_column, annotation_column, reduce_labels)
         content, self._images, own_preprocessor = _load(source, options)
         if _in_actor() and not on_gpu:
             keep_freed_memory()
@@ -118,6 +129,7 @@ class SegformerPredictor(Predictor):
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         confidence: bool = False,
         on_error: Literal["raise", "keep"] = "raise",
+        max_pixels: int = MAX_PIXELS,
         image_column: str = "image",
         annotation_column: str | None = None,
         reduce_labels: bool | None = None,
@@ -130,6 +142,7 @@ class SegformerPredictor(Predictor):
             dtype=dtype,
             confidence=confidence,
             on_error=on_error,
+            max_pixels=max_pixels,
             image_column=image_column,
             annotation_column=annotation_column,
             reduce_labels=reduce_labels,
@@ -141,13 +154,14 @@ class SegformerPredictor(Predictor):
         checkpoint: Checkpoint,
         *,
         on_error: Literal["raise", "keep"] = "raise",
+        max_pixels: int = MAX_PIXELS,
         image_column: str = "image",
         annotation_column: str | None = None,
         reduce_labels: bool | None = None,
         **_: Any,
     ) -> SegformerCheckpoint:
         """What `BatchPredictor` sends to the workers: the content, and a CPU stage with the predictor's options."""
-        options = _preprocessor_options(on_error, image_column, annotation_column, reduce_labels)
+        options = _preprocessor_options(on_error, max_pixels, image_column, annotation_column, reduce_labels)
         return SegformerCheckpoint.from_checkpoint(checkpoint).with_preprocessor_options(**options)
 
     @classmethod
@@ -208,6 +222,10 @@ class SegformerPredictor(Predictor):
         pixel_values, sizes, labels = batch["pixel_values"], batch.get("original_size"), batch.get("labels")
         rows = len(pixel_values)
         errors = errors_of(batch if self._on_error == "keep" else {}, rows)
+        if labels is not None:
+            paths = paths_of(batch, rows)
+            for row in [row for row in range(rows) if errors[row] is None]:
+                errors[row] = self._error_of_labels(labels[row], row, paths[row])
 
         masks: list[np.ndarray | None] = [None if error is None else installed.NULL_TENSOR for error in errors]
         confidences = list(masks)
@@ -251,6 +269,18 @@ class SegformerPredictor(Predictor):
             tensor = tensor.float() if tensor.is_floating_point() else self._images.normalize(tensor)
             return self._runtime(tensor)
 
+    def _error_of_labels(self, labels: Any, row: int, path: Any) -> str | None:
+        """What is wrong with the class ids of a row, for which there would be no loss."""
+        ids = np.unique(labels)
+        unknown = ids[((ids < 0) | (ids >= self._num_labels)) & (ids != self._ignored)]
+        if self._num_labels == 1 or not len(unknown):
+            return None
+        expected = f"expected 0 to {self._num_labels - 1}, or {self._ignored}; see reduce_labels"
+        error = of_row(row, path, f"wrong annotation: it has the class ids {unknown[:9].tolist()}; {expected}")
+        if self._on_error == "raise":
+            raise ImageError(f'{error}. Pass on_error="keep" to keep such rows.')
+        return error
+
     def _loss(self, logits: Any, labels: np.ndarray) -> float:
         """The loss of one image: its logits (h, w, classes) resized to its labels (height, width)."""
         import torch
@@ -269,11 +299,12 @@ class SegformerPredictor(Predictor):
 
 
 def _preprocessor_options(
-    on_error: str, image_column: str, annotation_column: str | None, reduce_labels: bool | None
+    on_error: str, max_pixels: int, image_column: str, annotation_column: str | None, reduce_labels: bool | None
 ) -> dict[str, Any]:
     """The predictor's options in the words of `SegformerPreprocessor`."""
     options: dict[str, Any] = {
         "on_error": on_error,
+        "max_pixels": max_pixels,
         "image_column": image_column,
         "annotation_column": annotation_column,
     }

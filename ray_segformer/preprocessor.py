@@ -13,7 +13,16 @@ import pandas as pd
 from PIL import Image
 
 from ray_segformer.air import BatchMapper, installed
-from ray_segformer.images import ImageError, cells, describe, object_array, reduce_labels, to_class_ids, to_rgb
+from ray_segformer.images import (
+    MAX_PIXELS,
+    ImageError,
+    cells,
+    describe,
+    object_array,
+    reduce_labels,
+    to_class_ids,
+    to_rgb,
+)
 
 CONFIG_NAME = "preprocessor_config.json"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -56,6 +65,8 @@ class SegformerPreprocessor(BatchMapper):
         image_column: the column with image cells (see `ray_segformer.images`).
         annotation_column: the column with annotations, or None.
         on_error: "raise" (the error names the row), or "keep" the row.
+        max_pixels: an image of more is an error, found before it is decoded. Decoding takes up to 18 bytes for each
+            pixel, so that a worker with little memory needs a lower limit.
         batch_format: "numpy" or "pandas".
         batch_size: rows preprocessed at once.
 
@@ -79,12 +90,15 @@ class SegformerPreprocessor(BatchMapper):
         image_column: str = "image",
         annotation_column: str | None = None,
         on_error: Literal["raise", "keep"] = "raise",
+        max_pixels: int = MAX_PIXELS,
         batch_format: Literal["numpy", "pandas"] = "numpy",
         batch_size: int | None = _BATCH_SIZE,
     ):
         super().__init__(fn=self.preprocess, batch_format=batch_format, batch_size=batch_size)
         if on_error not in ("raise", "keep"):
             raise ValueError(f'on_error is "raise" or "keep", not {on_error!r}')
+        if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+            raise ValueError(f"max_pixels is a whole number of at least 1, not {max_pixels!r}")
         self.height, self.width = _height_and_width(size)
         self.do_resize = bool(do_resize)
         self.resample = Image.Resampling(resample)
@@ -99,6 +113,7 @@ class SegformerPreprocessor(BatchMapper):
         self.image_column = image_column
         self.annotation_column = annotation_column
         self.on_error = on_error
+        self.max_pixels = max_pixels
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **options: Any) -> SegformerPreprocessor:
@@ -203,7 +218,7 @@ class SegformerPreprocessor(BatchMapper):
         """The columns to add."""
         images = list(cells(batch[self.image_column]))
         annotations = list(cells(batch[self.annotation_column])) if self.annotation_column else [None] * len(images)
-        paths = list(cells(batch["path"])) if "path" in batch else [None] * len(images)
+        paths = paths_of(batch, len(images))
         errors = errors_of(batch, len(images))
 
         def preprocess_row(row: int) -> tuple[np.ndarray, tuple[int, ...], np.ndarray]:
@@ -211,8 +226,7 @@ class SegformerPreprocessor(BatchMapper):
                 try:
                     return self._row(images[row], annotations[row])
                 except ImageError as error:
-                    path = describe(images[row]) or paths[row]
-                    message = f"row {row} of the batch" + (f" ({path})" if path else "") + f": {error}"
+                    message = of_row(row, describe(images[row]) or paths[row], error)
                     if self.on_error == "raise":
                         raise ImageError(f'{message}. Pass on_error="keep" to keep such rows.') from error
                     errors[row] = message
@@ -238,17 +252,25 @@ class SegformerPreprocessor(BatchMapper):
 
     def _row(self, cell: Any, annotation: Any) -> tuple[np.ndarray, tuple[int, ...], np.ndarray]:
         """Pixel values, original size and labels of one row."""
-        rgb = to_rgb(cell)
+        rgb = to_rgb(cell, self.max_pixels)
         size = rgb.shape[:2]
         if annotation is None:
             labels = np.full(size, _IGNORED, np.uint8)
         else:
-            labels = to_class_ids(annotation)
+            try:
+                labels = to_class_ids(annotation, self.max_pixels)
+            except ImageError as error:
+                path = describe(annotation)
+                raise ImageError("wrong annotation" + (f" ({path})" if path else "") + f": {error}") from error
             if self.do_reduce_labels:
                 labels = reduce_labels(labels)
             if labels.shape != size:
-                raise ImageError(f"the annotation is {labels.shape} but its image is {size}, (height, width)")
+                raise ImageError(
+                    f"wrong annotation: the annotation is {labels.shape} but its image is {size}, (height, width)"
+                )
         if self.do_resize:
+            if size[0] * self.width > max(self.max_pixels, MAX_PIXELS):  # which some versions of Pillow hold at once
+                raise ImageError(f"too large: {size[0]} rows, each resized from {size[1]} to {self.width} pixels")
             rgb = np.asarray(Image.fromarray(rgb).resize((self.width, self.height), self.resample))
             labels = np.asarray(Image.fromarray(labels).resize((self.width, self.height), Image.Resampling.NEAREST))
         return rgb.transpose(2, 0, 1), size, labels
@@ -277,6 +299,16 @@ def name_column(array: np.ndarray, image_column: str) -> dict[str, np.ndarray]:
     if len(shape) == 3 and shape[0] == 3 and shape[-1] not in (1, 3, 4):
         return {"pixel_values": array}
     return {image_column: array}
+
+
+def of_row(row: int, path: Any, why: Any) -> str:
+    """What an `error` column says, and what `ray_segformer.images.cause_of` reads."""
+    return f"row {row} of the batch" + (f" ({path})" if path else "") + f": {why}"
+
+
+def paths_of(batch: Mapping[str, Any], rows: int) -> list[Any]:
+    """The `path` column of a batch, which errors name; all None where it has no such column."""
+    return list(cells(batch["path"])) if "path" in batch else [None] * rows
 
 
 def errors_of(batch: Mapping[str, Any], rows: int) -> list[str | None]:

@@ -8,17 +8,20 @@ import hashlib
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
 import ray
 
 from ray_segformer.images import SUFFIXES
+from ray_segformer.journal import DoneRows
 
+_ROWS_AT_ONCE = 64  # of encoded images
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 
 
@@ -32,14 +35,15 @@ class ImageInput:
 
     Attributes:
         rows: how many images there are.
-        dataset: makes the dataset of them, on Ray. Its rows have `path` (absolute, or a URI), `image` (an image
-            cell: the path, or encoded bytes), and `name` (relative, without a suffix, unique among files: what an
-            output file may be called).
+        dataset: makes the dataset of them, on Ray, without those that are done. Its rows have `path` (absolute, or a
+            URI), `image` (an image cell: the path, or encoded bytes), `name` (relative, without a suffix, unique among
+            files: what an output file may be called), and `key` (what tells the row from every other, whatever the
+            order).
         take: the first so many of these rows, without Ray.
     """
 
     rows: int
-    dataset: Callable[[], ray.data.Dataset]
+    dataset: Callable[..., ray.data.Dataset]
     take: Callable[[int], list[dict[str, Any]]]
 
 
@@ -79,6 +83,30 @@ def find_images(source: str) -> ImageInput:
     if images:
         return _of_files(images, path, source, file_system)
     return _of_parquet(file_system, [file for file in files if file.lower().endswith(".parquet")], source)
+
+
+def find_parquet(source: str, image_column: str = "image", annotation_column: str = "annotation") -> ImageInput:
+    """Find annotated images in parquet, without reading them and without Ray.
+
+    Args:
+        source: a parquet file or a folder of them, searched recursively; local, or a URI of pyarrow's file systems.
+        image_column, annotation_column: columns of encoded bytes or `{"bytes", "path"}`, as Hugging Face writes them.
+
+    Returns:
+        Images as `find_images` has them, whose rows also have `annotation`.
+
+    Raises:
+        InputError: there is no parquet, or no such column.
+    """
+    file_system, path = _file_system(source)
+    info = file_system.get_file_info(path)
+    if info.type == pa.fs.FileType.NotFound:
+        raise InputError(f"{source}: no such file or folder")
+    files = [path] if info.type == pa.fs.FileType.File else _walk(file_system, path)
+    files = [file for file in files if file.lower().endswith(".parquet")]
+    if not files:
+        raise InputError(f"{source}: neither images/ and annotations/ nor parquet there")
+    return _of_parquet(file_system, files, source, image_column, annotation_column)
 
 
 def _file_system(source: str) -> tuple[pa.fs.FileSystem, str]:
@@ -131,50 +159,112 @@ def _of_files(paths: list[str], folder: str, source: str, file_system: pa.fs.Fil
     if not isinstance(file_system, pa.fs.LocalFileSystem):
         scheme = source.split("://")[0]
         paths = [path if "://" in path else f"{scheme}://{path}" for path in paths]
-    names = unique_names(paths, folder)
-    rows = [{"path": path, "image": path, "name": name} for path, name in zip(paths, names, strict=True)]
-    return ImageInput(len(rows), lambda: ray.data.from_items(rows), lambda limit: rows[:limit])
+    names, keys = unique_names(paths, folder), _keys(paths)
+    rows = [
+        {"path": path, "image": path, "name": name, "key": key}
+        for path, name, key in zip(paths, names, keys, strict=True)
+    ]
+
+    def dataset(done: DoneRows | None = None) -> ray.data.Dataset:
+        if done is None:
+            return ray.data.from_items(rows)
+        return ray.data.from_items([row for row, is_done in zip(rows, done.among(keys), strict=True) if not is_done])
+
+    return ImageInput(len(rows), dataset, lambda limit: rows[:limit])
 
 
-def _of_parquet(file_system: pa.fs.FileSystem, files: list[str], source: str) -> ImageInput:
+def _keys(paths: list[str]) -> list[str]:
+    """The paths; of one that a list names again, with how often it was named before."""
+    named = Counter[str]()
+    keys = []
+    for path in paths:
+        keys.append(f"{path}#{named[path]}" if named[path] else path)
+        named[path] += 1
+    return keys
+
+
+def _of_parquet(
+    file_system: pa.fs.FileSystem,
+    files: list[str],
+    source: str,
+    image_column: str | None = None,
+    annotation_column: str | None = None,
+) -> ImageInput:
     if not files:
         raise InputError(f"{source}: neither images nor parquet there (looked for {', '.join(sorted(SUFFIXES))})")
     schema = pa.parquet.read_schema(files[0], filesystem=file_system)
-    column = _image_column(schema, source)
-    has_path = "path" in schema.names and column != "path"
-    rows = sum(pa.parquet.read_metadata(file, filesystem=file_system).num_rows for file in files)
+    image_column = image_column or _image_column(schema, source)
+    for column in filter(None, (image_column, annotation_column)):
+        if column not in schema.names:
+            raise InputError(f"{source}: no column {column!r}, only {', '.join(schema.names)}")
+    groups = _row_groups(file_system, files)
+    rows = sum(group["rows"] for group in groups)
     if rows == 0:
         raise InputError(f"{source}: no rows")
+    has_path = "path" in schema.names and "path" not in (image_column, annotation_column)
+    read = _ParquetRows(file_system, image_column, annotation_column, has_path)
 
-    columns = [column, "path"] if has_path else [column]
-    name_columns = _ParquetRows(column)
-
-    def dataset() -> ray.data.Dataset:
-        table = ray.data.read_parquet(files, filesystem=file_system, columns=columns)
-        return table.map_batches(name_columns, batch_format="pyarrow")
+    def dataset(done: DoneRows | None = None) -> ray.data.Dataset:
+        options: dict[str, Any] = {"fn_kwargs": {"done": ray.put(done)}} if done is not None else {}
+        return ray.data.from_items(groups).map_batches(read, batch_size=1, **options)
 
     def take(limit: int) -> list[dict[str, Any]]:
+        tables = (table for group in groups for table in read.of_group(group))
         taken: list[dict[str, Any]] = []
-        for path in files:
-            with file_system.open_input_file(path) as file:
-                for batch in pa.parquet.ParquetFile(file).iter_batches(min(limit, 64), columns=columns):
-                    taken += name_columns(pa.Table.from_batches([batch])).to_pylist()
-                    if len(taken) >= limit:
-                        return taken[:limit]
-        return taken
+        for table in tables:
+            taken += table.to_pylist()
+            if len(taken) >= limit:
+                break
+        return taken[:limit]
 
     return ImageInput(rows, dataset, take)
 
 
+def _row_groups(file_system: pa.fs.FileSystem, files: list[str]) -> list[dict[str, Any]]:
+    """The row groups of parquet files: which of which file, its rows, and how many the file has before it."""
+    groups = []
+    for file in files:
+        metadata = pa.parquet.read_metadata(file, filesystem=file_system)
+        before = 0
+        for number in range(metadata.num_row_groups):
+            rows = metadata.row_group(number).num_rows
+            groups.append({"file": file, "group": number, "rows": rows, "before": before})
+            before += rows
+    return groups
+
+
 class _ParquetRows:
-    """Names the columns of a parquet batch as the command has them. A path that is missing is made of the bytes."""
+    """Reads row groups, a few rows at a time, and names their columns as the command has them. For `map_batches`.
 
-    def __init__(self, column: str):
-        self._column = column
+    Ray's own `read_parquet` does not say which row of its file a row was, on every Ray. A path that is missing is made
+    of the bytes.
+    """
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        images = batch.column(self._column).to_pylist()
-        paths = batch.column("path").to_pylist() if "path" in batch.column_names else [None] * len(images)
+    def __init__(self, file_system: pa.fs.FileSystem, image_column: str, annotation_column: str | None, has_path: bool):
+        self._file_system = file_system
+        self._columns = {"image": image_column} | ({"annotation": annotation_column} if annotation_column else {})
+        self._has_path = has_path
+
+    def __call__(self, batch: dict[str, np.ndarray], done: ray.ObjectRef | None = None) -> Iterator[pa.Table]:
+        done_rows = None if done is None else ray.get(done)
+        for file, group, before in zip(batch["file"], batch["group"], batch["before"], strict=True):
+            yield from self.of_group({"file": str(file), "group": int(group), "before": int(before)}, done_rows)
+
+    def of_group(self, group: dict[str, Any], done: DoneRows | None = None) -> Iterator[pa.Table]:
+        """The rows of a group that are not done: `path`, `image`, `name`, `key` and, if asked for, `annotation`."""
+        number = group["before"]
+        columns = [*self._columns.values(), *(["path"] if self._has_path else [])]
+        with self._file_system.open_input_file(group["file"]) as file:
+            reader = pa.parquet.ParquetFile(file)
+            for batch in reader.iter_batches(_ROWS_AT_ONCE, row_groups=[group["group"]], columns=columns):
+                keys = [f"{group['file']}#{row}" for row in range(number, number + len(batch))]
+                number += len(batch)
+                table = self._named(batch, keys)
+                yield table if done is None else table.filter(pa.array(~done.among(keys)))
+
+    def _named(self, batch: pa.RecordBatch, keys: list[str]) -> pa.Table:
+        images = batch.column(self._columns["image"]).to_pylist()
+        paths = batch.column("path").to_pylist() if self._has_path else [None] * len(images)
         for row, image in enumerate(images):
             content = image
             if isinstance(image, dict):
@@ -182,8 +272,9 @@ class _ParquetRows:
                 paths[row] = paths[row] or image.get("path")
             if not paths[row]:
                 paths[row] = "image-" + hashlib.sha256(content or b"").hexdigest()[:16]
-        names = [safe_name(str(path)) for path in paths]
-        return pa.table({"path": pa.array(paths, pa.string()), "image": batch.column(self._column), "name": names})
+        columns = {"path": pa.array(paths, pa.string())}
+        columns |= {name: batch.column(column) for name, column in self._columns.items()}
+        return pa.table(columns | {"name": [safe_name(str(path)) for path in paths], "key": keys})
 
 
 def _image_column(schema: pa.Schema, source: str) -> str:

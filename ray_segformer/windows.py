@@ -35,8 +35,9 @@ def segment_windows(
     check_window(window, stride)
     height, width = image.shape[:2]
     padded_height, padded_width = (max(-(-side // _STRIDE) * _STRIDE, window) for side in (height, width))
-    edge = ((0, padded_height - height), (0, padded_width - width), (0, 0))
-    pixel_values = np.pad(image, edge, mode="edge").transpose(2, 0, 1)[None]
+    if (padded_height, padded_width) != (height, width):
+        image = np.pad(image, ((0, padded_height - height), (0, padded_width - width), (0, 0)), mode="edge")
+    pixel_values = image.transpose(2, 0, 1)[None]
     tops, lefts = _starts(padded_height, window, stride), _starts(padded_width, window, stride)
     side, total = window // _STRIDE, padded_height // _STRIDE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -10,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 from PIL import Image
 
-from ray_segformer.images import to_rgb
+from ray_segformer.images import MAX_PIXELS, ImageError, to_rgb
+from ray_segformer.journal import write_atomically
+from ray_segformer.preprocessor import of_row
 from ray_segformer.viz import overlay
 
 SUMMARY_NAME = "summary.json"
 UNFINISHED_SUFFIX = ".unfinished"
-_ROWS_PER_FILE = 1024
 
 SCHEMA = pa.schema(
     [
@@ -40,31 +41,45 @@ class EncodeMasks:
 
     Args:
         palette: uint8 `(classes, 3)` to draw overlays with; None to draw none. A `source` column has their images.
+        max_pixels: as for the predictor.
     """
 
-    def __init__(self, palette: np.ndarray | None):
+    def __init__(self, palette: np.ndarray | None, max_pixels: int = MAX_PIXELS):
         self._palette = palette
+        self._max_pixels = max_pixels
 
     def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
-        """Encode a batch; a null mask gives nulls."""
+        """Encode a batch; a null mask gives nulls.
+
+        Raises:
+            ImageError: an image cannot be read for its overlay, though it was for its mask, and errors are not kept.
+        """
         rows = []
         for row, mask in enumerate(batch["segmentation"]):
             error = batch["error"][row] if "error" in batch else None
             failed = isinstance(error, str) and error != ""
+            picture = None
+            if not failed and self._palette is not None:
+                try:
+                    image = to_rgb(batch["source"][row], self._max_pixels)
+                    picture = _encode(overlay(image, mask, self._palette), "JPEG", quality=90)
+                except ImageError as problem:  # a file that vanished since it was predicted
+                    error, failed = of_row(row, batch["path"][row], problem), True
+                    if "error" not in batch:
+                        raise ImageError(error) from problem
             rows.append(
                 {
                     "path": str(batch["path"][row]),
                     "name": str(batch["name"][row]),
+                    "key": str(batch["key"][row]),
                     "height": None if failed else mask.shape[0],
                     "width": None if failed else mask.shape[1],
                     "segmentation": None if failed else _encode(mask, "PNG"),
                     "error": error if failed else None,
-                    "overlay": None
-                    if failed or self._palette is None
-                    else _encode(overlay(to_rgb(batch["source"][row]), mask, self._palette), "JPEG", quality=90),
+                    "overlay": picture,
                 }
             )
-        schema = pa.schema([*SCHEMA, ("name", pa.string()), ("overlay", pa.binary())])
+        schema = pa.schema([*SCHEMA, ("name", pa.string()), ("key", pa.string()), ("overlay", pa.binary())])
         return pa.Table.from_pylist(rows, schema=schema)
 
 
@@ -76,100 +91,79 @@ class OutputFolder:
 
         path/summary.json    what was done (or another name); there when, and only when, the run finished
         path/classes.json    class names by class id
-        path/masks/          part-00000.parquet ..., or one PNG an image
-        path/overlays/       one JPEG an image
 
     Args:
         path: a local folder.
-        mask_format: "parquet" or "png".
         overwrite: replace an earlier output, once the new one is complete.
         summary_name: what the summary is called.
+
+    Attributes:
+        path: absolute.
+        unfinished: where files are until then.
 
     Raises:
         OutputError: `path` is no local path, exists (with `overwrite`: and is not an output of this class), or an
             interrupted run left its unfinished folder.
     """
 
-    def __init__(
-        self, path: str, mask_format: str = "parquet", overwrite: bool = False, summary_name: str = SUMMARY_NAME
-    ):
+    _ADVICE = "remove it, or use --overwrite"
+
+    def __init__(self, path: str, overwrite: bool = False, summary_name: str = SUMMARY_NAME):
         if "://" in path:
             raise OutputError(f"{path}: the output is a local folder; copy it from there")
         self.path = os.path.abspath(os.path.expanduser(path))
-        self._unfinished = self.path + UNFINISHED_SUFFIX
-        self._mask_format = mask_format
+        self.unfinished = self.path + UNFINISHED_SUFFIX
         self._summary_name = summary_name
-        self._rows: list[dict[str, Any]] = []
-        self._parts = 0
-        self._names: set[str] = set()
         if os.path.exists(self.path) and not self._is_empty():
             if not overwrite:
                 raise OutputError(f"{path} exists; name a new folder, or replace it with --overwrite")
             if not os.path.isfile(os.path.join(self.path, summary_name)):
                 raise OutputError(f"{path} is no earlier output (it has no {summary_name}); name another folder")
-        if os.path.exists(self._unfinished):
-            if not overwrite:
-                raise OutputError(
-                    f"{path}{UNFINISHED_SUFFIX} is left of an interrupted run; remove it, or use --overwrite"
-                )
-            shutil.rmtree(self._unfinished)
+        if os.path.exists(self.unfinished) and not overwrite:
+            raise OutputError(f"{self.unfinished} is left of an interrupted run; {self._ADVICE}")
 
     def __enter__(self) -> OutputFolder:
-        os.makedirs(self._unfinished)
+        shutil.rmtree(self.unfinished, ignore_errors=True)
+        os.makedirs(self.unfinished)
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         if kind is not None:
-            shutil.rmtree(self._unfinished, ignore_errors=True)
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Write a row of `EncodeMasks`."""
-        name = self._unique(row["name"])
-        if row.get("overlay") is not None:
-            self.write_file(f"overlays/{name}.jpg", row["overlay"])
-        if self._mask_format == "png":
-            if row["segmentation"] is not None:
-                self.write_file(f"masks/{name}.png", row["segmentation"])
-            return
-        self._rows.append({field: row[field] for field in SCHEMA.names})
-        if len(self._rows) == _ROWS_PER_FILE:
-            self._flush()
+            shutil.rmtree(self.unfinished, ignore_errors=True)
 
     def write_file(self, name: str, content: bytes | str) -> None:
         """Write a file, with its folders, below the output folder."""
-        path = os.path.join(self._unfinished, name)
+        path = os.path.join(self.unfinished, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+        write_atomically(path, content.encode("utf-8") if isinstance(content, str) else content, durable=False)
 
-    def finish(self, summary: dict[str, Any], id2label: dict[int, str]) -> None:
-        """Write what is left, mark the run as finished, and give the folder its name."""
-        if self._mask_format == "parquet":
-            self._flush()
+    def finish(self, summary: dict[str, Any], id2label: dict[int, str]) -> dict[str, Any]:
+        """Mark the run as finished, and give the folder its name; what the summary then holds."""
+        summary = {**summary, "finished": True}
         self.write_file("classes.json", _json({str(class_id): label for class_id, label in id2label.items()}))
-        self.write_file(self._summary_name, _json({**summary, "finished": True}))
+        self.write_file(self._summary_name, _json(summary))
+        self._publish()
+        return summary
+
+    def _publish(self) -> None:
+        """Give the complete folder its name; where that is a mount of its own, copy it there, the summary last."""
         replaced = self.path + ".replaced"
-        if os.path.exists(self.path):
-            os.rename(self.path, replaced)
-        os.rename(self._unfinished, self.path)
+        try:
+            shutil.rmtree(replaced, ignore_errors=True)
+            if os.path.exists(self.path):
+                os.rename(self.path, replaced)
+            os.rename(self.unfinished, self.path)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EBUSY):
+                raise
+            for name in sorted(os.listdir(self.path), key=lambda name: name != self._summary_name):
+                entry = os.path.join(self.path, name)
+                shutil.rmtree(entry) if os.path.isdir(entry) else os.unlink(entry)
+            for name in sorted(os.listdir(self.unfinished), key=lambda name: name == self._summary_name):
+                source, target = os.path.join(self.unfinished, name), os.path.join(self.path, name)
+                shutil.copytree(source, target) if os.path.isdir(source) else shutil.copy2(source, target)
+            shutil.rmtree(self.unfinished)
         shutil.rmtree(replaced, ignore_errors=True)
-
-    def _flush(self) -> None:
-        if self._rows or not self._parts:
-            masks = os.path.join(self._unfinished, "masks")
-            os.makedirs(masks, exist_ok=True)
-            table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
-            pa.parquet.write_table(table, os.path.join(masks, f"part-{self._parts:05d}.parquet"))
-            self._rows, self._parts = [], self._parts + 1
-
-    def _unique(self, name: str) -> str:
-        """`name`, with a number where the same was written before, on any file system."""
-        candidate, number = name, 1
-        while candidate.lower() in self._names:
-            number += 1
-            candidate = f"{name}-{number}"
-        self._names.add(candidate.lower())
-        return candidate
 
     def _is_empty(self) -> bool:
         return os.path.isdir(self.path) and not os.listdir(self.path)

@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from ray_segformer.datasets import from_huggingface, read_ade20k, read_images
+from ray_segformer.datasets import from_huggingface, read_ade20k, read_images, read_parquet
 from ray_segformer.demo import write_scenes
 from ray_segformer.readers import InputError
 
@@ -66,6 +66,29 @@ def test_parquet_of_bytes_stays_as_it_is(scenes, tmp_path):
     table = pa.table({"path": list(files(scenes)), "image": [row["image"] for row in files(scenes).values()]})
     pa.parquet.write_table(table, tmp_path / "images.parquet")
     assert by_path(read_images(str(tmp_path / "images.parquet"))) == files(scenes, annotated=False)
+
+
+@pytest.mark.parametrize("cells", ["bytes", "structs"])
+def test_parquet_with_annotations(scenes, tmp_path, cells):
+    expected = files(scenes)
+    tables = []
+    for path, row in expected.items():
+        if cells == "bytes":
+            table = {"path": [path], "photo": [row["image"]], "mask": [row["annotation"]]}
+        else:  # as Hugging Face writes them
+            table = {
+                "photo": [{"bytes": row["image"], "path": path}],
+                "mask": [{"bytes": row["annotation"], "path": None}],
+            }
+        tables.append(pa.table(table))
+    (tmp_path / "below").mkdir()
+    pa.parquet.write_table(pa.concat_tables(tables[:2]), tmp_path / "one.parquet")
+    pa.parquet.write_table(pa.concat_tables(tables[2:]), tmp_path / "below" / "two.parquet")
+    assert by_path(read_parquet(str(tmp_path), image_column="photo", annotation_column="mask")) == expected
+    with pytest.raises(InputError, match=r"no column 'image', only .*photo, mask"):
+        read_parquet(str(tmp_path))
+    with pytest.raises(InputError, match=r"neither .* nor parquet there"):
+        read_parquet(str(scenes))
 
 
 def test_ade20k_has_splits(scenes, tmp_path):

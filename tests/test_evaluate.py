@@ -4,6 +4,8 @@ import json
 import re
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -103,6 +105,26 @@ def test_windows_over_scenes_and_labels_as_they_are(command, tmp_path):
     assert set(found["classes"]) == set(CLASSES)
     assert found["overall_accuracy"] > 0.6  # the model sees the scenes larger than it learnt them, but sees them
     assert "windows of 160 pixels every 80" in printed
+
+
+def test_parquet_is_scored_as_the_files_in_it(command, tmp_path):
+    write_scenes(tmp_path / "scenes", 3, height=96, width=128)
+    rows = [
+        {"photo": path.read_bytes(), "mask": (tmp_path / f"scenes/annotations/{path.stem}.png").read_bytes()}
+        for path in sorted((tmp_path / "scenes/images").iterdir())
+    ]
+    pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "scenes.parquet")
+    assert command(tmp_path / "scenes", "--output", tmp_path / "files")[0] == 0
+    columns = ("--image-column", "photo", "--annotation-column", "mask")
+    assert command(tmp_path / "scenes.parquet", "--output", tmp_path / "parquet", *columns)[0] == 0
+    of_files, of_parquet = (
+        json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("files", "parquet")
+    )
+    assert of_parquet["images"] == 3 and of_files["mean_iou"] > 0.2
+    for score in ("mean_iou", "overall_accuracy", "classes"):
+        assert of_parquet[score] == of_files[score]
+    code, _, error = command(tmp_path / "scenes.parquet", "--output", tmp_path / "out")
+    assert code == 2 and "no column 'image', only photo, mask" in error
 
 
 @pytest.mark.parametrize("size", [(683, 512), (500, 375), (375, 500), (4000, 300), (64, 64)])

@@ -359,7 +359,7 @@ def test_keep(batch_format):
     assert pd.isna(errors).tolist() == [True, False, False, False, True]
     assert "row 1 of the batch (b): not an image" in errors[1]
     assert "row 2 of the batch (c): null" in errors[2]
-    assert "row 3 of the batch (d): not an image" in errors[3]
+    assert "row 3 of the batch (d): wrong annotation: not an image" in errors[3]
     assert list(result["path"]) == ["a", "b", "c", "d", "e"]
     pixel_values = np.stack(list(result["pixel_values"]))
     np.testing.assert_array_equal(pixel_values[[0, 4]], EXPECTED[[0, 2]])

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     names = list(dict.fromkeys(arguments.architectures))
     try:
-        folder = OutputFolder(arguments.output, "png", arguments.overwrite, "comparison.json")
+        folder = OutputFolder(arguments.output, arguments.overwrite, "comparison.json")
         found = find_images(arguments.input)
         checkpoint = checkpoint_of(arguments.model)
         rows = found.take(arguments.images)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ray_segformer.commands.common import EXIT_USAGE, fail, positive
-from ray_segformer.commands.scoring import encoded_masks, resources_of, with_progress
 
 
 def add_parser(commands: Any) -> None:
@@ -36,28 +35,32 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.checkpoint import SegformerCheckpoint
     from ray_segformer.demo import CLASSES, PALETTE, write_scenes
     from ray_segformer.metrics import confusion_matrix, mean_iou, per_class_iou
+    from ray_segformer.predict import encoded_masks, resources_for, with_progress
     from ray_segformer.session import start_ray
+    from ray_segformer.shards import MaskFolder
     from ray_segformer.viz import contact_sheet, overlay
-    from ray_segformer.writers import OutputError, OutputFolder
+    from ray_segformer.writers import OutputError
 
     try:
-        folder = OutputFolder(arguments.output, "png", overwrite=True)
+        folder = MaskFolder(arguments.output, "png", {}, overwrite=True)
     except (OutputError, OSError) as error:
         return fail(EXIT_USAGE, error)
     with folder:
-        scenes = Path(folder.path + ".unfinished", "scenes")
+        scenes = Path(folder.unfinished, "scenes")
         write_scenes(scenes, arguments.scenes, seed=arguments.seed, vary_size=True)
         start_ray()
         checkpoint = SegformerCheckpoint.demo()
         paths = sorted((scenes / "images").iterdir())
-        dataset = ray.data.from_items([{"path": str(p), "image": str(p), "name": p.stem} for p in paths])
+        dataset = ray.data.from_items(
+            [{"path": str(path), "image": str(path), "name": path.stem, "key": path.stem} for path in paths]
+        )
         started = time.monotonic()
-        resources = resources_of(argparse.Namespace(batch_size=8, workers=None, gpus_per_worker=0), len(paths))
+        masks = encoded_masks(
+            dataset, checkpoint, {"on_error": "raise"}, PALETTE, resources_for(len(paths), batch_size=8)
+        )
         confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
         tiles, captions = [], []
-        for row in with_progress(
-            encoded_masks(dataset, checkpoint, {"on_error": "raise"}, PALETTE, resources), len(paths)
-        ):
+        for row in with_progress(masks.iter_rows(), len(paths)):
             folder.write(row)
             image = np.asarray(Image.open(row["path"]))
             annotation = np.asarray(Image.open(scenes / "annotations" / f"{row['name']}.png"))
@@ -76,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
             tile_width=240,
             sheet_columns=2,
         )
-        sheet.save(Path(folder.path + ".unfinished", "contact_sheet.png"))
+        sheet.save(Path(folder.unfinished, "contact_sheet.png"))
         ious = dict(zip(CLASSES, per_class_iou(confusion).tolist(), strict=True))
         summary = {"images": len(paths), "failures": 0, "mean_iou": mean_iou(confusion), "iou": ious}
         folder.finish(summary, checkpoint.id2label)

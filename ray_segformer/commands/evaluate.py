@@ -24,13 +24,15 @@ def add_parser(commands: Any) -> None:
         "input",
         metavar="INPUT",
         help="ADE20K's folder (images/validation, annotations/validation), a folder with images/ and annotations/, "
-        "or a Hugging Face dataset saved to disk",
+        "parquet (a file or a folder), or a Hugging Face dataset saved to disk",
     )
     evaluate.add_argument(
         "--output", required=True, metavar="DIR", help="the folder to make: evaluation.json, pictures"
     )
     evaluate.add_argument("--model", default="demo", help="a directory, a name on the Hub, or the packaged demo")
     evaluate.add_argument("--split", default="validation", help="of ADE20K's folder")
+    for kind in ("image", "annotation"):
+        evaluate.add_argument(f"--{kind}-column", default=kind, metavar="NAME", help="of parquet, or Hugging Face's")
     evaluate.add_argument(
         "--resize",
         choices=("square", "short-side"),
@@ -64,10 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         protocol = Protocol(arguments.resize, arguments.flip, arguments.window, arguments.stride)
-        folder = OutputFolder(arguments.output, "png", arguments.overwrite, "evaluation.json")
+        folder = OutputFolder(arguments.output, arguments.overwrite, "evaluation.json")
         checkpoint = checkpoint_of(arguments.model)
         start_ray()
-        dataset = _dataset(arguments.input, arguments.split)
+        dataset = _dataset(arguments)
     except (CheckpointError, InputError, OutputError, OSError, ValueError) as error:
         return fail(EXIT_USAGE, error)
     preprocessor = checkpoint.get_preprocessor()
@@ -130,18 +132,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _dataset(source: str, split: str) -> Any:
-    """The annotated images of an input, by what is in it."""
-    from ray_segformer.datasets import from_huggingface, read_ade20k
-    from ray_segformer.readers import InputError
+def _dataset(arguments: argparse.Namespace) -> Any:
+    """The annotated images of the input, by what is in it."""
+    from ray_segformer.datasets import from_huggingface, read_ade20k, read_parquet
 
-    if not os.path.isdir(source):
-        raise InputError(f"{source}: no such folder")
+    source, split = arguments.input, arguments.split
+    columns = {"image_column": arguments.image_column, "annotation_column": arguments.annotation_column}
     if os.path.isfile(os.path.join(source, "dataset_info.json")):
-        return from_huggingface(source)
-    if not os.path.isdir(os.path.join(source, "images")) or not os.path.isdir(os.path.join(source, "annotations")):
-        raise InputError(f"{source}: expected images/ and annotations/ there, found {sorted(os.listdir(source))[:10]}")
-    return read_ade20k(source, split if os.path.isdir(os.path.join(source, "images", "training")) else "")
+        return from_huggingface(source, **columns)
+    if os.path.isdir(os.path.join(source, "images")) and os.path.isdir(os.path.join(source, "annotations")):
+        return read_ade20k(source, split if os.path.isdir(os.path.join(source, "images", "training")) else "")
+    return read_parquet(source, **columns)
 
 
 def _number(value: float) -> float | None:

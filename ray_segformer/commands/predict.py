@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
 from ray_segformer.commands.common import EXIT_FAILURES, EXIT_USAGE, cause, checkpoint_of, fail, not_negative, positive
-from ray_segformer.commands.scoring import encoded_masks, resources_of, with_progress
+
+_GO_ON = " --resume goes on from the images that are done"
 
 
 def add_parser(commands: Any) -> None:
@@ -49,54 +49,73 @@ def add_parser(commands: Any) -> None:
     predict.add_argument(
         "--on-error", choices=("raise", "keep"), default="raise", help="stop at an unreadable image, or keep its row"
     )
-    predict.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    predict.add_argument(
+        "--max-pixels",
+        type=positive,
+        metavar="N",
+        help="an image of more is unreadable, so that none takes all the memory; by default 178956970",
+    )
+    predict.add_argument(
+        "--shard-rows",
+        type=positive,
+        default=1024,
+        metavar="N",
+        help="images are committed so many at a time; what is lost by a kill is less",
+    )
+    again = predict.add_mutually_exclusive_group()
+    again.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    again.add_argument(
+        "--resume", action="store_true", help="go on where an interrupted run of the same options was, if there was one"
+    )
     predict.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     from ray_segformer.content import CheckpointError
+    from ray_segformer.images import MAX_PIXELS
     from ray_segformer.network import check_options
-    from ray_segformer.readers import InputError, find_images
-    from ray_segformer.session import start_ray
-    from ray_segformer.viz import class_palette
-    from ray_segformer.writers import OutputError, OutputFolder
+    from ray_segformer.predict import ResourceError, predict
+    from ray_segformer.readers import InputError
+    from ray_segformer.writers import OutputError
 
     try:
         check_options(arguments.runtime, arguments.dtype, "cuda" if arguments.gpus_per_worker else "cpu")
-        folder = OutputFolder(arguments.output, arguments.format, arguments.overwrite)
-        images = find_images(arguments.input)
         checkpoint = checkpoint_of(arguments.model)
-        start_ray()
-        resources = resources_of(arguments, images.rows)
-    except (CheckpointError, InputError, OutputError, OSError, RuntimeError, ValueError) as error:
+    except (CheckpointError, OSError, RuntimeError, ValueError) as error:
         return fail(EXIT_USAGE, error)
+    try:
+        summary = predict(
+            arguments.input,
+            arguments.output,
+            checkpoint,
+            mask_format=arguments.format,
+            overlays=arguments.overlay,
+            on_error=arguments.on_error,
+            max_pixels=arguments.max_pixels or MAX_PIXELS,
+            runtime=arguments.runtime,
+            dtype=arguments.dtype,
+            batch_size=arguments.batch_size,
+            workers=arguments.workers,
+            gpus_per_worker=arguments.gpus_per_worker,
+            rows_per_shard=arguments.shard_rows,
+            overwrite=arguments.overwrite,
+            resume=arguments.resume,
+        )
+    except (InputError, OutputError, ResourceError) as error:
+        return fail(EXIT_USAGE, error)
+    except KeyboardInterrupt:
+        return fail(EXIT_FAILURES, "interrupted", _GO_ON)
+    except Exception as error:
+        return fail(EXIT_FAILURES, cause(error), " (--on-error keep goes on without it);" + _GO_ON)
     if arguments.model == "demo":
         print("The packaged model knows only the scenes of `ray-segformer demo`; name another with --model.")
-
-    palette = class_palette(checkpoint.id2label) if arguments.overlay else None
-    started = time.monotonic()
-    failed = done = 0
-    try:
-        with folder:
-            options = {"on_error": arguments.on_error, "runtime": arguments.runtime, "dtype": arguments.dtype}
-            predictions = encoded_masks(images.dataset(), checkpoint, options, palette, resources)
-            for row in with_progress(predictions, images.rows):
-                folder.write(row)
-                done += 1
-                failed += row["error"] is not None
-            seconds = time.monotonic() - started
-            summary = {
-                "images": done,
-                "failures": failed,
-                "images_per_second": round(done / seconds, 3),
-                "seconds": round(seconds, 3),
-                "input": arguments.input,
-                "model": arguments.model,
-                "format": arguments.format,
-            }
-            folder.finish(summary, checkpoint.id2label)
-    except Exception as error:
-        return fail(EXIT_FAILURES, cause(error), " (--on-error keep goes on without it)")
-    print(f"{done} images, {failed} failed, {done / seconds:.2f} images/s: {folder.path}")
+    failed, causes = summary["failures"], summary["failures_by_cause"]
+    if summary["resumed"]:
+        print(f"{summary['resumed']} images were done before")
+    if failed:
+        print(f"{failed} failed: {', '.join(f'{count} {why}' for why, count in causes.items())}")
+    print(
+        f"{summary['images']} images, {failed} failed, {summary['images_per_second']:.2f} images/s: {arguments.output}"
+    )
     return EXIT_FAILURES if failed else 0

@@ -1,0 +1,192 @@
+"""Prediction as a job: the images of an input through `BatchPredictor` to a folder of masks, a shard at a time."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import ray
+
+from ray_segformer.air import BatchPredictor, installed
+from ray_segformer.checkpoint import SegformerCheckpoint
+from ray_segformer.images import MAX_PIXELS
+from ray_segformer.network import check_options
+from ray_segformer.predictor import SegformerPredictor
+from ray_segformer.readers import find_images
+from ray_segformer.session import start_ray
+from ray_segformer.shards import ROWS_PER_SHARD, MaskFolder
+from ray_segformer.viz import class_palette
+from ray_segformer.writers import EncodeMasks, OutputError
+
+_MAX_WORKERS = 8  # by default: every worker holds a copy of torch
+
+
+class ResourceError(ValueError):
+    """What workers are to reserve is not to be had; the message says what there is."""
+
+
+def predict(
+    source: str,
+    output: str,
+    checkpoint: SegformerCheckpoint,
+    *,
+    mask_format: Literal["parquet", "png"] = "parquet",
+    overlays: bool = False,
+    on_error: Literal["raise", "keep"] = "raise",
+    max_pixels: int = MAX_PIXELS,
+    runtime: Literal["auto", "eager", "compile", "openvino"] = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    batch_size: int = 8,
+    workers: int | None = None,
+    gpus_per_worker: float = 0.0,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Segment the images of an input, on the Ray that runs, as `ray-segformer predict` does.
+
+    Args:
+        source: a folder (searched recursively), a glob, a list file, an image, or parquet; or a URI.
+        output: the folder to make, with `masks/`, `classes.json` and `summary.json`; see `MaskFolder`.
+        checkpoint: the model.
+        mask_format: parquet with `path`, `height`, `width`, `segmentation` (a PNG's bytes) and `error`; or PNG files in
+            the tree of the input.
+        overlays: whether to write the images under their masks, too, as JPEG files.
+        on_error, max_pixels, runtime, dtype: as for `SegformerPredictor`.
+        batch_size: images predicted at once.
+        workers: actors at most; None for as many as the CPUs, or GPUs, allow.
+        gpus_per_worker: GPUs that an actor reserves.
+        rows_per_shard: rows are committed so many at a time, as they are done.
+        overwrite: replace an earlier output, once the new one is complete.
+        resume: go on with what an interrupted run of the same options left, if it left anything. Only `on_error` may
+            become "keep", and `batch_size`, `workers`, `gpus_per_worker` and `rows_per_shard` may change.
+        progress: whether to show a progress bar on stderr.
+
+    Returns:
+        What `summary.json` holds: `images` and `failures` (of all runs together), `failures_by_cause`, `resumed` (how
+        many images earlier runs had done), `seconds` and `images_per_second` (of this run), and `options`.
+
+    Raises:
+        InputError: there are no images.
+        OutputError: the output may not be written, or what is to be resumed was made by other options.
+        ResourceError: the cluster has no such GPUs.
+        ValueError, RuntimeError: an option has none of its values, or what the runtime needs is not installed.
+        ImageError: an image cannot be read, with `on_error="raise"`. What was done before is kept, for `resume`.
+    """
+    check_options(runtime, dtype, "cuda" if gpus_per_worker else "cpu")
+    options = {"on_error": on_error, "max_pixels": max_pixels, "runtime": runtime, "dtype": dtype}
+    asked = {
+        "input": source,
+        "model": checkpoint.content.digest(),
+        "format": mask_format,
+        "overlays": overlays,
+        "max_pixels": max_pixels,
+        "runtime": runtime,
+        "dtype": dtype,
+    }
+    folder = MaskFolder(output, mask_format, asked, overwrite=overwrite, resume=resume, rows_per_shard=rows_per_shard)
+    images = find_images(source)
+    if not ray.is_initialized():
+        start_ray()
+    resources = resources_for(images.rows, batch_size, workers, gpus_per_worker)
+    started = time.monotonic()
+    with folder:
+        if folder.finished is not None:
+            return folder.finished
+        done = folder.done
+        resumed = len(done)
+        if on_error == "raise" and folder.causes:
+            raise OutputError(
+                f"{folder.unfinished}: {folder.causes.total()} images of what is done failed, and were kept; "
+                'go on with on_error="keep", or start anew'
+            )
+        if resumed < images.rows:
+            dataset = images.dataset(done if resumed else None)
+            dataset.context.execution_options.preserve_order = True
+            palette = class_palette(checkpoint.id2label) if overlays else None
+            rows = encoded_masks(dataset, checkpoint, options, palette, resources).iter_rows()
+            for row in with_progress(rows, images.rows, resumed) if progress else rows:
+                folder.write(row)
+        folder.commit()
+        seconds = time.monotonic() - started
+        count, causes = len(folder.done), folder.causes
+        summary = {
+            "images": count,
+            "failures": causes.total(),
+            "failures_by_cause": dict(causes.most_common()),
+            "resumed": resumed,
+            "images_per_second": round((count - resumed) / seconds, 3),
+            "seconds": round(seconds, 3),
+        }
+        return folder.finish(summary, checkpoint.id2label)
+
+
+def resources_for(
+    rows: int, batch_size: int, workers: int | None = None, gpus_per_worker: float = 0.0
+) -> dict[str, Any]:
+    """The resource arguments of `BatchPredictor.predict` for a dataset of so many rows; see `predict`.
+
+    Raises:
+        ResourceError: the cluster has no such GPUs.
+    """
+    resources: dict[str, Any] = {"batch_size": batch_size, "num_gpus_per_worker": gpus_per_worker}
+    available = ray.cluster_resources()
+    if gpus_per_worker > available.get("GPU", 0):
+        raise ResourceError(
+            f"--gpus-per-worker {gpus_per_worker:g}: the cluster has {available.get('GPU', 0):g} GPU(s)"
+        )
+    if workers is not None:
+        return {**resources, "max_scoring_workers": workers}
+    if gpus_per_worker > 0:
+        return {**resources, "max_scoring_workers": int(available["GPU"] / gpus_per_worker)}
+    cpus = max(int(available.get("CPU", 1)), 1)
+    workers = min(cpus, _MAX_WORKERS, math.ceil(rows / batch_size))
+    # One CPU a node stays free for reading and preprocessing.
+    nodes = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
+    cpus_per_worker = min(1.0, math.floor(max(cpus - nodes, 0) / workers * 100) / 100)
+    return {**resources, "max_scoring_workers": workers, "num_cpus_per_worker": cpus_per_worker}
+
+
+def encoded_masks(
+    dataset: ray.data.Dataset,
+    checkpoint: SegformerCheckpoint,
+    options: dict[str, Any],
+    palette: np.ndarray | None,
+    resources: dict[str, Any],
+) -> ray.data.Dataset:
+    """The rows of `EncodeMasks` for a dataset of `path`, `image`, `name` and `key`, as a lazy dataset.
+
+    Args:
+        options: of `SegformerPredictor`, with `on_error`, and with `max_pixels` where it is not the default.
+        resources: of `BatchPredictor.predict`.
+    """
+    keep_columns = ["path", "name", "key"]
+    if palette is not None:  # the preprocessor takes the image away; what it was read from is small
+        dataset = dataset.map_batches(_with_source, batch_format="pyarrow")
+        keep_columns.append("source")
+    predictor = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor, **options)
+    if installed.HAS_AIR:
+        images = {name: options[name] for name in ("on_error", "max_pixels") if name in options}
+        predictor.set_preprocessor(checkpoint.get_preprocessor(**images))
+    predictions = predictor.predict(dataset, keep_columns=keep_columns, **resources)
+    encode = EncodeMasks(palette, options.get("max_pixels", MAX_PIXELS))
+    return predictions.map_batches(encode, batch_size=resources["batch_size"])
+
+
+def _with_source(batch: Any) -> Any:
+    return batch.append_column("source", batch.column("image"))
+
+
+def with_progress(rows: Iterable[dict[str, Any]], count: int, done: int = 0) -> Iterator[dict[str, Any]]:
+    """The same rows, with a progress bar on stderr; of `count` in all, `done` were before."""
+    from tqdm import tqdm
+
+    with tqdm(total=count, initial=done, unit=" images", file=sys.stderr, mininterval=0.5) as bar:
+        for row in rows:
+            yield row
+            bar.update()
