@@ -51,7 +51,7 @@ trainer = TorchTrainer(
 checkpoint = SegformerCheckpoint.from_checkpoint(trainer.fit().checkpoint)
 for epoch in checkpoint.content.training["history"]:
     print(f"epoch {epoch['epoch']}: loss {epoch['loss']:.3f}, mean IoU {epoch['mean_iou']:.3f}")
-draw_curves(checkpoint.content.training).save(folder / "curves.png")
+draw_curves(checkpoint.content.training).save(folder / "curves.png")  # as in the checkpoint's own folder
 print(f"curves: {folder / 'curves.png'}")
 
 scene = np.asarray(Image.open(sorted((folder / "validation/images").iterdir())[0]))

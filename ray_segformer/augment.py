@@ -7,12 +7,14 @@ Face's fine-tuning tutorial, and scale, crop and flip of the SegFormer paper (ht
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import ray.train
 import torch
 from PIL import Image, ImageEnhance
+from ray.data.collate_fn import NumpyBatchCollateFn
 
 from ray_segformer.images import ImageError, cells, describe, object_array, reduce_labels, to_class_ids, to_rgb
 from ray_segformer.preprocessor import SegformerPreprocessor
@@ -80,7 +82,7 @@ class TrainingRows:
         """An epoch, shuffled: batches as `for_training` makes them, on the worker's device."""
         return shard.iter_torch_batches(
             batch_size=batch_size,
-            collate_fn=self.for_training,
+            collate_fn=_Collate(self.for_training),
             prefetch_batches=2,
             local_shuffle_buffer_size=max(_SHUFFLED_ROWS, batch_size),
             local_shuffle_seed=mixed(self.seed, self.epoch),
@@ -88,7 +90,9 @@ class TrainingRows:
 
     def validation_batches(self, shard: Any, batch_size: int) -> Any:
         """All images: batches as `for_validation` makes them, on the CPU."""
-        return shard.iter_torch_batches(batch_size=batch_size, collate_fn=self.for_validation, prefetch_batches=2)
+        return shard.iter_torch_batches(
+            batch_size=batch_size, collate_fn=_Collate(self.for_validation), prefetch_batches=2
+        )
 
     def for_training(self, batch: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         """`pixel_values`, uint8 `(N, 3, height, width)`, and `labels`, int64 `(N, height, width)`.
@@ -152,6 +156,16 @@ class TrainingRows:
                 f"of {self.num_classes} classes with reduce_labels={self.reduce}{advice}"
             )
         return reduce_labels(ids, IGNORED) if self.reduce else ids
+
+
+class _Collate(NumpyBatchCollateFn):
+    """A function of NumPy batches, as Ray Data wants to be given one."""
+
+    def __init__(self, function: Callable[[dict[str, np.ndarray]], Any]):
+        self._function = function
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> Any:
+        return self._function(batch)
 
 
 def row_generator(seed: int, epoch: int, rgb: np.ndarray) -> np.random.Generator:

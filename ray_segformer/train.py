@@ -1,4 +1,4 @@
-"""Fine-tuning SegFormer on Ray Train: a training loop for `TorchTrainer`.
+"""Fine-tuning SegFormer on Ray Train and Ray Tune: a training loop for `TorchTrainer`, and for the trials of a `Tuner`.
 
     trainer = TorchTrainer(
         train_loop_per_worker,
@@ -10,41 +10,40 @@
     )
     SegformerPredictor.from_checkpoint(trainer.fit().checkpoint)
 
+    trial = tune.with_resources(tune.with_parameters(train_in_trial, datasets=datasets), {"GPU": 1})
+    results = tune.Tuner(trial, param_space={"model": ..., "learning_rate": tune.loguniform(1e-5, 1e-3)}).fit()
+    SegformerPredictor.from_checkpoint(results.get_best_result(metric="mean_iou", mode="max").checkpoint)
+
 Model and loss are transformers'. Encoded images stream from Ray Data into each worker, which decodes and augments them
 in the background. It is tested on CPUs; on a GPU none of it has been run.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import tempfile
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import ray.train
 import ray.train.torch
+import ray.tune
 import torch
 import torch.distributed
-import transformers
-from safetensors.torch import load_file, save_file
-from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-import ray_segformer
 from ray_segformer.augment import IGNORED, EveryRowOfValidation, TrainingRows, mixed
-from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.metrics import SegmentationMetrics
 from ray_segformer.network import upsampled_argmax
 from ray_segformer.preprocessor import SegformerPreprocessor
+from ray_segformer.training_run import new_run, resumed_run, save_run
 
-__all__ = ["EveryRowOfValidation", "Settings", "train_loop_per_worker"]
+__all__ = ["EveryRowOfValidation", "Settings", "train_in_trial", "train_loop_per_worker"]
 
-STATE_NAME = "training_state.json"
-OPTIMIZER_NAME = "optimizer.safetensors"
-
+_SECONDS_BETWEEN_LINES = 30
 _MOST_WARM_UP_STEPS = 1500  # the paper's
 
 
@@ -117,19 +116,6 @@ class Settings:
         return cls(**config)
 
 
-@dataclass
-class _Run:
-    """A model in training, and how far it is."""
-
-    model: Any
-    preprocessor: SegformerPreprocessor
-    base: str | None
-    images: int | None = None
-    step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    optimizer: dict[str, Any] | None = None
-
-
 def train_loop_per_worker(config: dict[str, Any]) -> None:
     """Train, and after each epoch score, save and report; for `ray.train.torch.TorchTrainer`.
 
@@ -140,9 +126,10 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
     `validation_images`.
 
     Each checkpoint is a `SegformerCheckpoint`'s directory: with its size, `training.json` (settings, versions and the
-    history of all epochs), and `optimizer.safetensors` and `training_state.json`, from which a run that was interrupted
-    goes on. Nothing is pickled. Each epoch has random numbers of its own, so that a resumed one repeats what would
-    have been, as far as Ray Data keeps the order (`preserve_order`).
+    history of all epochs), `curves.png` (the same as a picture, `draw_curves`), and `optimizer.safetensors` and
+    `training_state.json`, from which a run that was interrupted goes on. Nothing is pickled. Each epoch has random
+    numbers of its own, so that a resumed one repeats what would have been, as far as Ray Data keeps the order
+    (`preserve_order`). How far it is, the first worker prints every half minute and after each epoch.
 
     Args:
         config: `Settings`, as a dict.
@@ -152,16 +139,71 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
         ImageError: an image cannot be read; the message names it.
         CheckpointError: `model`, or the checkpoint to resume from, holds no SegFormer.
     """
-    settings = Settings.of(config)
-    context = ray.train.get_context()
-    device = ray.train.torch.get_device()
-    run = _resumed_run() or _new_run(settings)
-    shards = {name: ray.train.get_dataset_shard(name) for name in ("train", "validation")}
+    _train(Settings.of(config), _Worker())
+
+
+def train_in_trial(config: dict[str, Any], datasets: Mapping[str, Any]) -> None:
+    """The same as a trial of Ray Tune, for `Tuner(tune.with_parameters(train_in_trial, datasets=...))`.
+
+    The trial's own process trains, on its GPU if it has one, and reports to Tune: each epoch is a `training_iteration`
+    with a checkpoint, also where a scheduler stops the trial before its last. There is one process, hence one GPU, a
+    trial. Ray Data reads with the CPUs that trials leave: `tune.with_resources` and `max_concurrent_trials` are to
+    leave at least one, or trials wait for ever.
+
+    Args:
+        config: `Settings`, as a dict; a sample of the `Tuner`'s `param_space`.
+        datasets: "train" and "validation", Ray datasets as for `train_loop_per_worker`.
+
+    Raises:
+        ValueError, ImageError, CheckpointError: as for `train_loop_per_worker`.
+        RuntimeError: it is called elsewhere than in a trial.
+    """
+    _train(Settings.of(config), _Trial(datasets))
+
+
+class _Worker:
+    """A worker of Ray Train, as the loop sees it."""
+
+    def __init__(self) -> None:
+        context = ray.train.get_context()
+        self.rank, self.workers = context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        self.checkpoint = ray.train.get_checkpoint()
+        self.shards = {name: ray.train.get_dataset_shard(name) for name in ("train", "validation")}
+
+    def prepare(self, model: Any) -> Any:
+        return ray.train.torch.prepare_model(model)
+
+    def report(self, metrics: dict[str, Any], directory: str | None) -> None:
+        ray.train.report(metrics, checkpoint=directory and ray.train.Checkpoint.from_directory(directory))
+
+
+class _Trial:
+    """A trial of Ray Tune, as the loop sees it: the only worker."""
+
+    rank, workers = 0, 1
+
+    def __init__(self, datasets: Mapping[str, Any]) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.checkpoint = ray.tune.get_checkpoint()
+        self.shards = {name: datasets[name].iterator() for name in ("train", "validation")}
+
+    def prepare(self, model: Any) -> Any:
+        return model.to(self.device)
+
+    def report(self, metrics: dict[str, Any], directory: str | None) -> None:
+        ray.tune.report(metrics, checkpoint=directory and ray.tune.Checkpoint.from_directory(directory))
+
+
+def _train(settings: Settings, worker: _Worker | _Trial) -> None:
+    """What `train_loop_per_worker` describes."""
+    device, shards = worker.device, worker.shards
+    run = resumed_run(worker.checkpoint) or new_run(settings)
     if run.images is None:
         run.images = settings.training_images or _count_rows(shards["train"], device)
-    steps_an_epoch = max(1, math.ceil(run.images // context.get_world_size() / settings.batch_size))
+    steps_an_epoch = max(1, math.ceil(run.images // worker.workers / settings.batch_size))
     half = settings.mixed_precision == "bfloat16" or (settings.mixed_precision == "auto" and device.type == "cuda")
-    model = ray.train.torch.prepare_model(run.model)
+    model = worker.prepare(run.model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     if run.optimizer is not None:
         optimizer.load_state_dict(run.optimizer)
@@ -176,12 +218,16 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
             image_column=settings.image_column,
             annotation_column=settings.annotation_column,
         )
-        torch.manual_seed(mixed(settings.seed, epoch, context.get_world_rank()))
+        torch.manual_seed(mixed(settings.seed, epoch, worker.rank))
         losses, rate = [], math.nan
+        progress = _Progress(f"epoch {epoch + 1} of {settings.epochs}", steps_an_epoch)
         for batch in rows.training_batches(shards["train"], settings.batch_size):
             rate = settings.learning_rate * schedule(run.step, settings.epochs * steps_an_epoch)
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
             losses.append(train_step(model, optimizer, run.preprocessor, batch, rate, half))
             run.step += 1
+            if worker.rank == 0:
+                progress.say(losses)
         counted = [loss for loss in losses if loss is not None]
         total, steps = _sum_over_workers(np.array([sum(counted), len(counted)]), device)
         metrics = {"epoch": epoch + 1, "loss": float(total / steps) if steps else math.nan, "learning_rate": rate}
@@ -192,13 +238,30 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
         scores = evaluate(run.model, run.preprocessor, batches, device)
         run.history.append({**metrics, **scores})
         metrics |= {name: score for name, score in scores.items() if name != "per_category_iou"}
-        if context.get_world_rank() == 0:
+        if worker.rank == 0:
+            print(f"{progress.epoch}: loss {metrics['loss']:.4f}, mean IoU {metrics['mean_iou']:.4f}", flush=True)
             with tempfile.TemporaryDirectory(prefix="segformer_") as folder:
                 directory = os.path.join(folder, "checkpoint")
-                _save(directory, run, settings, optimizer)
-                ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
+                save_run(directory, run, settings, optimizer, worker.workers)
+                worker.report(metrics, directory)
         else:
-            ray.train.report(metrics)
+            worker.report(metrics, None)
+
+
+class _Progress:
+    """Says now and then, in the worker's output, which Ray shows on the driver, how far an epoch is."""
+
+    def __init__(self, epoch: str, steps: int):
+        self.epoch, self._steps = epoch, steps
+        self._started = self._said = time.monotonic()
+
+    def say(self, losses: list[float | None]) -> None:
+        now = time.monotonic()
+        if now - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = now
+            left = (self._steps - len(losses)) * (now - self._started) / len(losses)
+            loss = "none" if losses[-1] is None else f"{losses[-1]:.4f}"
+            print(f"{self.epoch}: step {len(losses)} of {self._steps}, loss {loss}, {left:.0f} s left", flush=True)
 
 
 def schedule(step: int, steps: int) -> float:
@@ -262,112 +325,6 @@ def _count_rows(shard: Any, device: torch.device) -> int:
     if not own:
         raise ValueError(f"the dataset 'train' has no rows for every worker: {total} in all")
     return total
-
-
-def _new_run(settings: Settings) -> _Run:
-    """Before the first step."""
-    checkpoint = None
-    if settings.model is None:
-        config, options = dict(settings.config or {}), {}
-    else:
-        checkpoint = settings.model
-        if not isinstance(checkpoint, SegformerCheckpoint):
-            checkpoint = SegformerCheckpoint.from_pretrained(checkpoint)
-        config, options = checkpoint.content.config, checkpoint.content.preprocessor
-    if settings.id2label is not None:
-        labels = {int(number): str(name) for number, name in settings.id2label.items()}
-        if sorted(labels) != list(range(len(labels))):
-            raise ValueError(f"id2label names the classes 0 to {len(labels) - 1}, not {sorted(labels)}")
-        config = {name: value for name, value in config.items() if name != "num_labels"}
-        config |= {"id2label": labels, "label2id": {name: number for number, name in labels.items()}}
-    torch.manual_seed(settings.seed)
-    model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(config))
-    classes, ignored = len(model.config.id2label or {}), model.config.semantic_loss_ignore_index
-    if not 2 <= classes <= IGNORED or ignored != IGNORED:
-        raise ValueError(f"a model of 2 to {IGNORED} classes that ignores {IGNORED}, not of {classes}, {ignored}")
-    if checkpoint is not None:
-        weights = checkpoint.get_model().state_dict()
-        if len(weights["decode_head.classifier.bias"]) != classes:
-            weights = {name: tensor for name, tensor in weights.items() if "decode_head.classifier." not in name}
-        model.load_state_dict(weights, strict=False)
-    changes: dict[str, Any] = {"do_resize": True}
-    if settings.size is not None:
-        height, width = (settings.size,) * 2 if isinstance(settings.size, int) else settings.size
-        changes["size"] = {"height": height, "width": width}
-    if settings.reduce_labels is not None:
-        changes["do_reduce_labels"] = settings.reduce_labels
-    preprocessor = SegformerPreprocessor.from_config({**options, **changes})
-    return _Run(model, preprocessor, checkpoint and checkpoint.content.source)
-
-
-def _resumed_run() -> _Run | None:
-    """What the run's last checkpoint holds; None where there is none."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as directory:
-        content = SegformerCheckpoint.from_pretrained(directory).content
-        try:
-            with open(os.path.join(directory, STATE_NAME), encoding="utf-8") as file:
-                state = json.load(file)
-            tensors = load_file(os.path.join(directory, OPTIMIZER_NAME))
-        except OSError as error:
-            raise ValueError(f"{directory} is no checkpoint to resume from, but one to start from: {error}") from error
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        number, _, kind = name.partition(".")
-        moments.setdefault(int(number), {})[kind] = tensor
-    model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(content.config))
-    model.load_state_dict(content.build_model().state_dict())
-    return _Run(
-        model,
-        SegformerPreprocessor.from_config(content.preprocessor),
-        content.training["base_model"],
-        state["training_images"],
-        state["step"],
-        content.training["history"],
-        {"state": moments, "param_groups": state["param_groups"]},
-    )
-
-
-def _save(directory: str, run: _Run, settings: Settings, optimizer: torch.optim.Optimizer) -> None:
-    """Write the checkpoint of an epoch."""
-    kept = {
-        each.name: getattr(settings, each.name) for each in fields(settings) if each.name not in ("model", "config")
-    }
-    kept |= {
-        "id2label": run.model.config.id2label,
-        "size": [run.preprocessor.height, run.preprocessor.width],
-        "reduce_labels": run.preprocessor.do_reduce_labels,
-        "training_images": run.images,
-    }
-    versions = {each.__name__: each.__version__ for each in (ray, torch, transformers, ray_segformer)}
-    training = {
-        "settings": kept,
-        "base_model": run.base,
-        "workers": ray.train.get_context().get_world_size(),
-        "epoch": len(run.history),
-        "history": run.history,
-        "versions": versions,
-    }
-    SegformerCheckpoint.from_model(run.model, run.preprocessor, directory, training=_json(training))
-    state = optimizer.state_dict()
-    moments = {f"{number}.{kind}": tensor for number, kinds in state["state"].items() for kind, tensor in kinds.items()}
-    save_file(moments, os.path.join(directory, OPTIMIZER_NAME))
-    content = {"step": run.step, "training_images": run.images, "param_groups": state["param_groups"]}
-    with open(os.path.join(directory, STATE_NAME), "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-
-
-def _json(value: Any) -> Any:
-    """A value as JSON can hold it: NaN is null."""
-    if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_json(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value
 
 
 def _sum_over_workers(values: np.ndarray, device: torch.device) -> np.ndarray:

@@ -98,3 +98,18 @@ def test_finetune():
     assert re.search(r"^scene: 256 x 192", printed, re.M)
     (curves,) = re.findall(r"^curves: (.*)$", printed, re.M)
     assert Image.open(curves).width > 300
+
+
+def test_tune_then_predict():
+    printed = run("07_tune_then_predict.py")
+    pattern = r"^learning rate ([\d.]+), batch size ([48]), decoder size (\d+): mean IoU ([\d.]+) after epoch (\d)$"
+    trials = re.findall(pattern, printed, re.M)
+    assert {(rate, decoder) for rate, _, decoder, *_ in trials} == {
+        (rate, decoder) for rate in ("0.005", "0.0001") for decoder in ("32", "64")
+    }
+    epochs = [int(epoch) for *_, epoch in trials]
+    assert max(epochs) == 4 and min(epochs) < 4  # ASHA stopped some
+    rate, _, _, mean_iou, _ = max(trials, key=lambda trial: float(trial[3]))
+    assert rate == "0.005" and float(mean_iou) > 0.15
+    scenes = re.findall(r"^scene_\d{5}\.jpg: 128 x 96, (\d) classes$", printed, re.M)
+    assert len(scenes) == 4 and all(int(classes) > 1 for classes in scenes)

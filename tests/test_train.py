@@ -41,6 +41,7 @@ TINY = {
 }
 FILES = {
     "config.json",
+    "curves.png",
     "model.safetensors",
     "optimizer.safetensors",
     "preprocessor_config.json",

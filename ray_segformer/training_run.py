@@ -1,0 +1,162 @@
+"""A model in training, and the checkpoint from which a run that was interrupted goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+import ray_segformer
+from ray_segformer.augment import IGNORED
+from ray_segformer.checkpoint import SegformerCheckpoint
+from ray_segformer.preprocessor import SegformerPreprocessor
+from ray_segformer.viz import draw_curves
+
+if TYPE_CHECKING:
+    from ray_segformer.train import Settings
+
+STATE_NAME = "training_state.json"
+OPTIMIZER_NAME = "optimizer.safetensors"
+CURVES_NAME = "curves.png"
+
+
+@dataclass
+class TrainingRun:
+    """A model in training, and how far it is.
+
+    Attributes:
+        model: transformers' `SegformerForSemanticSegmentation`.
+        preprocessor: of its images.
+        base: what it started from; None for nothing.
+        images: how many there are to train on, over all workers; None while they are not counted.
+        step: steps so far.
+        history: metrics of each epoch so far.
+        optimizer: its state dict; None before the first step.
+    """
+
+    model: Any
+    preprocessor: SegformerPreprocessor
+    base: str | None
+    images: int | None = None
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    optimizer: dict[str, Any] | None = None
+
+
+def new_run(settings: Settings) -> TrainingRun:
+    """Before the first step."""
+    checkpoint = None
+    if settings.model is None:
+        config, options = dict(settings.config or {}), {}
+    else:
+        checkpoint = settings.model
+        if not isinstance(checkpoint, SegformerCheckpoint):
+            checkpoint = SegformerCheckpoint.from_pretrained(checkpoint)
+        config, options = checkpoint.content.config, checkpoint.content.preprocessor
+    if settings.id2label is not None:
+        labels = {int(number): str(name) for number, name in settings.id2label.items()}
+        if sorted(labels) != list(range(len(labels))):
+            raise ValueError(f"id2label names the classes 0 to {len(labels) - 1}, not {sorted(labels)}")
+        config = {name: value for name, value in config.items() if name != "num_labels"}
+        config |= {"id2label": labels, "label2id": {name: number for number, name in labels.items()}}
+    torch.manual_seed(settings.seed)
+    model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(config))
+    classes, ignored = len(model.config.id2label or {}), model.config.semantic_loss_ignore_index
+    if not 2 <= classes <= IGNORED or ignored != IGNORED:
+        raise ValueError(f"a model of 2 to {IGNORED} classes that ignores {IGNORED}, not of {classes}, {ignored}")
+    if checkpoint is not None:
+        weights = checkpoint.get_model().state_dict()
+        if len(weights["decode_head.classifier.bias"]) != classes:
+            weights = {name: tensor for name, tensor in weights.items() if "decode_head.classifier." not in name}
+        model.load_state_dict(weights, strict=False)
+    changes: dict[str, Any] = {"do_resize": True}
+    if settings.size is not None:
+        height, width = (settings.size,) * 2 if isinstance(settings.size, int) else settings.size
+        changes["size"] = {"height": height, "width": width}
+    if settings.reduce_labels is not None:
+        changes["do_reduce_labels"] = settings.reduce_labels
+    preprocessor = SegformerPreprocessor.from_config({**options, **changes})
+    return TrainingRun(model, preprocessor, checkpoint and checkpoint.content.source)
+
+
+def resumed_run(checkpoint: Any) -> TrainingRun | None:
+    """What the run's last checkpoint holds; None where there is none."""
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as directory:
+        content = SegformerCheckpoint.from_pretrained(directory).content
+        try:
+            with open(os.path.join(directory, STATE_NAME), encoding="utf-8") as file:
+                state = json.load(file)
+            tensors = load_file(os.path.join(directory, OPTIMIZER_NAME))
+        except OSError as error:
+            raise ValueError(f"{directory} is no checkpoint to resume from, but one to start from: {error}") from error
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, kind = name.partition(".")
+        moments.setdefault(int(number), {})[kind] = tensor
+    model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(content.config))
+    model.load_state_dict(content.build_model().state_dict())
+    return TrainingRun(
+        model,
+        SegformerPreprocessor.from_config(content.preprocessor),
+        content.training["base_model"],
+        state["training_images"],
+        state["step"],
+        content.training["history"],
+        {"state": moments, "param_groups": state["param_groups"]},
+    )
+
+
+def save_run(
+    directory: str, run: TrainingRun, settings: Settings, optimizer: torch.optim.Optimizer, workers: int
+) -> None:
+    """Write the checkpoint of an epoch."""
+    kept = {
+        each.name: getattr(settings, each.name) for each in fields(settings) if each.name not in ("model", "config")
+    }
+    kept |= {
+        "id2label": run.model.config.id2label,
+        "size": [run.preprocessor.height, run.preprocessor.width],
+        "reduce_labels": run.preprocessor.do_reduce_labels,
+        "training_images": run.images,
+    }
+    versions = {each.__name__: each.__version__ for each in (ray, torch, transformers, ray_segformer)}
+    training: Any = {
+        "settings": kept,
+        "base_model": run.base,
+        "workers": workers,
+        "epoch": len(run.history),
+        "history": run.history,
+        "versions": versions,
+    }
+    training = _json(training)
+    SegformerCheckpoint.from_model(run.model, run.preprocessor, directory, training=training)
+    draw_curves(training).save(os.path.join(directory, CURVES_NAME))
+    state = optimizer.state_dict()
+    moments = {f"{number}.{kind}": tensor for number, kinds in state["state"].items() for kind, tensor in kinds.items()}
+    save_file(moments, os.path.join(directory, OPTIMIZER_NAME))
+    content = {"step": run.step, "training_images": run.images, "param_groups": state["param_groups"]}
+    with open(os.path.join(directory, STATE_NAME), "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+
+
+def _json(value: Any) -> Any:
+    """A value as JSON can hold it: NaN is null."""
+    if isinstance(value, Mapping):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_json(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value
