@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ray_segformer.images import MAX_PIXELS
 from ray_segformer.preprocessor import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.preprocessor import SegformerPreprocessor
 
@@ -73,9 +74,15 @@ class SegformerContent:
         preprocessor_path = os.path.join(directory, PREPROCESSOR_NAME)
         preprocessor = _read_json(preprocessor_path) if os.path.exists(preprocessor_path) else {}
         try:
-            SegformerPreprocessor.from_config(preprocessor)
-        except (ValueError, TypeError) as error:
+            size = SegformerPreprocessor.from_config(preprocessor)
+        except (ValueError, TypeError, OverflowError) as error:
             raise CheckpointError(f"{preprocessor_path}: {error}") from error
+        if size.height * size.width > MAX_PIXELS:
+            raise CheckpointError(
+                f"{preprocessor_path}: size is {size.height} x {size.width}, which takes more memory than there is; "
+                f"expected at most {MAX_PIXELS} pixels"
+            )
+        _check_labels(config, os.path.join(directory, CONFIG_NAME))
         config = {
             name: value for name, value in config.items() if name not in _DROPPED_SETTINGS and not name.startswith("_")
         }
@@ -180,11 +187,23 @@ def _find(directory: str) -> str:
     )
 
 
+def _check_labels(config: Mapping[str, Any], path: str) -> None:
+    """Class names go into other files, after everything else."""
+    labels = config.get("id2label") or {}
+    try:
+        for number, label in labels.items():
+            int(number), str(label).encode()
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: id2label: expected class names by class id: {error}") from error
+
+
 def _read_json(path: str) -> dict[str, Any]:
     try:
+        if not os.path.isfile(path):
+            raise OSError("it is no file")  # but a pipe or a device, which may never end
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
@@ -215,10 +234,17 @@ def _read_weights(directory: str) -> dict[str, np.ndarray]:
         raise CheckpointError(f"{path}: not readable: {error}") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path}: expected tensors by name")
-    return {
-        name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
-        for name, tensor in tensors.items()
-    }
+    # Those of a pickle may repeat one stored number as often as it says.
+    try:
+        size, stored = sum(tensor.nbytes for tensor in tensors.values()), os.path.getsize(path)
+        if size > 2 * stored:
+            raise CheckpointError(f"{path}: refused: its tensors would take {size} bytes, but it stores {stored}")
+        return {
+            name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
+            for name, tensor in tensors.items()
+        }
+    except (TypeError, RuntimeError) as error:  # sparse, quantized, complex and the like
+        raise CheckpointError(f"{path}: expected plain tensors of numbers: {error}") from error
 
 
 @contextlib.contextmanager

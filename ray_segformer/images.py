@@ -25,6 +25,7 @@ import stat
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pandas as pd
@@ -276,8 +277,16 @@ def _why(error: Exception) -> str:
     return str(error) or type(error).__name__  # a MemoryError says nothing
 
 
+def _local(path: str) -> str:
+    """The path of a `file://` URI, whatever its bytes; anything else as it is."""
+    if not path.startswith("file:///") or os.name == "nt":
+        return path
+    return os.fsdecode(unquote_to_bytes(path[len("file://") :].split("#")[0].split("?")[0]))
+
+
 def _read_file(path: str, most: int) -> bytes:
     try:
+        path = _local(path)
         if "://" not in path:
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):

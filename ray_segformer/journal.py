@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -123,6 +122,11 @@ class Journal:
             raise JournalError(f"{changed}: results would be a mixture; go on as before, or start anew")
 
 
+def has_journal(folder: str) -> bool:
+    """Whether a job was begun in a folder."""
+    return os.path.isfile(os.path.join(folder, _JOB_NAME))
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The options that are not what they were, in words; "" if there are none."""
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
@@ -152,15 +156,21 @@ def write_atomically(path: str, content: bytes, *, durable: bool = True) -> None
         content: the whole of it.
         durable: wait until the disk has it, so that this holds for a power failure, too.
     """
-    descriptor, unfinished = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".unfinished_")
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.chmod(unfinished, 0o644)
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
+    # Always the same name: what a killed process left there is replaced, and not left for ever.
+    unfinished = path + "~"
+    with open(unfinished, "wb", opener=_open_here) as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(unfinished, path)
+    if durable:
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _open_here(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o644)  # a link may lead elsewhere

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import glob
 import hashlib
 import os
 import posixpath
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ import ray
 
 from ray_segformer.images import SUFFIXES
 from ray_segformer.journal import DoneRows
+from ray_segformer.names import readable, safe_name, unique_names
 
 _ROWS_AT_ONCE = 64  # of encoded images
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
@@ -36,9 +39,9 @@ class ImageInput:
     Attributes:
         rows: how many images there are.
         dataset: makes the dataset of them, on Ray, without those that are done. Its rows have `path` (absolute, or a
-            URI), `image` (an image cell: the path, or encoded bytes), `name` (relative, without a suffix, unique among
-            files: what an output file may be called), and `key` (what tells the row from every other, whatever the
-            order).
+            URI, as which `readable` gives a path that is no UTF-8), `image` (an image cell: the path, or encoded
+            bytes), `name` (relative, without a suffix, unique among files: what an output file may be called), and
+            `key` (what tells the row from every other, whatever the order).
         take: the first so many of these rows, without Ray.
     """
 
@@ -51,21 +54,24 @@ def find_images(source: str) -> ImageInput:
     """Find the images of an input, without reading them and without Ray.
 
     Args:
-        source: a folder (searched recursively for files with an image's suffix), a glob, a text file with a path on
-            each line (relative ones are relative to it), one image, or parquet (a file, or a folder of them) with
-            an image column of encoded bytes or `{"bytes", "path"}`. Local, or a URI of pyarrow's file systems.
+        source: a folder (searched recursively, through symbolic links, too, for files with an image's suffix), a glob,
+            a text file with a path on each line (relative ones are relative to it), one image, or parquet (a file, or
+            a folder of them) with an image column of encoded bytes or `{"bytes", "path"}`. Local, or a URI of
+            pyarrow's file systems.
 
     Raises:
-        InputError: there is nothing, or nothing with images.
+        InputError: there is nothing, or nothing with images, or a folder that may not be read.
     """
     file_system, path = _file_system(source)
-    info = file_system.get_file_info(path)
-    if info.type == pa.fs.FileType.NotFound and glob.has_magic(path):
+    kind = _kind(file_system, path)
+    if kind == pa.fs.FileType.NotFound and glob.has_magic(path):
         folder = _fixed_part(path)
         return _of_files(_glob(file_system, path, folder), folder, source, file_system)
-    if info.type == pa.fs.FileType.NotFound:
+    if kind == pa.fs.FileType.NotFound:
         raise InputError(f"{source}: no such file or folder")
-    if info.type == pa.fs.FileType.File:
+    if kind == pa.fs.FileType.Unknown:
+        raise InputError(f"{source} is a pipe or a device; expected a file or a folder")
+    if kind == pa.fs.FileType.File:
         suffix = posixpath.splitext(path.lower())[1]
         if suffix == ".parquet":
             return _of_parquet(file_system, [path], source)
@@ -99,10 +105,10 @@ def find_parquet(source: str, image_column: str = "image", annotation_column: st
         InputError: there is no parquet, or no such column.
     """
     file_system, path = _file_system(source)
-    info = file_system.get_file_info(path)
-    if info.type == pa.fs.FileType.NotFound:
+    kind = _kind(file_system, path)
+    if kind == pa.fs.FileType.NotFound:
         raise InputError(f"{source}: no such file or folder")
-    files = [path] if info.type == pa.fs.FileType.File else _walk(file_system, path)
+    files = [path] if kind == pa.fs.FileType.File else _walk(file_system, path)
     files = [file for file in files if file.lower().endswith(".parquet")]
     if not files:
         raise InputError(f"{source}: neither images/ and annotations/ nor parquet there")
@@ -118,9 +124,58 @@ def _file_system(source: str) -> tuple[pa.fs.FileSystem, str]:
         raise InputError(f"{source}: not a URI that pyarrow's file systems know: {error}") from error
 
 
+def _kind(file_system: pa.fs.FileSystem, path: str) -> pa.fs.FileType:
+    if not isinstance(file_system, pa.fs.LocalFileSystem):
+        return file_system.get_file_info(path).type
+    try:
+        mode = os.stat(path).st_mode  # pyarrow would stop at a name that is no UTF-8
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return pa.fs.FileType.NotFound
+    except OSError as error:
+        raise InputError(f"{readable(path)}: cannot be read: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
+        return pa.fs.FileType.Directory
+    return pa.fs.FileType.File if stat.S_ISREG(mode) else pa.fs.FileType.Unknown
+
+
 def _walk(file_system: pa.fs.FileSystem, folder: str) -> list[str]:
+    """The files below a folder. Of a local one, links that lead nowhere, too: they are missed when they are read."""
+    if isinstance(file_system, pa.fs.LocalFileSystem):
+        return sorted(_walk_local(folder))
     infos = file_system.get_file_info(pa.fs.FileSelector(folder, recursive=True))
     return sorted(info.path for info in infos if info.type == pa.fs.FileType.File)
+
+
+def _walk_local(root: str) -> Iterator[str]:
+    """As pyarrow does, but with names that are no UTF-8, and into no folder from inside of itself."""
+    folders = [(root, frozenset[tuple[int, int]]())]
+    while folders:
+        folder, above = folders.pop()
+        try:
+            status = os.stat(folder)
+            identity = (status.st_dev, status.st_ino)
+            if identity in above:
+                continue
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if _is_folder(entry):
+                        folders.append((entry.path, above | {identity}))
+                    else:
+                        yield entry.path
+        except OSError as error:
+            raise InputError(
+                f"{readable(folder)}: this folder of the input cannot be read: {error.strerror}; "
+                "make it readable, or leave it out"
+            ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself
+            return False
+        raise
 
 
 def _fixed_part(pattern: str) -> str:
@@ -131,14 +186,15 @@ def _fixed_part(pattern: str) -> str:
 
 def _glob(file_system: pa.fs.FileSystem, pattern: str, folder: str) -> list[str]:
     if isinstance(file_system, pa.fs.LocalFileSystem):
-        return sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+        return sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
     return [path for path in _walk(file_system, folder) if fnmatch.fnmatch(path, pattern)]
 
 
 def _listed(file_system: pa.fs.FileSystem, path: str) -> list[str]:
-    with file_system.open_input_file(path) as file:
+    is_local = isinstance(file_system, pa.fs.LocalFileSystem)
+    with open(path, "rb") if is_local else file_system.open_input_file(path) as file:
         try:
-            lines = file.read().decode("utf-8").splitlines()
+            lines = file.read().decode("utf-8-sig").split("\n")  # nothing else ends a line: it may be in a name
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: a list file holds UTF-8 text: {error}") from error
     paths = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
@@ -159,7 +215,9 @@ def _of_files(paths: list[str], folder: str, source: str, file_system: pa.fs.Fil
     if not isinstance(file_system, pa.fs.LocalFileSystem):
         scheme = source.split("://")[0]
         paths = [path if "://" in path else f"{scheme}://{path}" for path in paths]
-    names, keys = unique_names(paths, folder), _keys(paths)
+    names = unique_names(paths, folder)
+    paths = [readable(path) for path in paths]
+    keys = _keys(paths)
     rows = [
         {"path": path, "image": path, "name": name, "key": key}
         for path, name, key in zip(paths, names, keys, strict=True)
@@ -192,6 +250,9 @@ def _of_parquet(
 ) -> ImageInput:
     if not files:
         raise InputError(f"{source}: neither images nor parquet there (looked for {', '.join(sorted(SUFFIXES))})")
+    for file in files:
+        if readable(file) != file:
+            raise InputError(f"{readable(file)}: the name of a parquet file is UTF-8; rename it")
     schema = pa.parquet.read_schema(files[0], filesystem=file_system)
     image_column = image_column or _image_column(schema, source)
     for column in filter(None, (image_column, annotation_column)):
@@ -258,23 +319,35 @@ class _ParquetRows:
             reader = pa.parquet.ParquetFile(file)
             for batch in reader.iter_batches(_ROWS_AT_ONCE, row_groups=[group["group"]], columns=columns):
                 keys = [f"{group['file']}#{row}" for row in range(number, number + len(batch))]
+                try:
+                    batch.validate(full=True)
+                except pa.ArrowInvalid as error:
+                    raise InputError(
+                        f"{group['file']}: broken from row {number} on, in the columns {', '.join(columns)}: {error}"
+                    ) from error
                 number += len(batch)
                 table = self._named(batch, keys)
                 yield table if done is None else table.filter(pa.array(~done.among(keys)))
 
     def _named(self, batch: pa.RecordBatch, keys: list[str]) -> pa.Table:
         images = batch.column(self._columns["image"]).to_pylist()
-        paths = batch.column("path").to_pylist() if self._has_path else [None] * len(images)
+        paths: list[Any] = batch.column("path").to_pylist() if self._has_path else [None] * len(images)
         for row, image in enumerate(images):
             content = image
             if isinstance(image, dict):
                 content = image.get("bytes")
                 paths[row] = paths[row] or image.get("path")
+            paths[row] = _text(paths[row])
             if not paths[row]:
                 paths[row] = "image-" + hashlib.sha256(content or b"").hexdigest()[:16]
-        columns = {"path": pa.array(paths, pa.string())}
+        columns: dict[str, Any] = {"path": pa.array(paths, pa.string())}
         columns |= {name: batch.column(column) for name, column in self._columns.items()}
-        return pa.table(columns | {"name": [safe_name(str(path)) for path in paths], "key": keys})
+        return pa.table(columns | {"name": [safe_name(path) for path in paths], "key": keys})
+
+
+def _text(path: Any) -> str:
+    """What stands in a column of paths, which may hold bytes or numbers, as text."""
+    return readable(os.fsdecode(path)) if isinstance(path, bytes) else "" if path is None else str(path)
 
 
 def _image_column(schema: pa.Schema, source: str) -> str:
@@ -293,23 +366,3 @@ def _image_column(schema: pa.Schema, source: str) -> str:
             f'{source}: no image column; expected one of encoded bytes or {{"bytes", "path"}}, found {schema.names}'
         )
     return column
-
-
-def unique_names(paths: list[str], folder: str) -> list[str]:
-    """Names of paths below `folder`, relative to it: without suffix, but with it where two would be alike."""
-    prefix = safe_path(folder) + "/"
-    relative = [safe_path(path).removeprefix(prefix) for path in paths]
-    stems = [posixpath.splitext(path)[0] for path in relative]
-    count = Counter(stem.lower() for stem in stems)
-    return [stem if count[stem.lower()] == 1 else path for stem, path in zip(stems, relative, strict=True)]
-
-
-def safe_name(path: str) -> str:
-    """`path` without suffix, as a relative path that cannot leave a folder."""
-    return posixpath.splitext(safe_path(path))[0] or "image"
-
-
-def safe_path(path: str) -> str:
-    """`path` without scheme, root and `..`."""
-    parts = path.split("://")[-1].replace("\\", "/").split("/")
-    return "/".join(part for part in parts if part not in ("", ".", ".."))

@@ -15,7 +15,16 @@ import numpy as np
 import pyarrow as pa
 
 from ray_segformer.images import cause_of
-from ray_segformer.journal import DoneRows, Journal, JournalError, differences, parquet_bytes, write_atomically
+from ray_segformer.journal import (
+    DoneRows,
+    Journal,
+    JournalError,
+    differences,
+    has_journal,
+    parquet_bytes,
+    write_atomically,
+)
+from ray_segformer.names import TakenNames
 from ray_segformer.writers import SCHEMA, OutputError, OutputFolder
 
 ROWS_PER_SHARD = 1024
@@ -65,7 +74,7 @@ class MaskFolder(OutputFolder):
         self._options = json.loads(json.dumps(dict(options)))
         self._rows_per_shard = rows_per_shard
         self._rows: list[dict[str, Any]] = []
-        self._names: set[str] = set()
+        self._names = TakenNames()
         self._journal: Journal | None = None
         self.finished: dict[str, Any] | None = None
         # What an earlier run left is looked at on entering, when nobody else writes there.
@@ -82,7 +91,9 @@ class MaskFolder(OutputFolder):
         try:
             if self._resume and self._read_finished():
                 return self
-            going_on = self._resume and os.path.isdir(folder)
+            going_on = self._resume and has_journal(folder)
+            if going_on:
+                self._refuse_links()
             if not going_on:
                 shutil.rmtree(self.unfinished, ignore_errors=True)
                 os.makedirs(self.unfinished)
@@ -92,7 +103,7 @@ class MaskFolder(OutputFolder):
             if isinstance(error, JournalError):
                 raise OutputError(f"{self.unfinished}: {error}") from error
             raise
-        self._names = {name.lower() for name in self._journal.names}
+        self._names = TakenNames(self._journal.names)
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
@@ -116,7 +127,7 @@ class MaskFolder(OutputFolder):
 
     def write(self, row: dict[str, Any]) -> None:
         """Write a row of `EncodeMasks`."""
-        name = self._unique(row["name"])
+        name = self._names.unique(row["name"])
         if row.get("overlay") is not None:
             self.write_file(f"overlays/{name}.jpg", row["overlay"])
         if self._mask_format == "png" and row["segmentation"] is not None:
@@ -161,14 +172,15 @@ class MaskFolder(OutputFolder):
         # A part of this number that the journal does not know, left by a killed process, is replaced.
         write_atomically(os.path.join(masks, f"part-{number:05d}.parquet"), parquet_bytes(table))
 
-    def _unique(self, name: str) -> str:
-        """`name`, with a number where the same was written before, on any file system."""
-        candidate, number = name, 1
-        while candidate.lower() in self._names:
-            number += 1
-            candidate = f"{name}-{number}"
-        self._names.add(candidate.lower())
-        return candidate
+    def _refuse_links(self) -> None:
+        """What is to be resumed may lie where others could write; no run makes a link to a folder."""
+        for folder, folders, _ in os.walk(self.unfinished):
+            for path in (os.path.join(folder, name) for name in folders):
+                if os.path.islink(path):
+                    raise OutputError(
+                        f"{path} is a symbolic link, through which nothing is written; remove it, or start anew "
+                        "with --overwrite"
+                    )
 
     def _read_finished(self) -> bool:
         """Whether an earlier run was complete; `finished` is its summary then."""

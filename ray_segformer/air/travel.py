@@ -40,6 +40,7 @@ class CheckpointFiles:
                 )
                 for folder, _, names in os.walk(directory)
                 for name in names
+                if os.path.isfile(os.path.join(folder, name))  # and no pipe, which may never end, nor a broken link
             }
         return cls(checkpoint, files)
 

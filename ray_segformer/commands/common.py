@@ -49,5 +49,7 @@ def cause(error: BaseException) -> str:
 
 def fail(code: int, error: Any, hint: str = "") -> int:
     """Say in one line what was wrong; returns `code`."""
-    print(f"ray-segformer: error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
+    line = " ".join(str(error).split())
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)  # no escape sequences
+    print(f"ray-segformer: error: {shown}{hint}", file=sys.stderr)
     return code

@@ -207,6 +207,8 @@ class SegformerNetwork(nn.Module):
         try:
             if config["hidden_act"] not in _ACTIVATIONS:
                 raise ValueError(f"hidden_act is one of {sorted(_ACTIVATIONS)}, not {config['hidden_act']!r}")
+            if max(depths) > len(weights):  # a billion blocks would be made before the first one is missed
+                raise ValueError(f"depths are {depths}, but there are only {len(weights)} tensors")
             with torch.device("meta"):  # no memory: the weights come in below
                 self.embeddings = nn.ModuleList(
                     PatchEmbedding(*stage)
@@ -225,7 +227,7 @@ class SegformerNetwork(nn.Module):
                     )
                 )
                 self.layer_norm = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
-        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
             raise NetworkError(f"config.json describes no SegFormer that can be built: {error}") from error
         hub_names = {name: _hub_name(name) for name in self.state_dict()}
         expected = {hub_names[name]: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
