@@ -22,14 +22,25 @@ SECTIONS = {
     "scaling": "scaling",
     "startup": "startup",
     "fuzz": "fuzz",
+    "streaming": "streaming",
+    "finetune": "finetune",
+    "soak": "soak",
 }
+_ONLY_BY_NAME = ("finetune", "soak")  # a quarter of an hour, and an hour
 
 
 def main() -> int:
     """Run sections, and write what they measured after each."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="these sections")
+    usual = [name for name in SECTIONS if name not in _ONLY_BY_NAME]
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=SECTIONS,
+        default=usual,
+        help=f"these sections (default: all but {', '.join(_ONLY_BY_NAME)})",
+    )
     parser.add_argument("--output", default=REPOSITORY / "out" / "benchmarks", type=Path, help="folder of the results")
     parser.add_argument("--shared", default=REPOSITORY.parent / "shared", type=Path, help="folder with data/, models/")
     parser.add_argument("--repeats", type=int, help="rounds of each table, instead of the section's own number")
@@ -46,6 +57,7 @@ def main() -> int:
 
     from benchmarks.measure import disturbances
     from benchmarks.plot import draw
+    from benchmarks.plot_memory import draw_memory
     from benchmarks.report import Report
     from benchmarks.settings import Settings
 
@@ -58,7 +70,8 @@ def main() -> int:
             tables = importlib.import_module(f"benchmarks.{SECTIONS[name]}").run(settings)
             report.add(name, tables, time.monotonic() - started, disturbances())
     draw(report.content, arguments.output / "benchmarks.png")
-    print(f"{arguments.output}: results.json, results.md, benchmarks.png")
+    drawn = draw_memory(report.content, arguments.output)
+    print(f"{arguments.output}: {', '.join(['results.json', 'results.md', 'benchmarks.png', *drawn])}")
     return 0
 
 

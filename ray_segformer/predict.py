@@ -14,11 +14,13 @@ import ray
 from ray_segformer.air import BatchPredictor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.images import MAX_PIXELS
+from ray_segformer.names import readable
 from ray_segformer.network import check_options
 from ray_segformer.predictor import SegformerPredictor
 from ray_segformer.readers import find_images
 from ray_segformer.session import start_ray
 from ray_segformer.shards import ROWS_PER_SHARD, MaskFolder
+from ray_segformer.stages import stages_of, start_ledger
 from ray_segformer.viz import class_palette
 from ray_segformer.writers import EncodeMasks, OutputError
 
@@ -69,7 +71,8 @@ def predict(
 
     Returns:
         What `summary.json` holds: `images` and `failures` (of all runs together), `failures_by_cause`, `resumed` (how
-        many images earlier runs had done), `seconds` and `images_per_second` (of this run), and `options`.
+        many images earlier runs had done), `seconds` and `images_per_second` (of this run), `stages` (seconds and rows
+        of each of `ray_segformer.stages`, added up over this run's workers), and `options`.
 
     Raises:
         InputError: there are no images.
@@ -81,7 +84,7 @@ def predict(
     check_options(runtime, dtype, "cuda" if gpus_per_worker else "cpu")
     options = {"on_error": on_error, "max_pixels": max_pixels, "runtime": runtime, "dtype": dtype}
     asked = {
-        "input": source,
+        "input": readable(source),
         "model": checkpoint.content.digest(),
         "format": mask_format,
         "overlays": overlays,
@@ -94,6 +97,7 @@ def predict(
     if not ray.is_initialized():
         start_ray()
     resources = resources_for(images.rows, batch_size, workers, gpus_per_worker)
+    ledger = start_ledger()
     started = time.monotonic()
     with folder:
         if folder.finished is not None:
@@ -122,6 +126,7 @@ def predict(
             "resumed": resumed,
             "images_per_second": round((count - resumed) / seconds, 3),
             "seconds": round(seconds, 3),
+            "stages": stages_of(ledger, count - resumed),
         }
         return folder.finish(summary, checkpoint.id2label)
 

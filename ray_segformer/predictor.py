@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -11,10 +13,12 @@ import pandas as pd
 import pyarrow as pa
 import ray
 
+from ray_segformer import stages
 from ray_segformer.air import BatchFormat, Checkpoint, Predictor, Preprocessor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, is_segformer, model_and_processor
 from ray_segformer.content import SegformerContent
-from ray_segformer.images import MAX_PIXELS, ImageError
+from ray_segformer.groups import Groups, pieces
+from ray_segformer.images import MAX_PIXELS, ImageError, cause_of
 from ray_segformer.preprocessor import (
     SegformerPreprocessor,
     error_column,
@@ -113,6 +117,8 @@ class SegformerPredictor(Predictor):
         if _in_actor() and not on_gpu:
             keep_freed_memory()
         self._runtime = content.make_runtime(runtime=runtime, dtype=dtype, device=self._device.type)
+        self._groups = Groups(self._runtime)
+        self._ended: float | None = None  # when the batch before was done
         self._num_labels = content.num_labels
         self._ignored = content.config.get("semantic_loss_ignore_index", 255)
         self._confidence = confidence
@@ -183,6 +189,12 @@ class SegformerPredictor(Predictor):
                     predictions[name] = batch[name].array if isinstance(batch, pd.DataFrame) else batch[name]
         return self.to_block(predictions)
 
+    def pieces(self, batch: Any) -> Iterable[Any]:
+        """What `BatchPredictor` predicts one after the other: a batch of huge images in parts that memory holds."""
+        if not isinstance(batch, dict) or "original_size" not in batch or not len(batch["original_size"]):
+            return (batch,)
+        return pieces(batch, np.dtype(self._mask_dtype).itemsize + 4 * self._confidence)
+
     def to_block(self, batch: Any) -> Any:
         """What goes into a dataset: with `on_error="keep"` an Arrow table, so that any block can hold nulls."""
         if self._on_error != "keep" or isinstance(batch, pa.Table):
@@ -214,6 +226,7 @@ class SegformerPredictor(Predictor):
 
         from ray_segformer.network import upsampled_argmax
 
+        started = time.perf_counter()
         batch: Mapping[str, Any] = (
             name_column(data, self._images.image_column) if isinstance(data, np.ndarray) else data
         )
@@ -221,6 +234,8 @@ class SegformerPredictor(Predictor):
             batch = self._images.preprocess(batch, threads=torch.get_num_threads())
         pixel_values, sizes, labels = batch["pixel_values"], batch.get("original_size"), batch.get("labels")
         rows = len(pixel_values)
+        if self._ended is not None:
+            stages.count("waiting", started - self._ended, rows)
         errors = errors_of(batch if self._on_error == "keep" else {}, rows)
         if labels is not None:
             paths = paths_of(batch, rows)
@@ -230,18 +245,18 @@ class SegformerPredictor(Predictor):
         masks: list[np.ndarray | None] = [None if error is None else installed.NULL_TENSOR for error in errors]
         confidences = list(masks)
         losses = np.full(rows, np.nan, np.float32)
-        for some in _forward_batches(pixel_values, errors, self._runtime.rows):
-            logits = self._logits(np.stack([pixel_values[row] for row in some]))
+        for some, logits in self._groups.run(self._logits, pixel_values, errors):
             for row, row_logits in zip(some, logits, strict=True):
                 own_size = np.shape(pixel_values[row])[-2:]
                 size = own_size if sizes is None else sizes[row]
                 if not all(size):
                     raise ImageError(errors_of(batch, rows)[row] or f"row {row} of the batch has the size (0, 0)")
                 size = (int(size[0]), int(size[1]))
-                if self._confidence:
-                    masks[row], confidences[row] = upsampled_argmax(row_logits, size, confidence=True)
-                else:
-                    masks[row] = upsampled_argmax(row_logits, size)
+                with stages.timed("argmax"):
+                    if self._confidence:
+                        masks[row], confidences[row] = upsampled_argmax(row_logits, size, confidence=True)
+                    else:
+                        masks[row] = upsampled_argmax(row_logits, size)
                 if labels is not None:
                     losses[row] = self._loss(row_logits, labels[row])
 
@@ -252,6 +267,9 @@ class SegformerPredictor(Predictor):
             predictions["loss"] = losses
         if self._on_error == "keep":
             predictions["error"] = error_column(errors)
+        self._ended = time.perf_counter()
+        stages.count_batch(self._ended - started, Counter(cause_of(error) for error in errors if error is not None))
+        stages.hand_over()
         return predictions
 
     @property
@@ -264,7 +282,7 @@ class SegformerPredictor(Predictor):
 
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
             raise ValueError(f"pixel_values of a row are (3, height, width), not {pixel_values.shape[1:]}")
-        with torch.inference_mode():
+        with stages.timed("network", len(pixel_values)), torch.inference_mode():
             tensor = torch.from_numpy(pixel_values).to(self._device)
             tensor = tensor.float() if tensor.is_floating_point() else self._images.normalize(tensor)
             return self._runtime(tensor)
@@ -340,12 +358,3 @@ def _load(source: Any, options: dict[str, Any]) -> tuple[SegformerContent, Segfo
 def _in_actor() -> bool:
     """Whether this process is an actor of Ray's, which is ours to tune."""
     return ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
-
-
-def _forward_batches(pixel_values: Any, errors: list[str | None], most: int) -> list[list[int]]:
-    """Rows without an error, in groups of one shape and at most `most`."""
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for row, error in enumerate(errors):
-        if error is None:
-            by_shape.setdefault(np.shape(pixel_values[row]), []).append(row)
-    return [rows[start : start + most] for rows in by_shape.values() for start in range(0, len(rows), most)]

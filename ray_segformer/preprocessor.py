@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ray_segformer import stages
 from ray_segformer.air import BatchMapper, installed
 from ray_segformer.images import (
     MAX_PIXELS,
@@ -185,10 +186,14 @@ class SegformerPreprocessor(BatchMapper):
         return pixel_values
 
     def _transform_numpy(self, np_data: Any) -> Any:
-        return self.preprocess(np_data)  # which writes into no array: a read-only view will do
+        result = self.preprocess(np_data)  # which writes into no array: a read-only view will do
+        stages.hand_over()
+        return result
 
     def _transform_pandas(self, df: pd.DataFrame) -> pd.DataFrame:
-        return self.preprocess(df)
+        result = self.preprocess(df)
+        stages.hand_over()
+        return result
 
     def preprocess(self, batch: Any, *, threads: int = 1) -> Any:
         """Preprocess one batch, a dict of arrays, an array or a DataFrame, without Ray.
@@ -252,6 +257,22 @@ class SegformerPreprocessor(BatchMapper):
 
     def _row(self, cell: Any, annotation: Any) -> tuple[np.ndarray, tuple[int, ...], np.ndarray]:
         """Pixel values, original size and labels of one row."""
+        with stages.timed("decode"):
+            rgb, labels = self._decoded(cell, annotation)
+        size = rgb.shape[:2]
+        with stages.timed("resize"):
+            if self.do_resize:
+                self._check_height(size)
+                rgb = np.asarray(Image.fromarray(rgb).resize((self.width, self.height), self.resample))
+                labels = np.asarray(Image.fromarray(labels).resize((self.width, self.height), Image.Resampling.NEAREST))
+        return rgb.transpose(2, 0, 1), size, labels
+
+    def _check_height(self, size: tuple[int, ...]) -> None:
+        if size[0] * self.width > max(self.max_pixels, MAX_PIXELS):  # which some versions of Pillow hold at once
+            raise ImageError(f"too large: {size[0]} rows, each resized from {size[1]} to {self.width} pixels")
+
+    def _decoded(self, cell: Any, annotation: Any) -> tuple[np.ndarray, np.ndarray]:
+        """RGB and labels of one row, at its own size."""
         rgb = to_rgb(cell, self.max_pixels)
         size = rgb.shape[:2]
         if annotation is None:
@@ -268,12 +289,7 @@ class SegformerPreprocessor(BatchMapper):
                 raise ImageError(
                     f"wrong annotation: the annotation is {labels.shape} but its image is {size}, (height, width)"
                 )
-        if self.do_resize:
-            if size[0] * self.width > max(self.max_pixels, MAX_PIXELS):  # which some versions of Pillow hold at once
-                raise ImageError(f"too large: {size[0]} rows, each resized from {size[1]} to {self.width} pixels")
-            rgb = np.asarray(Image.fromarray(rgb).resize((self.width, self.height), self.resample))
-            labels = np.asarray(Image.fromarray(labels).resize((self.width, self.height), Image.Resampling.NEAREST))
-        return rgb.transpose(2, 0, 1), size, labels
+        return rgb, labels
 
     def _blank(self) -> tuple[np.ndarray, tuple[int, int], np.ndarray]:
         height, width = (self.height, self.width) if self.do_resize else (1, 1)

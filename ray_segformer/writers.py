@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from ray_segformer import stages
 from ray_segformer.images import MAX_PIXELS, ImageError, to_rgb
 from ray_segformer.journal import write_atomically
 from ray_segformer.preprocessor import of_row
@@ -54,6 +55,12 @@ class EncodeMasks:
         Raises:
             ImageError: an image cannot be read for its overlay, though it was for its mask, and errors are not kept.
         """
+        with stages.timed("encode", len(batch["segmentation"])):
+            encoded = self._encoded(batch)
+        stages.hand_over()
+        return encoded
+
+    def _encoded(self, batch: dict[str, np.ndarray]) -> pa.Table:
         rows = []
         for row, mask in enumerate(batch["segmentation"]):
             error = batch["error"][row] if "error" in batch else None
@@ -98,12 +105,12 @@ class OutputFolder:
         summary_name: what the summary is called.
 
     Attributes:
-        path: absolute.
+        path: absolute, and where a symbolic link to a folder leads.
         unfinished: where files are until then.
 
     Raises:
         OutputError: `path` is no local path, exists (with `overwrite`: and is not an output of this class), or an
-            interrupted run left its unfinished folder.
+            interrupted run left its unfinished folder, or that is a symbolic link.
     """
 
     _ADVICE = "remove it, or use --overwrite"
@@ -111,7 +118,7 @@ class OutputFolder:
     def __init__(self, path: str, overwrite: bool = False, summary_name: str = SUMMARY_NAME):
         if "://" in path:
             raise OutputError(f"{path}: the output is a local folder; copy it from there")
-        self.path = os.path.abspath(os.path.expanduser(path))
+        self.path = os.path.realpath(os.path.expanduser(path))
         self.unfinished = self.path + UNFINISHED_SUFFIX
         self._summary_name = summary_name
         if os.path.exists(self.path) and not self._is_empty():
@@ -119,6 +126,8 @@ class OutputFolder:
                 raise OutputError(f"{path} exists; name a new folder, or replace it with --overwrite")
             if not os.path.isfile(os.path.join(self.path, summary_name)):
                 raise OutputError(f"{path} is no earlier output (it has no {summary_name}); name another folder")
+        if os.path.islink(self.unfinished):
+            raise OutputError(f"{self.unfinished} is a symbolic link, through which nothing is written; remove it")
         if os.path.exists(self.unfinished) and not overwrite:
             raise OutputError(f"{self.unfinished} is left of an interrupted run; {self._ADVICE}")
 

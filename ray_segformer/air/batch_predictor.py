@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from ray_segformer.air.installed import BatchFormat, Checkpoint, Predictor, Preprocessor
 from ray_segformer.air.predictor import DataBatch, pandas_udf_predictor
 from ray_segformer.air.predictor import Predictor as OurPredictor
+from ray_segformer.air.start import Attempts, start
 from ray_segformer.air.travel import CheckpointFiles
 from ray_segformer.air.writable import writable
 
@@ -38,6 +39,12 @@ class BatchPredictor:
       on the driver: what it returns travels instead, and its `get_preprocessor()` is the CPU stage, also for a
       plain `ray.train.Checkpoint`, which knows no preprocessor.
     * A predictor may have a method `to_block(batch)`: what it returns is put in the dataset.
+    * A worker whose process is killed, or whose node is lost, is replaced and its batches are scored again; what ends
+      every process does not go on for ever. A model that raises while it is loaded ends the job at once with its own
+      error, if that cannot be a moment's (an OSError or RuntimeError can, which is tried three times); so does a worker
+      that died three times in a row while it loaded, and a batch that ended six processes.
+    * A predictor may have a method `pieces(batch)`: the parts of a preprocessed batch that it gets one after the other,
+      so that what it makes of them need not be in memory at once.
     * A predictor whose `writes_into_batches` is False gets Ray Data's read-only views; others get copies of them, which
       they may write into, as on Ray 2.6.
 
@@ -180,11 +187,15 @@ class ScoringWorker:
         keep_columns: list[str] | None,
         cast_tensor_columns: bool,
     ):
-        checkpoint = ray.get(checkpoint_ref[0])
-        if isinstance(checkpoint, CheckpointFiles):
-            checkpoint = checkpoint.restore()
-        self._checkpoint = checkpoint  # its folder lives as long as it, and the predictor may read there later
-        self._predictor = predictor_cls.from_checkpoint(checkpoint, **predictor_kwargs)
+        def load() -> tuple[Any, Any]:
+            checkpoint = ray.get(checkpoint_ref[0])
+            if isinstance(checkpoint, CheckpointFiles):
+                checkpoint = checkpoint.restore()
+            return checkpoint, predictor_cls.from_checkpoint(checkpoint, **predictor_kwargs)
+
+        # The checkpoint's folder lives as long as it, and the predictor may read there later.
+        self._checkpoint, self._predictor = start(load)
+        self._attempts = Attempts()
         if cast_tensor_columns:
             self._predictor._set_cast_tensor_columns()
         # Columns are selected after preprocessing, so it is applied here or before, not by the predictor.
@@ -193,7 +204,7 @@ class ScoringWorker:
         self._feature_columns = feature_columns
         self._keep_columns = keep_columns
 
-    def __call__(self, batch: DataBatch, **predict_kwargs: Any) -> DataBatch:
+    def __call__(self, batch: DataBatch, **predict_kwargs: Any) -> Iterator[DataBatch]:
         """Score one batch: preprocess where that is done here, select, predict, put kept columns beside it."""
         if self._preprocessor is not None:
             batch = self._preprocessor.transform_batch(batch)
@@ -205,6 +216,13 @@ class ScoringWorker:
                     f"Column name(s) {columns} should not be provided as {option} "
                     "for prediction input data type of ``numpy.ndarray``"
                 )
+        pieces = getattr(self._predictor, "pieces", None)
+        for piece in pieces(batch) if pieces else (batch,):
+            with self._attempts.batch():
+                predictions = self._score(piece, predict_kwargs)
+            yield predictions
+
+    def _score(self, batch: Any, predict_kwargs: dict[str, Any]) -> Any:
         predictions = self._predictor.predict(self._select(batch), **predict_kwargs)
         for column in self._keep_columns or []:
             if column not in batch:

@@ -74,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     from ray_segformer.content import CheckpointError
     from ray_segformer.images import MAX_PIXELS
+    from ray_segformer.names import readable
     from ray_segformer.network import check_options
     from ray_segformer.predict import ResourceError, predict
     from ray_segformer.readers import InputError
@@ -113,9 +114,10 @@ def run(arguments: argparse.Namespace) -> int:
     failed, causes = summary["failures"], summary["failures_by_cause"]
     if summary["resumed"]:
         print(f"{summary['resumed']} images were done before")
+    for stage, spent in summary["stages"].items():
+        print(f"{stage:<10}{spent['seconds']:>10.2f} s{spent['rows']:>12.0f} rows")
     if failed:
         print(f"{failed} failed: {', '.join(f'{count} {why}' for why, count in causes.items())}")
-    print(
-        f"{summary['images']} images, {failed} failed, {summary['images_per_second']:.2f} images/s: {arguments.output}"
-    )
+    output, speed = readable(arguments.output), summary["images_per_second"]
+    print(f"{summary['images']} images, {failed} failed, {speed:.2f} images/s: {output}")
     return EXIT_FAILURES if failed else 0

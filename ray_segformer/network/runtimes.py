@@ -46,7 +46,7 @@ class Runtime(Protocol):
     """A network that can be called.
 
     Attributes:
-        rows: how many images to give it at once, at most.
+        rows: how many images to give it at once, at most; may be lowered.
     """
 
     rows: int
@@ -136,21 +136,21 @@ class CompiledRuntime:
 
     def __call__(self, pixel_values: Tensor) -> Tensor:
         """See `Runtime`."""
-        program = self._program(*pixel_values.shape[-2:])
+        program = self._program(self.rows, *pixel_values.shape[-2:])
         rows = len(pixel_values)
         with torch.inference_mode():
             filled = F.pad(pixel_values, (0, 0, 0, 0, 0, 0, 0, self.rows - rows)) if rows < self.rows else pixel_values
             return program(filled.contiguous())[:rows]
 
-    def _load(self, height: int, width: int) -> Callable[[Tensor], Tensor]:
-        key = self._key(self.rows, height, width, torch.get_num_threads())
-        path = cached(key, functools.partial(self._compile, height, width))
+    def _load(self, rows: int, height: int, width: int) -> Callable[[Tensor], Tensor]:
+        key = self._key(rows, height, width, torch.get_num_threads())
+        path = cached(key, functools.partial(self._compile, rows, height, width))
         return torch._inductor.aoti_load_package(os.path.join(path, "network.pt2"))
 
-    def _compile(self, height: int, width: int, directory: str) -> None:
+    def _compile(self, rows: int, height: int, width: int, directory: str) -> None:
         logger.info("compiling the network for images of %d x %d, once on this machine", width, height)
         device = next(self._network.parameters()).device
-        example = torch.zeros(self.rows, 3, height, width, device=device)
+        example = torch.zeros(rows, 3, height, width, device=device)
         path = os.path.join(directory, "network.pt2")
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,0 +1,38 @@
+"""Where a job's time goes: counted in its workers, in the summary and in Ray's metrics."""
+
+import numpy as np
+import pytest
+
+from ray_segformer import SegformerCheckpoint, SegformerPredictor, stages
+from ray_segformer.demo import write_scenes
+from ray_segformer.predict import predict
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Twelve images, of which one is broken."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, 12, height=96, width=128)
+    (folder / "images" / "scene_00005.jpg").write_bytes(b"broken")
+    return folder / "images"
+
+
+def test_a_job_says_where_its_time_went(images, ray_session, tmp_path):
+    options = {"batch_size": 4, "workers": 1, "on_error": "keep", "progress": False}
+    summaries = [
+        predict(str(images), str(tmp_path / name), SegformerCheckpoint.demo(), **options) for name in ("one", "two")
+    ]
+    for summary in summaries:  # the second is not the sum of both
+        rows = {stage: spent["rows"] for stage, spent in summary["stages"].items()}
+        assert rows == {"decode": 12, "resize": 11, "network": 11, "argmax": 11, "encode": 12, "waiting": 8}
+        seconds = {stage: spent["seconds"] for stage, spent in summary["stages"].items()}
+        busy = seconds["network"] + seconds["argmax"] + seconds["waiting"]
+        assert seconds["network"] > 0 and seconds["decode"] > 0
+        assert busy <= summary["seconds"]
+
+
+def test_elsewhere_than_in_a_worker_nothing_piles_up():
+    predictor = SegformerPredictor(SegformerCheckpoint.demo())
+    for _ in range(3):
+        predictor.predict({"image": np.zeros((2, 32, 32, 3), np.uint8)})
+        assert not stages._seconds and not stages._batches
