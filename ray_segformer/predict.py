@@ -109,12 +109,13 @@ def predict(
                 f"{folder.unfinished}: {folder.causes.total()} images of what is done failed, and were kept; "
                 'go on with on_error="keep", or start anew'
             )
-        if resumed < images.rows:
+        left = images.rows if not resumed else int((~done.among(images.keys())).sum())
+        if left:
             dataset = images.dataset(done if resumed else None)
             dataset.context.execution_options.preserve_order = True
             palette = class_palette(checkpoint.id2label) if overlays else None
             rows = encoded_masks(dataset, checkpoint, options, palette, resources).iter_rows()
-            for row in with_progress(rows, images.rows, resumed) if progress else rows:
+            for row in with_progress(rows, resumed + left, resumed) if progress else rows:
                 folder.write(row)
         folder.commit()
         seconds = time.monotonic() - started

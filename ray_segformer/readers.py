@@ -42,11 +42,13 @@ class ImageInput:
             URI, as which `readable` gives a path that is no UTF-8), `image` (an image cell: the path, or encoded
             bytes), `name` (relative, without a suffix, unique among files: what an output file may be called), and
             `key` (what tells the row from every other, whatever the order).
+        keys: of all rows, in any order.
         take: the first so many of these rows, without Ray.
     """
 
     rows: int
     dataset: Callable[..., ray.data.Dataset]
+    keys: Callable[[], list[str]]
     take: Callable[[int], list[dict[str, Any]]]
 
 
@@ -228,7 +230,7 @@ def _of_files(paths: list[str], folder: str, source: str, file_system: pa.fs.Fil
             return ray.data.from_items(rows)
         return ray.data.from_items([row for row, is_done in zip(rows, done.among(keys), strict=True) if not is_done])
 
-    return ImageInput(len(rows), dataset, lambda limit: rows[:limit])
+    return ImageInput(len(rows), dataset, lambda: keys, lambda limit: rows[:limit])
 
 
 def _keys(paths: list[str]) -> list[str]:
@@ -278,7 +280,11 @@ def _of_parquet(
                 break
         return taken[:limit]
 
-    return ImageInput(rows, dataset, take)
+    def keys() -> list[str]:
+        places = ((group["file"], group["before"] + row) for group in groups for row in range(group["rows"]))
+        return [_ParquetRows.KEY.format(*place) for place in places]
+
+    return ImageInput(rows, dataset, keys, take)
 
 
 def _row_groups(file_system: pa.fs.FileSystem, files: list[str]) -> list[dict[str, Any]]:
@@ -301,6 +307,8 @@ class _ParquetRows:
     of the bytes.
     """
 
+    KEY = "{}#{}"  # a file, and the number of a row in it
+
     def __init__(self, file_system: pa.fs.FileSystem, image_column: str, annotation_column: str | None, has_path: bool):
         self._file_system = file_system
         self._columns = {"image": image_column} | ({"annotation": annotation_column} if annotation_column else {})
@@ -318,7 +326,7 @@ class _ParquetRows:
         with self._file_system.open_input_file(group["file"]) as file:
             reader = pa.parquet.ParquetFile(file)
             for batch in reader.iter_batches(_ROWS_AT_ONCE, row_groups=[group["group"]], columns=columns):
-                keys = [f"{group['file']}#{row}" for row in range(number, number + len(batch))]
+                keys = [self.KEY.format(group["file"], row) for row in range(number, number + len(batch))]
                 try:
                     batch.validate(full=True)
                 except pa.ArrowInvalid as error:

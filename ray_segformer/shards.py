@@ -198,6 +198,6 @@ class MaskFolder(OutputFolder):
         return True
 
     def _release(self) -> None:
-        self._lock.release()
         with contextlib.suppress(OSError):
             os.unlink(self._lock.lock_file)
+        self._lock.release()

@@ -212,6 +212,16 @@ def test_an_interrupted_job_goes_on_in_another_order_and_with_new_images(source_
     assert masks_of(tmp_path / "out") == masks_of(tmp_path / "clean")
 
 
+def test_new_images_are_found_also_where_more_have_gone(source_of, scenes, ray_session, tmp_path):
+    source = source_of("list")
+    committed = interrupt(source, tmp_path / "out")
+    new = [str(path) for path in sorted(scenes.rglob("*.jpg"))[30:32]]
+    source.write_text("\n".join(new))  # fewer than are done
+    summary = run(source, tmp_path / "out", resume=True)
+    assert summary["images"] == committed + 2
+    assert set(new) < {path for path, _, _ in masks_of(tmp_path / "out")}
+
+
 def test_going_on_with_keep_gives_a_bad_image_its_row(source_of, ray_session, tmp_path):
     source = source_of("folder")
     interrupt(source, tmp_path / "out", mask_format="png", overlays=True)
