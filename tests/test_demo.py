@@ -258,14 +258,16 @@ def test_training_from_the_command_line(tmp_path):
     output = tmp_path / "checkpoint"
     finished = run_python(
         *("-m", "ray_segformer.demo.train", "--output", str(output)),
-        *("--steps", "3", "--batch-size", "2", "--evaluate", "2", "--threads", "1"),
+        *("--scenes", "4", "--epochs", "1", "1", "1", "--batch-size", "2", "--evaluate", "2"),
     )
     assert finished.returncode == 0, finished.stderr
     assert "mIoU" in finished.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
     assert {path.name for path in output.iterdir()} == CHECKPOINT_FILES
     metrics = json.loads((output / "training.json").read_text(encoding="utf-8"))
-    assert (metrics["steps"], metrics["held_out_seeds"]) == (3, [0, 1])
+    assert (metrics["scenes"], metrics["held_out_seeds"]) == (4, [0, 1])
+    assert [run["settings"]["size"] for run in metrics["runs"]] == [[128, 128], [256, 256], [320, 320]]
+    assert all(len(run["history"]) == 1 and run["history"][0]["loss"] > 0 for run in metrics["runs"])
     assert set(metrics["iou"]) == set(CLASSES)
     model = SegformerForSemanticSegmentation.from_pretrained(output).eval()
     inputs = load_processor(output)(Image.fromarray(make_scene(3, 64, 96)[0]), return_tensors="pt")
@@ -281,8 +283,8 @@ def test_training_refuses_a_full_directory_before_it_starts(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["stale.txt"]
 
 
-def test_training_refuses_no_steps(tmp_path):
-    finished = run_python("-m", "ray_segformer.demo.train", "--output", str(tmp_path / "x"), "--steps", "0")
+def test_training_refuses_no_scenes(tmp_path):
+    finished = run_python("-m", "ray_segformer.demo.train", "--output", str(tmp_path / "x"), "--scenes", "0")
     assert finished.returncode == 2
-    assert "--steps" in finished.stderr
+    assert "--scenes" in finished.stderr
     assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
+import ray_segformer
 from ray_segformer import CheckpointError, SegformerCheckpoint, SegformerPreprocessor
 from ray_segformer.cli import main
 from ray_segformer.network.cost import gmac
+
+DEMO = Path(ray_segformer.__file__).parent / "demo" / "checkpoint"
 
 
 def info(capsys, *arguments):
@@ -21,13 +24,21 @@ def info(capsys, *arguments):
 
 def test_info_of_the_packaged_model(capsys):
     code, printed, _ = info(capsys, "demo")
-    lines = dict(line.split(None, 1) for line in printed.splitlines() if len(line.split(None, 1)) == 2)
+    lines = {}
+    for line in printed.splitlines():
+        if len(line.split(None, 1)) == 2:
+            lines.setdefault(*line.split(None, 1))
     assert code == 0
     parameters = SegformerCheckpoint.demo().get_model().num_parameters()
     assert lines["parameters"] == f"{parameters:,}"
     assert lines["classes"] == "8: sky, ground, road, building, tree, car, person, water"
     assert lines["size"] == "height 320, width 320"
-    assert lines["miou"] == "0.8609" and lines["person"] == "0.5232"  # of training.json
+    training = json.loads((DEMO / "training.json").read_text())
+    assert float(lines["miou"]) == training["miou"] and float(lines["person"]) == training["iou"]["person"]
+    epochs = [line for line in printed.splitlines() if line.strip().startswith("history")]
+    assert len(epochs) == sum(len(run["history"]) for run in training["runs"])
+    last = training["runs"][-1]["history"][-1]
+    assert f"mean_iou {last['mean_iou']:.6g}" in epochs[-1] and "per_category_iou" not in printed
 
 
 def test_info_as_json(capsys, shared):

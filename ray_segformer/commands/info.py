@@ -85,5 +85,13 @@ def _print_tree(facts: dict[str, Any], indent: str = "") -> None:
         if isinstance(value, dict):
             print(f"{indent}{name}")
             _print_tree(value, indent + "  ")
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            for number, item in enumerate(value, 1):
+                if any(isinstance(each, dict) for each in item.values()):
+                    print(f"{indent}{name} {number}")
+                    _print_tree(item, indent + "  ")
+                else:  # such as an epoch; its scores by class are in --json
+                    line = ", ".join(f"{key} {_text(each)}" for key, each in item.items() if not isinstance(each, list))
+                    print(f"{indent + name:<22}{line}")
         else:
             print(f"{indent + name:<22}{_text(value)}")
