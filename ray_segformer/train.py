@@ -172,9 +172,11 @@ class _Worker:
         self.shards = {name: ray.train.get_dataset_shard(name) for name in ("train", "validation")}
 
     def prepare(self, model: Any) -> Any:
+        """The model on the device, and its gradients averaged over the workers."""
         return ray.train.torch.prepare_model(model)
 
     def report(self, metrics: dict[str, Any], directory: str | None) -> None:
+        """Report an epoch, and the checkpoint in a directory."""
         ray.train.report(metrics, checkpoint=directory and ray.train.Checkpoint.from_directory(directory))
 
 
@@ -189,9 +191,11 @@ class _Trial:
         self.shards = {name: datasets[name].iterator() for name in ("train", "validation")}
 
     def prepare(self, model: Any) -> Any:
+        """The model on the device."""
         return model.to(self.device)
 
     def report(self, metrics: dict[str, Any], directory: str | None) -> None:
+        """Report an epoch, and the checkpoint in a directory."""
         ray.tune.report(metrics, checkpoint=directory and ray.tune.Checkpoint.from_directory(directory))
 
 
@@ -256,6 +260,7 @@ class _Progress:
         self._started = self._said = time.monotonic()
 
     def say(self, losses: list[float | None]) -> None:
+        """Say it, given the losses of the epoch's steps so far, if it is time."""
         now = time.monotonic()
         if now - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = now

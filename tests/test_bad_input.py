@@ -481,6 +481,7 @@ def test_a_file_that_vanished_before_its_overlay_was_drawn(tmp_path):
         "path": paths,
         "source": paths,
         "name": objects("here", "gone"),
+        "key": paths,
         "segmentation": np.zeros((2, 20, 30), "u1"),
     }
     encode_masks = EncodeMasks(np.zeros((7, 3), np.uint8))

@@ -4,10 +4,8 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -270,32 +268,6 @@ def test_overwrite_replaces_an_earlier_output(command, scenes, tmp_path):
     assert not list(output.rglob("*.png"))
     assert len(table(output)) == 2
     assert os.listdir(tmp_path) == ["out"]
-
-
-def test_an_interrupted_run_is_not_taken_for_a_finished_one(command, scenes, tmp_path):
-    many = tmp_path / "many.txt"
-    many.write_text("\n".join(map(str, sorted(scenes.rglob("*.jpg")) * 400)))
-    output, unfinished = tmp_path / "out", tmp_path / "out.unfinished"
-    running = subprocess.Popen(
-        [sys.executable, "-m", "ray_segformer.cli", "predict", str(many), str(output), "--format", "png"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "RAY_ADDRESS": "local"},
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not list(unfinished.rglob("*.png")) and time.monotonic() < deadline and running.poll() is None:
-            time.sleep(0.1)
-        assert list(unfinished.rglob("*.png"))
-    finally:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-    assert not output.exists()
-    assert "out.unfinished is left of an interrupted run" in wrong(command, "predict", scenes, output)
-    assert command("predict", scenes, output, "--overwrite").returncode == 0
-    assert len(table(output)) == 5
-    assert not unfinished.exists()
 
 
 def test_demo(tmp_path):

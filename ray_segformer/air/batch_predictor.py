@@ -188,6 +188,7 @@ class ScoringWorker:
         cast_tensor_columns: bool,
     ):
         def load() -> tuple[Any, Any]:
+            """The checkpoint, on this node, and its predictor."""
             checkpoint = ray.get(checkpoint_ref[0])
             if isinstance(checkpoint, CheckpointFiles):
                 checkpoint = checkpoint.restore()
