@@ -1,8 +1,6 @@
 # Each target sets up what it needs: a fresh machine with Python 3.10 or newer and make is enough.
 PYTHON ?= python3
 .DEFAULT_GOAL := help
-# Threads that wait for others sleep: tests run side by side, and spinning would take the CPU of those that work.
-export OMP_WAIT_POLICY = passive
 .PHONY: help demo benchmark test check test-ray-2.60 test-ray-2.55 test-ray-2.6 format clean
 
 help:
@@ -29,6 +27,9 @@ check: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+# Threads that wait for others sleep: tests run side by side, and spinning would take the CPU of those that work.
+test-ray-2.60 test-ray-2.55 test-ray-2.6: export OMP_WAIT_POLICY = passive
 
 test-ray-2.60: .venv/ready
 	.venv/bin/python -m pytest -n 2 --dist loadfile tests

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import io
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ import numpy as np
 import ray
 from PIL import Image
 
-from ray_segformer.images import ImageError, object_array, reduce_labels, to_class_ids, to_rgb
+from ray_segformer.images import ImageError, encode, object_array, reduce_labels, to_class_ids, to_rgb
 from ray_segformer.metrics import SegmentationMetrics
 from ray_segformer.predictor import SegformerPredictor
 from ray_segformer.windows import check_window, segment_windows
@@ -190,8 +189,8 @@ class _Score:
             places = np.flatnonzero(metrics.confusion)
             columns["counts"].append(np.stack([places, metrics.confusion.ravel()[places]]).tobytes())
             columns["accuracy"].append(metrics.compute()["overall_accuracy"])
-            columns["annotation"].append(_png(annotation))
-            columns["prediction"].append(_png(mask))
+            columns["annotation"].append(encode(annotation, "PNG"))
+            columns["prediction"].append(encode(mask, "PNG"))
         return {"path": batch["path"], "image": batch["image"], **columns}
 
 
@@ -200,9 +199,3 @@ def most_confused(metrics: SegmentationMetrics, count: int = 12) -> list[int]:
     wrong = metrics.confusion - np.diag(np.diag(metrics.confusion))
     pixels = wrong.sum(axis=0) + wrong.sum(axis=1)
     return [int(class_id) for class_id in np.argsort(-pixels, kind="stable")[:count] if pixels[class_id]]
-
-
-def _png(class_ids: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(class_ids).save(buffer, "PNG")
-    return buffer.getvalue()

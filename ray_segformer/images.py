@@ -173,6 +173,19 @@ def encoded_bytes(cell: Any, max_pixels: int = MAX_PIXELS) -> bytes:
     return content
 
 
+def encode(pixels: np.ndarray | Image.Image, file_format: str, **options: Any) -> bytes:
+    """A picture as the bytes of a file.
+
+    Args:
+        pixels: uint8 `(H, W, 3)`, RGB, class ids `(H, W)`, uint8 or uint16, or an image of Pillow's.
+        file_format: Pillow's name, such as "PNG"; `options` are those of its `save`.
+    """
+    buffer = io.BytesIO()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
 def reduce_labels(annotation: np.ndarray, ignore_index: int = 255) -> np.ndarray:
     """ADE20K's numbering, 0 for other and classes from 1, to the models': `ignore_index`, and classes from 0.
 

@@ -62,7 +62,8 @@ class Journal:
 
     Attributes:
         shards: how many are done.
-        names: the names of their rows.
+        rows: how many they hold.
+        names: the names of these rows.
         causes: how many rows failed, by cause.
 
     Raises:
@@ -71,7 +72,7 @@ class Journal:
 
     def __init__(self, folder: str, options: Mapping[str, Any], *, resume: bool):
         self._folder = folder
-        self.shards = 0
+        self.shards = self.rows = 0
         self.names: list[str] = []
         self.causes: Counter[str] = Counter()
         self._digests = [np.empty(0, _DIGEST)]
@@ -106,6 +107,7 @@ class Journal:
         self.names += table.column("name").to_pylist()
         self.causes.update(cause for cause in table.column("cause").to_pylist() if cause is not None)
         self.shards += 1
+        self.rows += len(table)
 
     def _part(self, number: int) -> str:
         return os.path.join(self._folder, f"part-{number:05d}.parquet")

@@ -94,14 +94,11 @@ def predict(
     }
     folder = MaskFolder(output, mask_format, asked, overwrite=overwrite, resume=resume, rows_per_shard=rows_per_shard)
     images = find_images(source)
-    if not ray.is_initialized():
-        start_ray()
-    resources = resources_for(images.rows, batch_size, workers, gpus_per_worker)
-    ledger = start_ledger()
     started = time.monotonic()
     with folder:
         if folder.finished is not None:
-            return folder.finished
+            nothing = {"resumed": folder.finished["images"], "seconds": 0.0, "images_per_second": 0.0, "stages": {}}
+            return {**folder.finished, **nothing}
         done = folder.done
         resumed = len(done)
         if on_error == "raise" and folder.causes:
@@ -110,6 +107,10 @@ def predict(
                 'go on with on_error="keep", or start anew'
             )
         left = images.rows if not resumed else int((~done.among(images.keys())).sum())
+        if not ray.is_initialized():
+            start_ray()
+        resources = resources_for(images.rows, batch_size, workers, gpus_per_worker)
+        ledger = start_ledger()
         if left:
             dataset = images.dataset(done if resumed else None)
             dataset.context.execution_options.preserve_order = True
@@ -119,7 +120,7 @@ def predict(
                 folder.write(row)
         folder.commit()
         seconds = time.monotonic() - started
-        count, causes = len(folder.done), folder.causes
+        count, causes = folder.rows, folder.causes
         summary = {
             "images": count,
             "failures": causes.total(),

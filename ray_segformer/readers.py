@@ -226,6 +226,7 @@ def _of_files(paths: list[str], folder: str, source: str, file_system: pa.fs.Fil
     ]
 
     def dataset(done: DoneRows | None = None) -> ray.data.Dataset:
+        """The rows that are not done."""
         if done is None:
             return ray.data.from_items(rows)
         return ray.data.from_items([row for row, is_done in zip(rows, done.among(keys), strict=True) if not is_done])
@@ -268,10 +269,12 @@ def _of_parquet(
     read = _ParquetRows(file_system, image_column, annotation_column, has_path)
 
     def dataset(done: DoneRows | None = None) -> ray.data.Dataset:
+        """The rows that are not done, read by tasks."""
         options: dict[str, Any] = {"fn_kwargs": {"done": ray.put(done)}} if done is not None else {}
         return ray.data.from_items(groups).map_batches(read, batch_size=1, **options)
 
     def take(limit: int) -> list[dict[str, Any]]:
+        """The first rows, read here."""
         tables = (table for group in groups for table in read.of_group(group))
         taken: list[dict[str, Any]] = []
         for table in tables:
@@ -281,6 +284,7 @@ def _of_parquet(
         return taken[:limit]
 
     def keys() -> list[str]:
+        """Those of all rows, whose number the files' metadata say."""
         places = ((group["file"], group["before"] + row) for group in groups for row in range(group["rows"]))
         return [_ParquetRows.KEY.format(*place) for place in places]
 

@@ -121,6 +121,11 @@ class MaskFolder(OutputFolder):
         return DoneRows(np.empty(0, "S16")) if self._journal is None else self._journal.done
 
     @property
+    def rows(self) -> int:
+        """How many they are."""
+        return 0 if self._journal is None else self._journal.rows
+
+    @property
     def causes(self) -> Counter[str]:
         """How many of them failed, by cause."""
         return Counter() if self._journal is None else self._journal.causes

@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 # "waiting" is that of a predictor for its next batch.
 STAGES = ("decode", "resize", "network", "argmax", "encode", "waiting")
 
 _LEDGER_NAME = "ray_segformer_ledger"
-_LOOK_AGAIN = 5.0  # seconds, for a ledger where there was none
+_LOOK_AGAIN = 5.0  # seconds, for a ledger where there was none; each time twice as long
 _LATENCIES = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 
 _lock = threading.Lock()
@@ -87,7 +88,9 @@ def start_ledger() -> Any:
     driver = (context.get_node_id(), context.get_worker_id())  # others after `ray.shutdown`
     if _started is None or _started[0] != driver:
         actor: Any = ray.remote(num_cpus=0)(Ledger)
-        _started = driver, actor.options(name=_LEDGER_NAME, get_if_exists=True).remote()
+        here = NodeAffinitySchedulingStrategy(context.get_node_id(), soft=True)  # lost only where the driver is, too
+        options = {"name": _LEDGER_NAME, "get_if_exists": True, "max_restarts": -1, "scheduling_strategy": here}
+        _started = driver, actor.options(**options).remote()
     return _started[1]
 
 
@@ -101,36 +104,37 @@ def stages_of(ledger: Any, rows: int, timeout: float = 2.0) -> dict[str, dict[st
     Args:
         ledger: the job's.
         rows: how many were encoded. Handing over is not waited for elsewhere: the last may still be on their way.
-        timeout: seconds to wait for them. What a process had when it was killed never arrives.
+        timeout: seconds to wait for them. What a process had when it was killed, or a ledger that died, is missing.
     """
     until = time.monotonic() + timeout
-    taken = ray.get(ledger.take.remote())
-    while taken["encode"]["rows"] < rows and time.monotonic() < until:
-        time.sleep(0.05)
-        for stage, more in ray.get(ledger.take.remote()).items():
-            for what, amount in more.items():
-                taken[stage][what] += amount
+    taken = _nothing()
+    with contextlib.suppress(ray.exceptions.RayError):  # the images are done, whatever becomes of their statistics
+        while taken["encode"]["rows"] < rows and time.monotonic() < until:
+            for stage, more in ray.get(ledger.take.remote(), timeout=timeout).items():
+                for what, amount in more.items():
+                    taken[stage][what] += amount
+            time.sleep(0.05)
     return {stage: {what: round(amount, 3) for what, amount in taken[stage].items()} for stage in STAGES}
 
 
 class _Outlet:
-    """Of a process: Ray's metrics, and where the ledger is."""
+    """Of a process: Ray's metrics, to whose names Ray adds `ray_`, and where the ledger is."""
 
     def __init__(self) -> None:
         from ray.util.metrics import Counter as RayCounter
         from ray.util.metrics import Histogram
 
-        self.rows = RayCounter("ray_segformer_rows", "Rows by stage", ("stage",))
-        self.seconds = RayCounter("ray_segformer_seconds", "Seconds by stage", ("stage",))
-        self.failures = RayCounter("ray_segformer_failures", "Rows without a mask, by cause", ("cause",))
-        self.latency = Histogram("ray_segformer_batch_seconds", "Seconds of a batch in the predictor", _LATENCIES)
+        self.rows = RayCounter("segformer_rows", "Rows by stage", ("stage",))
+        self.seconds = RayCounter("segformer_seconds", "Seconds by stage", ("stage",))
+        self.failures = RayCounter("segformer_failures", "Rows without a mask, by cause", ("cause",))
+        self.latency = Histogram("segformer_batch_seconds", "Seconds of a batch in the predictor", _LATENCIES)
         self._ledger: Any = None
-        self._looked = float("-inf")
+        self._look_at, self._pause = 0.0, _LOOK_AGAIN
 
     def ledger(self) -> Any:
         """The job's, or None."""
-        if self._ledger is None and time.monotonic() - self._looked > _LOOK_AGAIN:
-            self._looked = time.monotonic()
+        if self._ledger is None and time.monotonic() >= self._look_at:
+            self._look_at, self._pause = time.monotonic() + self._pause, 2 * self._pause
             with contextlib.suppress(ValueError):  # there is none
                 self._ledger = ray.get_actor(_LEDGER_NAME)
         return self._ledger

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import shutil
@@ -11,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from ray_segformer import stages
-from ray_segformer.images import MAX_PIXELS, ImageError, to_rgb
+from ray_segformer.images import MAX_PIXELS, ImageError, encode, to_rgb
 from ray_segformer.journal import write_atomically
 from ray_segformer.preprocessor import of_row
 from ray_segformer.viz import overlay
@@ -69,7 +67,7 @@ class EncodeMasks:
             if not failed and self._palette is not None:
                 try:
                     image = to_rgb(batch["source"][row], self._max_pixels)
-                    picture = _encode(overlay(image, mask, self._palette), "JPEG", quality=90)
+                    picture = encode(overlay(image, mask, self._palette), "JPEG", quality=90)
                 except ImageError as problem:  # a file that vanished since it was predicted
                     error, failed = of_row(row, batch["path"][row], problem), True
                     if "error" not in batch:
@@ -81,7 +79,7 @@ class EncodeMasks:
                     "key": str(batch["key"][row]),
                     "height": None if failed else mask.shape[0],
                     "width": None if failed else mask.shape[1],
-                    "segmentation": None if failed else _encode(mask, "PNG"),
+                    "segmentation": None if failed else encode(mask, "PNG"),
                     "error": error if failed else None,
                     "overlay": picture,
                 }
@@ -176,12 +174,6 @@ class OutputFolder:
 
     def _is_empty(self) -> bool:
         return os.path.isdir(self.path) and not os.listdir(self.path)
-
-
-def _encode(pixels: np.ndarray, file_format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, file_format, **options)
-    return buffer.getvalue()
 
 
 def _json(content: dict[str, Any]) -> str:

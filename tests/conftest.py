@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
 from reference import Reference, save_small
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -36,6 +37,15 @@ def program_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_SEGFORMER_CACHE", str(directory))
         yield directory
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """On shared cores, threads that wait for one another lose more than they win."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import ray
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -30,16 +29,9 @@ from ray_segformer.cli import main
 from ray_segformer.images import CAUSES, MAX_PIXELS, ImageError, cause_of, to_class_ids, to_rgb
 from ray_segformer.writers import EncodeMasks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On shared cores, threads that wait for one another lose more than they win."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def bomb(side: int = 50_000) -> bytes:

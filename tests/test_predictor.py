@@ -39,20 +39,13 @@ from ray_segformer import (
 from ray_segformer.air import Checkpoint, PredictorNotSerializableException
 from ray_segformer.air.installed import convert_to_arrow, convert_to_numpy
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PICTURES = [picture(40, 60, 1), picture(90, 50, 2), picture(33, 77, 3)]
 ANNOTATIONS = [np.random.default_rng(i).integers(0, 7, array.shape[:2], np.uint8) for i, array in enumerate(PICTURES)]
 for _annotation in ANNOTATIONS:
     _annotation[:9] = 255
 BAD = b"no picture"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On shared cores, threads that wait for one another lose more than they win."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -300,7 +300,9 @@ def test_a_finished_job_is_not_done_again(source_of, ray_session, tmp_path):
     source = source_of("folder")
     first = run(source, tmp_path / "out", resume=True)  # there is nothing to go on from: it starts
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    assert run(source, tmp_path / "out", resume=True) == first
+    again = run(source, tmp_path / "out", resume=True)
+    assert (again["images"], again["resumed"], again["seconds"]) == (24, 24, 0)
+    assert {**first, **{name: again[name] for name in ("resumed", "seconds", "images_per_second", "stages")}} == again
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
     with pytest.raises(OutputError, match=r"out is complete, but dtype was auto, now bfloat16"):
         run(source, tmp_path / "out", resume=True, dtype="bfloat16")
@@ -312,7 +314,8 @@ def test_a_job_killed_while_it_gave_the_folder_its_name_is_finished(source_of, r
     source = source_of("folder")
     first = run(source, tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "out.unfinished")  # where it is until then
-    assert run(source, tmp_path / "out", resume=True) == first
+    again = run(source, tmp_path / "out", resume=True)
+    assert again["resumed"] == 24 and json.loads((tmp_path / "out" / "summary.json").read_text()) == first
     assert len(masks_of(tmp_path / "out")) == 24
 
 

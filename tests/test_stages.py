@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import ray
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor, stages
 from ray_segformer.demo import write_scenes
@@ -36,3 +37,13 @@ def test_elsewhere_than_in_a_worker_nothing_piles_up():
     for _ in range(3):
         predictor.predict({"image": np.zeros((2, 32, 32, 3), np.uint8)})
         assert not stages._seconds and not stages._batches
+
+
+def test_a_job_does_not_end_with_its_ledger(images, ray_session, tmp_path):
+    """Last of all: the driver's later jobs have no statistics either."""
+    ray.kill(stages.start_ledger())
+    summary = predict(
+        str(images), str(tmp_path / "out"), SegformerCheckpoint.demo(), on_error="keep", workers=1, progress=False
+    )
+    assert (summary["images"], summary["failures"]) == (12, 1)
+    assert summary["stages"]["network"] == {"seconds": 0, "rows": 0}

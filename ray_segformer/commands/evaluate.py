@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import os
 import time
@@ -59,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.architectures.timed import resources
     from ray_segformer.content import CheckpointError
     from ray_segformer.evaluate import Protocol, evaluate, most_confused
+    from ray_segformer.images import encode
     from ray_segformer.readers import InputError
     from ray_segformer.session import start_ray
     from ray_segformer.viz import draw_confusion, visualize_predictions
@@ -115,10 +115,10 @@ def run(arguments: argparse.Namespace) -> int:
                 annotations=[image.annotation for image in worst],
                 names=[f"{os.path.basename(image.path)}   {image.accuracy:.1%} of pixels right" for image in worst],
             )
-            folder.write_file("worst.png", _png(sheet))
+            folder.write_file("worst.png", encode(sheet, "PNG"))
         confused = most_confused(metrics)
         if confused:
-            folder.write_file("confusion.png", _png(draw_confusion(metrics.confusion, confused, names)))
+            folder.write_file("confusion.png", encode(draw_confusion(metrics.confusion, confused, names), "PNG"))
         folder.finish(summary, names)
     print(f"{'class':<24}{'IoU':>9}{'accuracy':>10}")
     for name, score in by_class.items():
@@ -151,9 +151,3 @@ def _number(value: float) -> float | None:
 
 def _text(value: float | None) -> str:
     return "absent" if value is None else f"{value:.4f}"
-
-
-def _png(picture: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()

@@ -12,7 +12,6 @@ training.json with the settings and the history of all runs, and the scores on s
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import tempfile
 import time
@@ -22,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import ray
-from PIL import Image
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from transformers import SegformerConfig
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor, SegformerPreprocessor
 from ray_segformer.demo.scenes import CLASSES, make_scene
+from ray_segformer.images import encode
 from ray_segformer.metrics import SegmentationMetrics
 from ray_segformer.train import EveryRowOfValidation, train_loop_per_worker
 
@@ -76,8 +75,8 @@ def scenes(first_seed: int, count: int) -> ray.data.Dataset:
         picture, mask = make_scene(seed, height, int(height * rng.uniform(0.9, 1.6)))
         return {
             "path": f"scene {seed}",
-            "image": _encoded(picture, "JPEG", quality=92),
-            "annotation": _encoded(mask, "PNG"),
+            "image": encode(picture, "JPEG", quality=92),
+            "annotation": encode(mask, "PNG"),
         }
 
     return ray.data.range(count).map(draw).materialize()
@@ -172,12 +171,6 @@ def main() -> None:
     for name, value in metrics["iou"].items():
         print(f"{name:<10}" + ("   none" if value is None else f"{value:7.4f}"))
     print(f"{'mIoU':<10}{metrics['miou']:7.4f}")
-
-
-def _encoded(array: np.ndarray, image_format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, image_format, **options)
-    return buffer.getvalue()
 
 
 def _positive(text: str) -> int:
