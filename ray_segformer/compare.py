@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ray_segformer.images import to_rgb
+from ray_segformer.images import MAX_PIXELS, encode, to_rgb
 
 # A folder of thumbnails, pictures from the web, and a camera's: the longer side in pixels, and how many there are of
 # each.
@@ -30,12 +29,14 @@ class Settings:
         batch_size: images predicted at once.
         gpus_per_worker: GPUs that each worker reserves.
         one_slow_worker: whether one of the workers, the first, takes three times as long as it could.
+        max_pixels: a larger image is an error; see `SegformerPreprocessor`.
     """
 
     workers: int = 2
     batch_size: int = 4
     gpus_per_worker: float = 0
     one_slow_worker: bool = False
+    max_pixels: int = MAX_PIXELS
 
 
 def compare(
@@ -88,10 +89,11 @@ def measure(name: str, images: Sequence[Any], checkpoint: Any, settings: Setting
     from ray_segformer.architectures import ARCHITECTURES
     from ray_segformer.machine import PeakMemory
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"max_pixels": settings.max_pixels}
     there: dict[str, Any] = {"nodes": 1, "cpus": os.cpu_count(), "gpus": 0}
     if name != "sequential":
-        options, there = _on_ray(settings)
+        on_ray, there = _on_ray(settings)
+        options |= on_ray
     with PeakMemory() as memory:
         masks, timeline = ARCHITECTURES[name](
             images, checkpoint, workers=settings.workers, batch_size=settings.batch_size, **options
@@ -126,16 +128,14 @@ def _on_ray(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
     return options, {"nodes": nodes, "cpus": int(resources.get("CPU", 0)), "gpus": int(resources.get("GPU", 0))}
 
 
-def uneven(images: Sequence[Any], seed: int = 0) -> list[bytes]:
+def uneven(images: Sequence[Any], max_pixels: int = MAX_PIXELS, seed: int = 0) -> list[bytes]:
     """The images at very different sizes, as JPEG: 160, 800 or 4000 pixels on their longer side, in random order."""
     sides, shares = zip(*_UNEVEN_SIZES, strict=True)
     random = np.random.default_rng(seed)
     encoded = []
     for cell in images:
-        image = Image.fromarray(to_rgb(cell))
+        image = Image.fromarray(to_rgb(cell, max_pixels))
         scale = random.choice(sides, p=shares) / max(image.size)
         size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
-        buffer = io.BytesIO()
-        image.resize(size).save(buffer, "JPEG", quality=85)
-        encoded.append(buffer.getvalue())
+        encoded.append(encode(image.resize(size), "JPEG", quality=85))
     return encoded

@@ -10,8 +10,9 @@ import numpy as np
 import ray
 from PIL import Image
 
-from ray_segformer.images import ImageError, encode, object_array, reduce_labels, to_class_ids, to_rgb
+from ray_segformer.images import MAX_PIXELS, ImageError, encode, object_array, reduce_labels, to_class_ids, to_rgb
 from ray_segformer.metrics import SegmentationMetrics
+from ray_segformer.predict import with_progress
 from ray_segformer.predictor import SegformerPredictor
 from ray_segformer.windows import check_window, segment_windows
 
@@ -75,7 +76,7 @@ class EvaluationPredictor(SegformerPredictor):
         images = []
         for path, cell in zip(data["path"], data["image"], strict=True):
             try:
-                images.append(to_rgb(cell))
+                images.append(to_rgb(cell, self._images.max_pixels))
             except ImageError as error:
                 raise ImageError(f"{path}: {error}") from error
         if protocol.window is not None:
@@ -132,6 +133,8 @@ def evaluate(
     batch_size: int,
     reduce_annotations: bool,
     worst: int = 8,
+    max_pixels: int = MAX_PIXELS,
+    progress: bool = False,
     **resources: Any,
 ) -> tuple[SegmentationMetrics, list[ScoredImage], int]:
     """Score a checkpoint on a dataset, streaming: the driver sees counts, and the images that were worst so far.
@@ -143,6 +146,8 @@ def evaluate(
         batch_size: images predicted at once.
         reduce_annotations: whether annotations are numbered as ADE20K's files are.
         worst: how many of the worst images to return.
+        max_pixels: a larger image or annotation is an error; see `SegformerPreprocessor`.
+        progress: whether to count images on stderr.
         resources: what a predictor reserves, for `map_batches`.
 
     Returns:
@@ -152,14 +157,16 @@ def evaluate(
     scored = dataset.map_batches(
         EvaluationPredictor,
         fn_constructor_args=(ray.put(checkpoint),),
-        fn_constructor_kwargs={"protocol": protocol},
+        fn_constructor_kwargs={"protocol": protocol, "max_pixels": max_pixels},
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
         batch_size=batch_size,
         **resources,
     )
     metrics = SegmentationMetrics(num_classes)
     images, worst_images = 0, list[ScoredImage]()
-    for row in scored.map_batches(_Score(num_classes, reduce_annotations), batch_size=batch_size).iter_rows():
+    score = _Score(num_classes, reduce_annotations, max_pixels)
+    rows = scored.map_batches(score, batch_size=batch_size).iter_rows()
+    for row in with_progress(rows) if progress else rows:
         places, counts = np.frombuffer(row["counts"], np.int64).reshape(2, -1)
         metrics.confusion.ravel()[places] += counts
         images += 1
@@ -172,16 +179,17 @@ def evaluate(
 class _Score:
     """Turns predictions into an image's counts and accuracy, and its maps into PNGs. For `map_batches`."""
 
-    def __init__(self, num_classes: int, reduce_annotations: bool):
+    def __init__(self, num_classes: int, reduce_annotations: bool, max_pixels: int):
         self._num_classes = num_classes
         self._reduce = reduce_annotations
+        self._max_pixels = max_pixels
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         columns: dict[str, list[Any]] = {name: [] for name in ("accuracy", "counts", "annotation", "prediction")}
         for path, mask, cell in zip(batch["path"], batch["segmentation"], batch["annotation"], strict=True):
             metrics = SegmentationMetrics(self._num_classes)
             try:
-                annotation = to_class_ids(cell)
+                annotation = to_class_ids(cell, self._max_pixels)
                 annotation = reduce_labels(annotation) if self._reduce else annotation
                 metrics.update(mask, annotation)
             except ValueError as error:  # an ImageError is one

@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,6 @@ class Journal:
     Attributes:
         shards: how many are done.
         rows: how many they hold.
-        names: the names of these rows.
         causes: how many rows failed, by cause.
 
     Raises:
@@ -73,7 +72,6 @@ class Journal:
     def __init__(self, folder: str, options: Mapping[str, Any], *, resume: bool):
         self._folder = folder
         self.shards = self.rows = 0
-        self.names: list[str] = []
         self.causes: Counter[str] = Counter()
         self._digests = [np.empty(0, _DIGEST)]
         if resume:
@@ -88,6 +86,11 @@ class Journal:
     def done(self) -> DoneRows:
         """The rows of all shards."""
         return DoneRows(np.concatenate(self._digests))
+
+    def names(self) -> Iterator[str]:
+        """The names of these rows, which are read again: of millions, they are not to be kept twice."""
+        for number in range(self.shards):
+            yield from pa.parquet.read_table(self._part(number), columns=["name"]).column("name").to_pylist()
 
     def commit(self, rows: list[dict[str, Any]]) -> None:
         """Say that a shard is done, after everything else of it is on disk.
@@ -104,7 +107,6 @@ class Journal:
 
     def _remember(self, table: pa.Table) -> None:
         self._digests.append(np.array(table.column("key").to_pylist(), _DIGEST))
-        self.names += table.column("name").to_pylist()
         self.causes.update(cause for cause in table.column("cause").to_pylist() if cause is not None)
         self.shards += 1
         self.rows += len(table)

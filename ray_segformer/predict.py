@@ -189,8 +189,8 @@ def _with_source(batch: Any) -> Any:
     return batch.append_column("source", batch.column("image"))
 
 
-def with_progress(rows: Iterable[dict[str, Any]], count: int, done: int = 0) -> Iterator[dict[str, Any]]:
-    """The same rows, with a progress bar on stderr; of `count` in all, `done` were before."""
+def with_progress(rows: Iterable[dict[str, Any]], count: int | None = None, done: int = 0) -> Iterator[dict[str, Any]]:
+    """The same rows, with a progress bar on stderr; of `count` in all, if that is known, `done` were before."""
     from tqdm import tqdm
 
     with tqdm(total=count, initial=done, unit=" images", file=sys.stderr, mininterval=0.5) as bar:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ray_segformer.architectures.timeline import Event, Timeline
+from ray_segformer.images import encode
 from ray_segformer.viz import class_areas, class_palette
 
 _WIDTH = 800  # of the largest pictures in the page, pixels
@@ -239,15 +239,14 @@ def _layers(picture: GalleryImage, palette: np.ndarray, id2label: Mapping[int, s
         raise ValueError(f"the mask of {picture.name} has {len(ids)} different ids, more than a palette's 256")
     scale = min(_WIDTH / width, 1)
     size = (round(width * scale), max(round(height * scale), 1))
-    photo, mask = io.BytesIO(), io.BytesIO()
-    Image.fromarray(picture.image).resize(size, Image.Resampling.LANCZOS).save(photo, "JPEG", quality=85)
+    photo = encode(Image.fromarray(picture.image).resize(size, Image.Resampling.LANCZOS), "JPEG", quality=85)
     indexed = Image.fromarray(places.reshape(height, width).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
     named = [int(class_id) in id2label for class_id in ids]
     colours = [palette[class_id] if known else (0, 0, 0) for class_id, known in zip(ids, named, strict=True)]
     indexed.putpalette(np.array(colours, np.uint8).tobytes())
-    indexed.save(mask, "PNG", optimize=True, transparency=bytes(255 * known for known in named))
+    mask = encode(indexed, "PNG", optimize=True, transparency=bytes(255 * known for known in named))
     return _uri("jpeg", photo), _uri("png", mask)
 
 
-def _uri(kind: str, file: io.BytesIO) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -103,7 +103,7 @@ class MaskFolder(OutputFolder):
             if isinstance(error, JournalError):
                 raise OutputError(f"{self.unfinished}: {error}") from error
             raise
-        self._names = TakenNames(self._journal.names)
+        self._names = TakenNames(self._journal.names())
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:

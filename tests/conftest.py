@@ -30,6 +30,14 @@ def ray_session():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def ray_of_their_own():
+    """Processes that tests start begin a Ray of their own: they would join a test cluster that runs beside them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "local")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def program_cache(tmp_path_factory):
     """Compiled programs of the tests' own: none from before, and none left in the user's cache."""
     directory = tmp_path_factory.mktemp("programs")

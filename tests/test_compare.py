@@ -134,6 +134,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(scenes, tmp_path):
         ((tmp_path / "photos", tmp_path / "out"), r"broken\.jpg: .*not an image"),
         ((scenes, tmp_path / "photos"), "exists"),
         ((scenes, tmp_path / "out", "--architectures", "threads"), "invalid choice: 'threads'"),
+        ((scenes, tmp_path / "out", "--max-pixels", 9), r"scene_00000\.jpg: too large: .* above the limit of 9"),
     ]:
         done = compare(*arguments)
         assert done.returncode == 2

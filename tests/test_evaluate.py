@@ -143,3 +143,15 @@ def test_what_cannot_be_evaluated_is_refused(command, tmp_path):
     code, _, error = command(tmp_path / "scenes", "--output", tmp_path / "out")
     assert code == 1 and re.search(r"scene_00001\.jpg: the prediction is \(64, 64\) but .* \(10, 10\)", error)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--resize", "short-side")], ids=["square", "short-side"])
+def test_the_limit_of_pixels_is_for_images_and_their_annotations(command, tmp_path, options):
+    write_scenes(tmp_path / "scenes", 1, height=64, width=80)
+    asked = (tmp_path / "scenes", "--output", tmp_path / "out", *options, "--max-pixels")
+    code, _, error = command(*asked, 64 * 80 - 1)
+    assert code == 1 and re.search(r"scene_00000\.jpg\)?: too large: 80 x 64 pixels, above the limit of 5119", error)
+    assert command(*asked, 64 * 80)[0] == 0
+    Image.new("L", (90, 64)).save(tmp_path / "scenes" / "annotations" / "scene_00000.png")
+    code, _, error = command(*asked, 64 * 80, "--overwrite")
+    assert code == 1 and re.search(r"scene_00000\.jpg\)?: too large: 90 x 64 pixels", error)

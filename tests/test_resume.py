@@ -65,10 +65,7 @@ def committed(unfinished):
 def start(scenes, output):
     command = [sys.executable, "-m", "ray_segformer.cli", "predict", scenes, output, "--resume"]
     command += ["--shard-rows", "3", "--batch-size", "2", "--workers", "2"]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def predicting(driver):
@@ -107,7 +104,6 @@ def test_killed_at_any_moment_a_job_goes_on_and_its_masks_are_those_of_an_undist
         before = parts_of(unfinished) if unfinished.exists() else {}
         rows_before = committed(unfinished)
         driver = start(scenes, output)
-        codes = {0, -signal.SIGKILL}
         if kills and kills[-1] == "worker":
             while driver.poll() is None and not predicting(driver):
                 time.sleep(0.01)
@@ -115,7 +111,6 @@ def test_killed_at_any_moment_a_job_goes_on_and_its_masks_are_those_of_an_undist
             for worker in predicting(driver)[:1]:
                 worker.kill()
                 kills.pop()
-                codes.add(1)  # Ray goes on without it, or, where it was about to start, seldom gives up
         if kills and kills[-1] != "worker":
             if chance.random() < 0.2:  # while it starts, too
                 time.sleep(chance.uniform(0, 8))
@@ -130,7 +125,7 @@ def test_killed_at_any_moment_a_job_goes_on_and_its_masks_are_those_of_an_undist
                     with contextlib.suppress(psutil.NoSuchProcess):
                         each.kill()
         _, error = driver.communicate(timeout=300)
-        assert driver.returncode in codes, error
+        assert driver.returncode in (0, -signal.SIGKILL), error
         assert output.exists() or driver.returncode != 0
         if output.exists():  # under its name, it is complete, also where the driver was killed just then
             assert rows_of(output) == expected, f"job {jobs}"

@@ -27,6 +27,16 @@ def not_negative(text: str) -> float:
     return number
 
 
+def add_max_pixels(command: argparse.ArgumentParser) -> None:
+    """Add the option of all commands that read images; None where it is not given."""
+    command.add_argument(
+        "--max-pixels",
+        type=positive,
+        metavar="N",
+        help="an image of more is unreadable, so that none takes all the memory; by default 178956970",
+    )
+
+
 def checkpoint_of(model: str) -> Any:
     """The `SegformerCheckpoint` that `--model` names."""
     from ray_segformer.checkpoint import SegformerCheckpoint

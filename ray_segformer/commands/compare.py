@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_FAILURES, EXIT_USAGE, cause, checkpoint_of, fail, not_negative, positive
+from ray_segformer.commands.common import (
+    EXIT_FAILURES,
+    EXIT_USAGE,
+    add_max_pixels,
+    cause,
+    checkpoint_of,
+    fail,
+    not_negative,
+    positive,
+)
 
 # Those of ray_segformer.architectures, which imports Ray: too slow for --help.
 _ARCHITECTURES = ("sequential", "tasks", "actors", "actor_pool", "dataset", "batch_predictor")
@@ -49,6 +57,7 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="images scaled to very different sizes, and one worker that is slow: where scheduling matters",
     )
+    add_max_pixels(compare)
     compare.add_argument("--overwrite", action="store_true", help="replace an earlier output")
     compare.set_defaults(run=run)
 
@@ -58,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.architectures import Timeline
     from ray_segformer.compare import Settings, compare, uneven
     from ray_segformer.content import CheckpointError
-    from ray_segformer.images import ImageError, to_rgb
+    from ray_segformer.images import MAX_PIXELS, ImageError, encode, to_rgb
     from ray_segformer.machine import describe_machine
     from ray_segformer.readers import InputError, find_images
     from ray_segformer.report import GalleryImage, render_report
@@ -66,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.writers import OutputError, OutputFolder
 
     names = list(dict.fromkeys(arguments.architectures))
+    max_pixels = arguments.max_pixels or MAX_PIXELS
     try:
         folder = OutputFolder(arguments.output, arguments.overwrite, "comparison.json")
         found = find_images(arguments.input)
@@ -74,15 +84,17 @@ def run(arguments: argparse.Namespace) -> int:
         cells = [row["image"] for row in rows]
         for row in rows:  # before six runs fail of it
             try:
-                to_rgb(row["image"])
+                to_rgb(row["image"], max_pixels)
             except ImageError as error:
                 raise ImageError(f"{row['path']}: {error}") from error
         if arguments.uneven:
-            cells = uneven(cells)
+            cells = uneven(cells, max_pixels)
     except (CheckpointError, ImageError, InputError, OutputError, OSError, ValueError) as error:
         return fail(EXIT_USAGE, error)
     print(f"{len(rows)} of {found.rows} images, {arguments.workers} workers, batches of {arguments.batch_size}")
-    settings = Settings(arguments.workers, arguments.batch_size, arguments.gpus_per_worker, arguments.uneven)
+    settings = Settings(
+        arguments.workers, arguments.batch_size, arguments.gpus_per_worker, arguments.uneven, max_pixels
+    )
     results, masks = compare(cells, checkpoint, names, settings, lambda name: print(f"{name} ...", file=sys.stderr))
     done = {name: result for name, result in results.items() if "error" not in result}
     _print_comparison(results)
@@ -101,15 +113,13 @@ def run(arguments: argparse.Namespace) -> int:
         "architectures": results,
     }
     gallery = [
-        GalleryImage(row["name"], to_rgb(cell), mask)
+        GalleryImage(row["name"], to_rgb(cell, max_pixels), mask)
         for row, cell, mask in zip(rows[:_GALLERY], cells, masks, strict=False)
     ]
     timelines = {name: Timeline.from_dict(result["timeline"]) for name, result in done.items()}
     with folder:
         folder.write_file("report.html", render_report(comparison, gallery, checkpoint.id2label))
-        picture = io.BytesIO()
-        draw_timelines(timelines).save(picture, "PNG")
-        folder.write_file("timelines.png", picture.getvalue())
+        folder.write_file("timelines.png", encode(draw_timelines(timelines), "PNG"))
         folder.finish(comparison, checkpoint.id2label)
     print(f"{folder.path}/report.html")
     differ = [name for name, result in done.items() if result["different_pixels"] > _TOLERATED * result["pixels"]]

@@ -8,7 +8,15 @@ import os
 import time
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_FAILURES, EXIT_USAGE, cause, checkpoint_of, fail, positive
+from ray_segformer.commands.common import (
+    EXIT_FAILURES,
+    EXIT_USAGE,
+    add_max_pixels,
+    cause,
+    checkpoint_of,
+    fail,
+    positive,
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -49,6 +57,7 @@ def add_parser(commands: Any) -> None:
     )
     evaluate.add_argument("--workers", type=positive, default=2, metavar="N", help="predictors at most")
     evaluate.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
+    add_max_pixels(evaluate)
     evaluate.add_argument("--overwrite", action="store_true", help="replace an earlier output")
     evaluate.set_defaults(run=run)
 
@@ -58,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.architectures.timed import resources
     from ray_segformer.content import CheckpointError
     from ray_segformer.evaluate import Protocol, evaluate, most_confused
-    from ray_segformer.images import encode
+    from ray_segformer.images import MAX_PIXELS, encode
     from ray_segformer.readers import InputError
     from ray_segformer.session import start_ray
     from ray_segformer.viz import draw_confusion, visualize_predictions
@@ -74,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         return fail(EXIT_USAGE, error)
     preprocessor = checkpoint.get_preprocessor()
     reduced = preprocessor.do_reduce_labels if arguments.labels == "auto" else arguments.labels == "reduce"
+    max_pixels = arguments.max_pixels or MAX_PIXELS
     started = time.monotonic()
     try:
         metrics, worst, images = evaluate(
@@ -83,6 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             batch_size=arguments.batch_size,
             reduce_annotations=reduced,
+            max_pixels=max_pixels,
+            progress=True,
             **resources(arguments.workers, None, 0, spare_cpus=1),
         )
     except Exception as error:
@@ -114,6 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
                 names,
                 annotations=[image.annotation for image in worst],
                 names=[f"{os.path.basename(image.path)}   {image.accuracy:.1%} of pixels right" for image in worst],
+                max_pixels=max_pixels,
             )
             folder.write_file("worst.png", encode(sheet, "PNG"))
         confused = most_confused(metrics)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_FAILURES, EXIT_USAGE, cause, checkpoint_of, fail, not_negative, positive
+from ray_segformer.commands.common import (
+    EXIT_FAILURES,
+    EXIT_USAGE,
+    add_max_pixels,
+    cause,
+    checkpoint_of,
+    fail,
+    not_negative,
+    positive,
+)
 
 _GO_ON = " --resume goes on from the images that are done"
 
@@ -49,12 +58,7 @@ def add_parser(commands: Any) -> None:
     predict.add_argument(
         "--on-error", choices=("raise", "keep"), default="raise", help="stop at an unreadable image, or keep its row"
     )
-    predict.add_argument(
-        "--max-pixels",
-        type=positive,
-        metavar="N",
-        help="an image of more is unreadable, so that none takes all the memory; by default 178956970",
-    )
+    add_max_pixels(predict)
     predict.add_argument(
         "--shard-rows",
         type=positive,

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ray_segformer.images import ImageError, cells, to_class_ids, to_rgb
+from ray_segformer.images import MAX_PIXELS, ImageError, cells, to_class_ids, to_rgb
 from ray_segformer.viz.overlay import class_areas, overlay
 from ray_segformer.viz.palette import class_palette
-from ray_segformer.viz.sheet import contact_sheet, note
+from ray_segformer.viz.sheet import contact_sheet, note, scaled
 
 
 def display_example_images(
@@ -64,6 +64,7 @@ def visualize_predictions(
     losses: Iterable[float | None] | None = None,
     names: Iterable[str | None] | None = None,
     tile_width: int = 300,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Each image beside itself under its annotation, where there are any, and under SegFormer's mask.
 
@@ -79,6 +80,7 @@ def visualize_predictions(
         losses: a number for each row, or None (or NaN) to leave it out.
         names: a caption for each row, or None to leave it out.
         tile_width: pixels; images are scaled to it.
+        max_pixels: an image of more is unreadable, and a mask or annotation too.
 
     Returns:
         An RGB image.
@@ -100,18 +102,20 @@ def visualize_predictions(
         raise ValueError("there are no images; expected at least one image cell, and as many masks")
     headings = ["image", "annotation", "SegFormer"] if "annotations" in lists else ["image", "SegFormer"]
     palette = class_palette(id2label)
+    kinds = [name for name in ("annotation", "mask") if name + "s" in lists]
     pictures, shown = [], []
     for row in range(rows):
-        maps = {name: _class_map(row, lists[name + "s"][row]) for name in ("annotation", "mask") if name + "s" in lists}
+        maps = {name: _class_map(row, lists[name + "s"][row], max_pixels) for name in kinds}
         try:
-            image = to_rgb(lists["images"][row])
+            image = to_rgb(lists["images"][row], max_pixels)
         except ImageError as error:
             if maps["mask"] is not None:
                 raise ImageError(f"row {row}: {error}") from error
             texts = [f"no image: {error}", *("no image" for _ in maps)]
             pictures.append([note(text, tile_width, tile_width * 3 // 4) for text in texts])
             continue
-        pictures.append([image, *(_over(row, image, name, ids, palette, tile_width) for name, ids in maps.items())])
+        over = [_over(row, image, name, ids, palette, tile_width) for name, ids in maps.items()]
+        pictures.append([scaled(picture, tile_width) for picture in (image, *over)])  # not held at their own sizes
         shown += [ids.ravel() for ids in maps.values() if ids is not None]
     areas = class_areas(np.concatenate(shown), id2label) if shown else {}
     return contact_sheet(
@@ -129,12 +133,12 @@ def _cell(row: Mapping[str, Any], column: str) -> Any:
     return row[column]
 
 
-def _class_map(row: int, cell: Any) -> np.ndarray | None:
+def _class_map(row: int, cell: Any, max_pixels: int) -> np.ndarray | None:
     """Class ids `(H, W)`; None where there are none, which Ray Data's NumPy batches show as an empty array."""
     if cell is None or (isinstance(cell, np.ndarray) and cell.size == 0):
         return None
     try:
-        return to_class_ids(cell)
+        return to_class_ids(cell, max_pixels)
     except ImageError as error:
         raise ImageError(f"row {row}: {error}") from error
 

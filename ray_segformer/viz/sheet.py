@@ -44,9 +44,7 @@ def contact_sheet(
     font, small, large = (ImageFont.load_default(size) for size in (15, 13, 24))
     row_width = len(headings) * (tile_width + _MARGIN) + _MARGIN
     width = row_width * sheet_columns + _MARGIN
-    tiles = [
-        [Image.fromarray(picture).resize((tile_width, _scaled(picture, tile_width))) for picture in row] for row in rows
-    ]
+    tiles = [[Image.fromarray(scaled(picture, tile_width)) for picture in row] for row in rows]
     texts = [_lines(text, row_width - 2 * _MARGIN, small) for text in captions] or [[]] * len(tiles)
     bands = [range(start, min(start + sheet_columns, len(tiles))) for start in range(0, len(tiles), sheet_columns)]
     heights = [
@@ -83,6 +81,12 @@ def contact_sheet(
     return sheet
 
 
+def scaled(picture: np.ndarray, width: int) -> np.ndarray:
+    """A picture, uint8 `(H, W, 3)`, at another width in pixels and in the same proportions."""
+    height = max(round(picture.shape[0] * width / picture.shape[1]), 1)
+    return np.asarray(Image.fromarray(picture).resize((width, height)))
+
+
 def note(text: str, width: int, height: int) -> np.ndarray:
     """A grey picture that says why there is none, uint8 `(height, width, 3)`; higher where the text needs it."""
     font = ImageFont.load_default(13)
@@ -92,10 +96,6 @@ def note(text: str, width: int, height: int) -> np.ndarray:
     for number, line in enumerate(lines):
         draw.text((_MARGIN, _MARGIN + number * _CAPTION_LINE), line, _INK, font=font)
     return np.array(picture)
-
-
-def _scaled(picture: np.ndarray, width: int) -> int:
-    return max(round(picture.shape[0] * width / picture.shape[1]), 1)
 
 
 def _caption_height(texts: Sequence[Sequence[str]]) -> int:
