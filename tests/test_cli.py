@@ -192,6 +192,7 @@ def test_unreadable_images(command, scenes, masks, tmp_path):
     assert stopped.returncode == 1
     assert stopped.stderr.splitlines()[-1].startswith("ray-segformer: error: row ")
     assert str(folder) in stopped.stderr.splitlines()[-1]
+    assert " (--on-error keep goes on without it); --resume goes on from" in stopped.stderr.splitlines()[-1]
     assert not (tmp_path / "raised").exists()
     assert not (tmp_path / "raised.unfinished").exists()
 

@@ -46,15 +46,20 @@ def checkpoint_of(model: str) -> Any:
 
 def cause(error: BaseException) -> str:
     """The line that says what was wrong, without Ray's account of where."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return image_error(error) or (lines[-1] if lines else type(error).__name__)
+
+
+def image_error(error: BaseException) -> str:
+    """What was wrong with an image, where that is the cause; else ""."""
     from ray_segformer.images import ImageError
 
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in reversed(lines):  # causes come first in a traceback, what they caused last
-        if line.startswith(("ray_segformer.images.ImageError:", "ImageError:")):
-            return line.split("ImageError:", 1)[1].strip()
     if isinstance(error, ImageError):
         return str(error)
-    return lines[-1] if lines else type(error).__name__
+    for line in reversed(str(error).splitlines()):  # causes come first in a traceback, what they caused last
+        if line.strip().startswith(("ray_segformer.images.ImageError:", "ImageError:")):
+            return line.split("ImageError:", 1)[1].strip()
+    return ""
 
 
 def fail(code: int, error: Any, hint: str = "") -> int:

@@ -12,11 +12,12 @@ from ray_segformer.commands.common import (
     cause,
     checkpoint_of,
     fail,
+    image_error,
     not_negative,
     positive,
 )
 
-_GO_ON = " --resume goes on from the images that are done"
+_GO_ON = "; --resume goes on from the images that are done"
 
 
 def add_parser(commands: Any) -> None:
@@ -112,7 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return fail(EXIT_FAILURES, "interrupted", _GO_ON)
     except Exception as error:
-        return fail(EXIT_FAILURES, cause(error), " (--on-error keep goes on without it);" + _GO_ON)
+        without = " (--on-error keep goes on without it)" if image_error(error) else ""
+        return fail(EXIT_FAILURES, cause(error), without + _GO_ON)
     if arguments.model == "demo":
         print("The packaged model knows only the scenes of `ray-segformer demo`; name another with --model.")
     failed, causes = summary["failures"], summary["failures_by_cause"]
@@ -122,6 +124,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{stage:<10}{spent['seconds']:>10.2f} s{spent['rows']:>12.0f} rows")
     if failed:
         print(f"{failed} failed: {', '.join(f'{count} {why}' for why, count in causes.items())}")
-    output, speed = readable(arguments.output), summary["images_per_second"]
-    print(f"{summary['images']} images, {failed} failed, {speed:.2f} images/s: {output}")
+    speed = f", {summary['images_per_second']:.2f} images/s" if summary["images"] > summary["resumed"] else ""
+    print(f"{summary['images']} images, {failed} failed{speed}: {readable(arguments.output)}")
     return EXIT_FAILURES if failed else 0
