@@ -82,7 +82,7 @@ def _nothing() -> dict[str, dict[str, float]]:
 
 
 def start_ledger() -> Any:
-    """An actor, the ledger of this driver's jobs: the one that is there, or a new one."""
+    """An actor, the ledger of this driver's jobs: the one that is there, emptied, or a new one."""
     global _started
     context = ray.get_runtime_context()
     driver = (context.get_node_id(), context.get_worker_id())  # others after `ray.shutdown`
@@ -91,6 +91,7 @@ def start_ledger() -> Any:
         here = NodeAffinitySchedulingStrategy(context.get_node_id(), soft=True)  # lost only where the driver is, too
         options = {"name": _LEDGER_NAME, "get_if_exists": True, "max_restarts": -1, "scheduling_strategy": here}
         _started = driver, actor.options(**options).remote()
+    _started[1].take.remote()  # what earlier jobs left: those that broke off, or of which nobody asks
     return _started[1]
 
 
