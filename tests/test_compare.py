@@ -40,9 +40,9 @@ def seconds_of(timeline, kind):
 
 @pytest.fixture(scope="module")
 def compared(scenes, tmp_path_factory):
-    """All six, on images of very different sizes and with a slow worker."""
+    """All six, on images of very different sizes, larger than the input may be, and with a slow worker."""
     output = tmp_path_factory.mktemp("compared") / "out"
-    done = compare(scenes, output, "--batch-size", 1, "--uneven")
+    done = compare(scenes, output, "--batch-size", 1, "--uneven", "--max-pixels", 200_000)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout, output, json.loads((output / "comparison.json").read_text())
 

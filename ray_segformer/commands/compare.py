@@ -89,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
                 raise ImageError(f"{row['path']}: {error}") from error
         if arguments.uneven:
             cells = uneven(cells, max_pixels)
+            max_pixels = MAX_PIXELS  # what is larger than asked for now is our own
     except (CheckpointError, ImageError, InputError, OutputError, OSError, ValueError) as error:
         return fail(EXIT_USAGE, error)
     print(f"{len(rows)} of {found.rows} images, {arguments.workers} workers, batches of {arguments.batch_size}")
