@@ -22,7 +22,7 @@ from ray_segformer.train import train_in_trial
 ray.init(log_to_driver=False)
 folder = Path(tempfile.mkdtemp(prefix="tune_"))
 datasets = {}
-for split, count in (("train", 48), ("validation", 12)):
+for split, count in (("train", 96), ("validation", 12)):
     write_scenes(folder / split, count, seed=count, height=96, width=128)
     datasets[split] = read_images(str(folder / split / "images"), annotations=str(folder / split / "annotations"))
 
@@ -32,11 +32,11 @@ space = {
     "batch_size": tune.choice([4, 8]),
     "config": {**small, "decoder_hidden_size": tune.grid_search([32, 64])},
     "size": (96, 128),
-    "epochs": 4,
+    "epochs": 6,
 }
 # Two trials at a time take one CPU and leave the others to Ray Data, which reads the images.
 trial = tune.with_resources(tune.with_parameters(train_in_trial, datasets=datasets), {"CPU": 0.5})
-asha = ASHAScheduler(max_t=4, grace_period=1, reduction_factor=2)
+asha = ASHAScheduler(max_t=6, grace_period=2, reduction_factor=2)
 results = tune.Tuner(
     trial,
     param_space=space,

@@ -108,8 +108,8 @@ def test_tune_then_predict():
         (rate, decoder) for rate in ("0.005", "0.0001") for decoder in ("32", "64")
     }
     epochs = [int(epoch) for *_, epoch in trials]
-    assert max(epochs) == 4 and min(epochs) < 4  # ASHA stopped some
+    assert max(epochs) == 6 and min(epochs) < 6  # ASHA stopped some
     rate, _, _, mean_iou, _ = max(trials, key=lambda trial: float(trial[3]))
-    assert rate == "0.005" and float(mean_iou) > 0.15
+    assert rate == "0.005" and float(mean_iou) > 0.2
     scenes = re.findall(r"^scene_\d{5}\.jpg: 128 x 96, (\d) classes$", printed, re.M)
     assert len(scenes) == 4 and all(int(classes) > 1 for classes in scenes)
