@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from ray_segformer.air import installed
+from ray_segformer.blocks import ROWS_PER_BLOCK, small_blocks
 from ray_segformer.images import ImageError, encoded_bytes
-from ray_segformer.readers import InputError, find_images, find_parquet
+from ray_segformer.readers import READING_CPUS, InputError, find_images, find_parquet
 
 logger = logging.getLogger(__name__)
-
-_ROWS_PER_TASK = 64
 
 
 def read_images(source: str, *, annotations: str | None = None) -> ray.data.Dataset:
@@ -40,7 +40,7 @@ def read_images(source: str, *, annotations: str | None = None) -> ray.data.Data
     """
     found = find_images(source)
     if annotations is None:
-        return found.dataset().map_batches(_read, batch_format="pyarrow", batch_size=_ROWS_PER_TASK)
+        return found.dataset().map_batches(_read, batch_format="pyarrow", batch_size=None)
     rows = found.take(found.rows)
     masks = _masks_below(annotations)
     for row in rows:
@@ -49,7 +49,7 @@ def read_images(source: str, *, annotations: str | None = None) -> ray.data.Data
                 f"{row['path']} has no annotation: expected {annotations}/{row['name']}.png, a PNG of class ids"
             )
         row["annotation"] = masks[row["name"]]
-    return ray.data.from_items(rows).map_batches(_read, batch_format="pyarrow", batch_size=_ROWS_PER_TASK)
+    return small_blocks(pa.Table.from_pylist(rows)).map_batches(_read, batch_format="pyarrow", batch_size=None)
 
 
 def read_ade20k(root: str | os.PathLike, split: str = "validation") -> ray.data.Dataset:
@@ -87,7 +87,7 @@ def read_parquet(
         InputError: there is no parquet, or no such column.
     """
     found = find_parquet(source, image_column, annotation_column)
-    return found.dataset().map_batches(_read, batch_format="pyarrow", batch_size=_ROWS_PER_TASK)
+    return found.dataset().map_batches(_read, batch_format="pyarrow", batch_size=None)
 
 
 def from_huggingface(
@@ -118,15 +118,16 @@ def from_huggingface(
             raise InputError(f"the dataset has no column {column!r}, only {', '.join(loaded.column_names)}")
     if directory is None:
         return ray.data.from_arrow(_encoded(loaded, columns, 0))
-    starts = ray.data.from_items([{"start": start} for start in range(0, len(loaded), _ROWS_PER_TASK)])
+    starts = [{"start": start} for start in range(0, len(loaded), ROWS_PER_BLOCK)]
 
     def read(batch: pa.Table) -> pa.Table:
         """The rows from number `start` on."""
         (start,) = batch.column("start").to_pylist()
         rows = datasets.load_from_disk(directory)
-        return _encoded(rows.select(range(start, min(start + _ROWS_PER_TASK, len(rows)))), columns, start)
+        return _encoded(rows.select(range(start, min(start + ROWS_PER_BLOCK, len(rows)))), columns, start)
 
-    return starts.map_batches(read, batch_format="pyarrow", batch_size=1)
+    blocks = installed.from_items(starts, len(starts))
+    return blocks.map_batches(read, batch_format="pyarrow", batch_size=1, num_cpus=READING_CPUS)
 
 
 def _encoded(loaded: Any, columns: dict[str, str], start: int) -> pa.Table:

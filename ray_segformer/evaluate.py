@@ -12,7 +12,7 @@ from PIL import Image
 
 from ray_segformer.images import MAX_PIXELS, ImageError, encode, object_array, reduce_labels, to_class_ids, to_rgb
 from ray_segformer.metrics import SegmentationMetrics
-from ray_segformer.predict import with_progress
+from ray_segformer.predict import ENCODING_CPUS, with_progress
 from ray_segformer.predictor import SegformerPredictor
 from ray_segformer.windows import check_window, segment_windows
 
@@ -165,7 +165,7 @@ def evaluate(
     metrics = SegmentationMetrics(num_classes)
     images, worst_images = 0, list[ScoredImage]()
     score = _Score(num_classes, reduce_annotations, max_pixels)
-    rows = scored.map_batches(score, batch_size=batch_size).iter_rows()
+    rows = scored.map_batches(score, batch_size=batch_size, num_cpus=ENCODING_CPUS).iter_rows()
     for row in with_progress(rows) if progress else rows:
         places, counts = np.frombuffer(row["counts"], np.int64).reshape(2, -1)
         metrics.confusion.ravel()[places] += counts

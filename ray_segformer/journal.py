@@ -139,10 +139,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def digests_of(keys: Iterable[str]) -> np.ndarray:
     """What is kept of keys: S16 `(N,)`. Two of ten million are alike with a chance of 1e-25."""
-    digests = [
-        hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest() for key in keys
-    ]
-    return np.array(digests, _DIGEST)
+    texts = (key.encode("utf-8", "surrogatepass") for key in keys)
+    digests = (hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest() for text in texts)
+    return np.fromiter(digests, _DIGEST)
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

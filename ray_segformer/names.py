@@ -7,9 +7,12 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable
 from urllib.parse import quote
+
+import numpy as np
+
+from ray_segformer.journal import digests_of
 
 # What `MaskFolder` adds to a name, and `write_atomically` while it writes.
 _SUFFIXES = (".png", ".jpg", ".png~", ".jpg~")
@@ -37,9 +40,10 @@ def unique_names(paths: list[str], folder: str) -> list[str]:
     """Names of paths below `folder`, relative to it: without suffix, but with it where two would be alike."""
     prefix = safe_path(folder) + "/"
     relative = [safe_path(path).removeprefix(prefix) or "image" for path in paths]
-    stems = [posixpath.splitext(path)[0] for path in relative]
-    count = Counter(map(folded, stems))
-    return [stem if count[folded(stem)] == 1 else path for stem, path in zip(stems, relative, strict=True)]
+    stems = digests_of(folded(posixpath.splitext(path)[0]) for path in relative)  # of millions, the texts are too much
+    _, numbers, counts = np.unique(stems, return_inverse=True, return_counts=True)
+    alone = (counts == 1)[numbers]
+    return [posixpath.splitext(path)[0] if only else path for path, only in zip(relative, alone, strict=True)]
 
 
 def safe_name(path: str) -> str:

@@ -17,7 +17,7 @@ from ray_segformer.images import MAX_PIXELS
 from ray_segformer.names import readable
 from ray_segformer.network import check_options
 from ray_segformer.predictor import SegformerPredictor
-from ray_segformer.readers import find_images
+from ray_segformer.readers import READING_CPUS, find_images
 from ray_segformer.session import start_ray
 from ray_segformer.shards import ROWS_PER_SHARD, MaskFolder
 from ray_segformer.stages import stages_of, start_ledger
@@ -25,6 +25,11 @@ from ray_segformer.viz import class_palette
 from ray_segformer.writers import EncodeMasks, OutputError
 
 _MAX_WORKERS = 8  # by default: every worker holds a copy of torch
+
+# Ray Data promises CPUs to its stages from the first to the last: were none left for the last, nothing would be written
+# before everything is preprocessed. So of each node one CPU is for preprocessing, and a half for what is around it.
+ENCODING_CPUS = 0.25
+_FREE_CPUS = 1 + READING_CPUS + ENCODING_CPUS
 
 
 class ResourceError(ValueError):
@@ -147,15 +152,12 @@ def resources_for(
         raise ResourceError(
             f"--gpus-per-worker {gpus_per_worker:g}: the cluster has {available.get('GPU', 0):g} GPU(s)"
         )
-    if workers is not None:
-        return {**resources, "max_scoring_workers": workers}
     if gpus_per_worker > 0:
-        return {**resources, "max_scoring_workers": int(available["GPU"] / gpus_per_worker)}
+        return {**resources, "max_scoring_workers": workers or int(available["GPU"] / gpus_per_worker)}
     cpus = max(int(available.get("CPU", 1)), 1)
-    workers = min(cpus, _MAX_WORKERS, math.ceil(rows / batch_size))
-    # One CPU a node stays free for reading and preprocessing.
+    workers = workers or min(cpus, _MAX_WORKERS, math.ceil(rows / batch_size))
     nodes = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
-    cpus_per_worker = min(1.0, math.floor(max(cpus - nodes, 0) / workers * 100) / 100)
+    cpus_per_worker = min(1.0, math.floor(max(cpus - nodes * _FREE_CPUS, 0) / workers * 100) / 100)
     return {**resources, "max_scoring_workers": workers, "num_cpus_per_worker": cpus_per_worker}
 
 
@@ -182,7 +184,7 @@ def encoded_masks(
         predictor.set_preprocessor(checkpoint.get_preprocessor(**images))
     predictions = predictor.predict(dataset, keep_columns=keep_columns, **resources)
     encode = EncodeMasks(palette, options.get("max_pixels", MAX_PIXELS))
-    return predictions.map_batches(encode, batch_size=resources["batch_size"])
+    return predictions.map_batches(encode, batch_size=resources["batch_size"], num_cpus=ENCODING_CPUS)
 
 
 def _with_source(batch: Any) -> Any:

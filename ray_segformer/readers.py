@@ -20,11 +20,16 @@ import pyarrow.fs
 import pyarrow.parquet
 import ray
 
+from ray_segformer.air import installed
+from ray_segformer.blocks import small_blocks
 from ray_segformer.images import SUFFIXES
 from ray_segformer.journal import DoneRows
 from ray_segformer.names import readable, safe_name, unique_names
 
+READING_CPUS = 0.25  # of a task that reads parquet, and mostly waits
+
 _ROWS_AT_ONCE = 64  # of encoded images
+_KEYS_AT_ONCE = 2**16
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 
 
@@ -48,7 +53,7 @@ class ImageInput:
 
     rows: int
     dataset: Callable[..., ray.data.Dataset]
-    keys: Callable[[], list[str]]
+    keys: Callable[[], Iterator[str]]
     take: Callable[[int], list[dict[str, Any]]]
 
 
@@ -217,24 +222,24 @@ def _of_files(paths: list[str], folder: str, source: str, file_system: pa.fs.Fil
     if not isinstance(file_system, pa.fs.LocalFileSystem):
         scheme = source.split("://")[0]
         paths = [path if "://" in path else f"{scheme}://{path}" for path in paths]
-    names = unique_names(paths, folder)
+    names = pa.array(unique_names(paths, folder))
     paths = [readable(path) for path in paths]
-    keys = _keys(paths)
-    rows = [
-        {"path": path, "image": path, "name": name, "key": key}
-        for path, name, key in zip(paths, names, keys, strict=True)
-    ]
+    column = pa.array(paths)
+    keys_column = column if len(set(paths)) == len(paths) else pa.array(_numbered(paths))
+    rows = pa.table({"path": column, "image": column, "name": names, "key": keys_column})
+
+    def keys() -> Iterator[str]:
+        """Those of all rows, of which millions are not to be text at the same time."""
+        return (key for batch in rows.select(["key"]).to_batches(_KEYS_AT_ONCE) for key in batch.column(0).to_pylist())
 
     def dataset(done: DoneRows | None = None) -> ray.data.Dataset:
         """The rows that are not done."""
-        if done is None:
-            return ray.data.from_items(rows)
-        return ray.data.from_items([row for row, is_done in zip(rows, done.among(keys), strict=True) if not is_done])
+        return small_blocks(rows if done is None else rows.filter(pa.array(~done.among(keys()))))
 
-    return ImageInput(len(rows), dataset, lambda: keys, lambda limit: rows[:limit])
+    return ImageInput(len(rows), dataset, keys, lambda limit: rows.slice(0, limit).to_pylist())
 
 
-def _keys(paths: list[str]) -> list[str]:
+def _numbered(paths: list[str]) -> list[str]:
     """The paths; of one that a list names again, with how often it was named before."""
     named = Counter[str]()
     keys = []
@@ -271,7 +276,9 @@ def _of_parquet(
     def dataset(done: DoneRows | None = None) -> ray.data.Dataset:
         """The rows that are not done, read by tasks."""
         options: dict[str, Any] = {"fn_kwargs": {"done": ray.put(done)}} if done is not None else {}
-        return ray.data.from_items(groups).map_batches(read, batch_size=1, **options)
+        # A task reads one group: with CPUs of its own, Ray does not join it to the stage after it, which wants batches.
+        groups_dataset = installed.from_items(groups, len(groups))
+        return groups_dataset.map_batches(read, batch_size=1, num_cpus=READING_CPUS, **options)
 
     def take(limit: int) -> list[dict[str, Any]]:
         """The first rows, read here."""
@@ -283,10 +290,10 @@ def _of_parquet(
                 break
         return taken[:limit]
 
-    def keys() -> list[str]:
+    def keys() -> Iterator[str]:
         """Those of all rows, whose number the files' metadata say."""
         places = ((group["file"], group["before"] + row) for group in groups for row in range(group["rows"]))
-        return [_ParquetRows.KEY.format(*place) for place in places]
+        return (_ParquetRows.KEY.format(*place) for place in places)
 
     return ImageInput(rows, dataset, keys, take)
 

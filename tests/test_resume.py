@@ -19,6 +19,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from PIL import Image
 
 from ray_segformer import SegformerCheckpoint
 from ray_segformer.demo import write_scenes
@@ -62,9 +63,9 @@ def committed(unfinished):
 # Killed
 
 
-def start(scenes, output):
+def start(scenes, output, workers):
     command = [sys.executable, "-m", "ray_segformer.cli", "predict", scenes, output, "--resume"]
-    command += ["--shard-rows", "3", "--batch-size", "2", "--workers", "2"]
+    command += ["--shard-rows", "3", "--batch-size", "2", "--workers", str(workers)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -104,7 +105,7 @@ def test_killed_at_any_moment_a_job_goes_on_and_its_masks_are_those_of_an_undist
         before = parts_of(unfinished) if unfinished.exists() else {}
         rows_before = committed(unfinished)
         was_complete = (unfinished / "summary.json").exists()  # killed before it had its name
-        driver = start(scenes, output)
+        driver = start(scenes, output, chance.choice([1, 2]))
         if kills and kills[-1] == "worker":
             while driver.poll() is None and not predicting(driver):
                 time.sleep(0.01)
@@ -140,6 +141,32 @@ def test_killed_at_any_moment_a_job_goes_on_and_its_masks_are_those_of_an_undist
                 resumed += 1
             jobs += 1
     assert jobs >= 2 and resumed >= 1
+
+
+ON_TWO_CPUS = """
+import sys
+import ray
+from ray_segformer import SegformerCheckpoint
+from ray_segformer.predict import predict
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+predict(*sys.argv[1:], SegformerCheckpoint.demo(), on_error="keep", rows_per_shard=8, progress=False)
+"""
+
+
+def test_rows_are_committed_while_later_ones_are_preprocessed(scenes, tmp_path):
+    slow, output = tmp_path / "slow.png", tmp_path / "out"
+    Image.new("L", (12_000, 12_000)).save(slow)  # which takes a good third of a second to decode
+    slow.write_bytes(slow.read_bytes()[:-10_000])  # and then is broken, and takes nobody else's time
+    paths = [*sorted(scenes.rglob("*.jpg"))[:16], *[slow] * 96]
+    (tmp_path / "images.txt").write_text("\n".join(map(str, paths)))
+    job = subprocess.Popen([sys.executable, "-c", ON_TWO_CPUS, str(tmp_path / "images.txt"), str(output)])
+    while job.poll() is None and not committed(tmp_path / "out.unfinished"):
+        time.sleep(0.01)
+    slow.unlink()
+    assert job.wait(timeout=300) == 0
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["images"] == 112 and summary["failures"] == 96
+    assert summary["failures_by_cause"].get("cannot read", 0) > 0  # taken away before all were decoded
 
 
 # Interrupted

@@ -11,6 +11,7 @@ A class is `None` here where this package uses its own; `ray_segformer.air` choo
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import Any
 
@@ -83,6 +84,7 @@ __all__ = [
     "convert_to_numpy",
     "convert_to_pandas",
     "dict_of",
+    "from_items",
     "nullable_tensor_array",
     "without_directory",
 ]
@@ -119,6 +121,14 @@ def dict_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
 def convert_to_arrow(batch: dict[str, np.ndarray]) -> pa.Table:
     """A dict of arrays as the Arrow table that Ray Data would make of it (tensor columns included)."""
     return BlockAccessor.for_block(BlockAccessor.batch_to_block(batch)).to_arrow()
+
+
+def from_items(items: list[Any], blocks: int) -> ray.data.Dataset:
+    """`ray.data.from_items`, in so many blocks."""
+    name = "override_num_blocks"
+    if name not in inspect.signature(ray.data.from_items).parameters:
+        name = "parallelism"  # what it was called in Ray 2.9 and before
+    return ray.data.from_items(items, **{name: max(1, blocks)})
 
 
 def nullable_tensor_array(arrays: list[np.ndarray | None], dtype: Any, ndim: int) -> pa.ExtensionArray:

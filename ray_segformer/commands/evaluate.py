@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.content import CheckpointError
     from ray_segformer.evaluate import Protocol, evaluate, most_confused
     from ray_segformer.images import MAX_PIXELS, encode
+    from ray_segformer.predict import ENCODING_CPUS
     from ray_segformer.readers import InputError
     from ray_segformer.session import start_ray
     from ray_segformer.viz import draw_confusion, visualize_predictions
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
             reduce_annotations=reduced,
             max_pixels=max_pixels,
             progress=True,
-            **resources(arguments.workers, None, 0, spare_cpus=1),
+            **resources(arguments.workers, None, 0, spare_cpus=1 + ENCODING_CPUS),
         )
     except Exception as error:
         return fail(EXIT_FAILURES, cause(error))
