@@ -40,7 +40,7 @@ def read_images(source: str, *, annotations: str | None = None) -> ray.data.Data
     """
     found = find_images(source)
     if annotations is None:
-        return found.dataset().map_batches(_read, batch_format="pyarrow", batch_size=None)
+        return found.dataset().map_batches(_read, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
     rows = found.take(found.rows)
     masks = _masks_below(annotations)
     for row in rows:
@@ -49,7 +49,8 @@ def read_images(source: str, *, annotations: str | None = None) -> ray.data.Data
                 f"{row['path']} has no annotation: expected {annotations}/{row['name']}.png, a PNG of class ids"
             )
         row["annotation"] = masks[row["name"]]
-    return small_blocks(pa.Table.from_pylist(rows)).map_batches(_read, batch_format="pyarrow", batch_size=None)
+    dataset = small_blocks(pa.Table.from_pylist(rows))
+    return dataset.map_batches(_read, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
 
 
 def read_ade20k(root: str | os.PathLike, split: str = "validation") -> ray.data.Dataset:
@@ -87,7 +88,8 @@ def read_parquet(
         InputError: there is no parquet, or no such column.
     """
     found = find_parquet(source, image_column, annotation_column)
-    return found.dataset().map_batches(_read, batch_format="pyarrow", batch_size=None)
+    # Of whole blocks, and with the same CPUs, it is one task with the reading, still of one group of rows.
+    return found.dataset().map_batches(_read, batch_format="pyarrow", batch_size=None, num_cpus=READING_CPUS)
 
 
 def from_huggingface(
