@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 import ray
 
@@ -34,10 +35,8 @@ def small_blocks(rows: pa.Table) -> ray.data.Dataset:
 
 
 def _rows_of(numbers: pa.Table, parts: list[ray.ObjectRef]) -> pa.Table:
-    """The rows of a block's numbers, which follow each other."""
+    """The rows of ascending numbers."""
     if not len(numbers):
         return ray.get(parts[0]).slice(0, 0)
-    first = numbers.column(0)[0].as_py()
-    last = first + len(numbers) - 1
-    tables = [ray.get(parts[part]) for part in range(first // _ROWS_PER_OBJECT, last // _ROWS_PER_OBJECT + 1)]
-    return pa.concat_tables(tables).slice(first % _ROWS_PER_OBJECT, len(numbers))
+    part, row = np.divmod(numbers.column(0).to_numpy(), _ROWS_PER_OBJECT)
+    return pa.concat_tables([ray.get(parts[each]).take(pa.array(row[part == each])) for each in np.unique(part)])

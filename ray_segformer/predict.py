@@ -27,9 +27,8 @@ from ray_segformer.writers import EncodeMasks, OutputError
 _MAX_WORKERS = 8  # by default: every worker holds a copy of torch
 
 # Ray Data promises CPUs to its stages from the first to the last: were none left for the last, nothing would be written
-# before everything is preprocessed. So of each node one CPU is for preprocessing, and a half for what is around it.
+# before everything is preprocessed.
 ENCODING_CPUS = 0.25
-_FREE_CPUS = 1 + READING_CPUS + ENCODING_CPUS
 
 
 class ResourceError(ValueError):
@@ -157,7 +156,8 @@ def resources_for(
     cpus = max(int(available.get("CPU", 1)), 1)
     workers = workers or min(cpus, _MAX_WORKERS, math.ceil(rows / batch_size))
     nodes = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
-    cpus_per_worker = min(1.0, math.floor(max(cpus - nodes * _FREE_CPUS, 0) / workers * 100) / 100)
+    free = nodes + READING_CPUS + ENCODING_CPUS  # one CPU a node to preprocess
+    cpus_per_worker = min(1.0, math.floor(max(cpus - free, 0) / workers * 100) / 100)
     return {**resources, "max_scoring_workers": workers, "num_cpus_per_worker": cpus_per_worker}
 
 
