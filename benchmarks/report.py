@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.measure import Table
 from benchmarks.settings import Settings
-from ray_segformer.machine import processor_name
+from ray_segformer.comparison import processor_name
 
 _PACKAGES = ("torch", "transformers", "ray", "openvino", "numba", "numpy", "pillow")
 

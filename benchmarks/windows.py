@@ -13,7 +13,7 @@ from benchmarks.measure import Table
 from benchmarks.process import Children
 from benchmarks.settings import Settings
 from ray_segformer import SegformerCheckpoint
-from ray_segformer.evaluate import EvaluationPredictor, Protocol
+from ray_segformer.jobs import EvaluationPredictor, Protocol
 
 _WINDOW, _STRIDE = 512, 384
 _CLASSES = 150

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ray_segformer.air import BatchMapper, BatchPredictor, Predictor
     from ray_segformer.checkpoint import SegformerCheckpoint
-    from ray_segformer.content import CheckpointError
+    from ray_segformer.checkpoint_directory import CheckpointError
     from ray_segformer.images import ImageError
     from ray_segformer.predictor import SegformerPredictor
     from ray_segformer.preprocessor import SegformerPreprocessor
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "BatchMapper": "air",
     "BatchPredictor": "air",
-    "CheckpointError": "content",
+    "CheckpointError": "checkpoint_directory",
     "ImageError": "images",
     "Predictor": "air",
     "SegformerCheckpoint": "checkpoint",

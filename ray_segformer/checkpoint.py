@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from ray_segformer.air import Checkpoint, installed
-from ray_segformer.content import (
+from ray_segformer.checkpoint_directory import (
     CONFIG_NAME,
     PICKLE_NAME,
     PREPROCESSOR_NAME,

@@ -7,15 +7,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ray_segformer.commands import compare, demo, evaluate, info, predict
-from ray_segformer.commands.common import EXIT_USAGE
+from ray_segformer.commands import common, compare, demo, evaluate, info, predict
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(common.EXIT_USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,11 +13,10 @@ import pandas as pd
 import pyarrow as pa
 import ray
 
-from ray_segformer import stages
+from ray_segformer import stage_times
 from ray_segformer.air import BatchFormat, Checkpoint, Predictor, Preprocessor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, is_segformer, model_and_processor
-from ray_segformer.content import SegformerContent
-from ray_segformer.groups import Groups, pieces
+from ray_segformer.checkpoint_directory import SegformerContent
 from ray_segformer.images import MAX_PIXELS, ImageError, cause_of
 from ray_segformer.preprocessor import (
     SegformerPreprocessor,
@@ -103,7 +102,7 @@ class SegformerPredictor(Predictor):
     ):
         import torch  # here, not above: tasks that only preprocess import this module too
 
-        from ray_segformer.network import keep_freed_memory
+        from ray_segformer.network import Groups, keep_freed_memory
 
         if use_gpu and not torch.cuda.is_available():
             raise RuntimeError(
@@ -193,6 +192,8 @@ class SegformerPredictor(Predictor):
         """What `BatchPredictor` predicts one after the other: a batch of huge images in parts that memory holds."""
         if not isinstance(batch, dict) or "original_size" not in batch or not len(batch["original_size"]):
             return (batch,)
+        from ray_segformer.network import pieces
+
         return pieces(batch, np.dtype(self._mask_dtype).itemsize + 4 * self._confidence)
 
     def to_block(self, batch: Any) -> Any:
@@ -235,7 +236,7 @@ class SegformerPredictor(Predictor):
         pixel_values, sizes, labels = batch["pixel_values"], batch.get("original_size"), batch.get("labels")
         rows = len(pixel_values)
         if self._ended is not None:
-            stages.count("waiting", started - self._ended, rows)
+            stage_times.count("waiting", started - self._ended, rows)
         errors = errors_of(batch if self._on_error == "keep" else {}, rows)
         if labels is not None:
             paths = paths_of(batch, rows)
@@ -252,7 +253,7 @@ class SegformerPredictor(Predictor):
                 if not all(size):
                     raise ImageError(errors_of(batch, rows)[row] or f"row {row} of the batch has the size (0, 0)")
                 size = (int(size[0]), int(size[1]))
-                with stages.timed("argmax"):
+                with stage_times.timed("argmax"):
                     if self._confidence:
                         masks[row], confidences[row] = upsampled_argmax(row_logits, size, confidence=True)
                     else:
@@ -268,8 +269,10 @@ class SegformerPredictor(Predictor):
         if self._on_error == "keep":
             predictions["error"] = error_column(errors)
         self._ended = time.perf_counter()
-        stages.count_batch(self._ended - started, Counter(cause_of(error) for error in errors if error is not None))
-        stages.hand_over()
+        stage_times.count_batch(
+            self._ended - started, Counter(cause_of(error) for error in errors if error is not None)
+        )
+        stage_times.hand_over()
         return predictions
 
     @property
@@ -282,7 +285,7 @@ class SegformerPredictor(Predictor):
 
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
             raise ValueError(f"pixel_values of a row are (3, height, width), not {pixel_values.shape[1:]}")
-        with stages.timed("network", len(pixel_values)), torch.inference_mode():
+        with stage_times.timed("network", len(pixel_values)), torch.inference_mode():
             tensor = torch.from_numpy(pixel_values).to(self._device)
             tensor = tensor.float() if tensor.is_floating_point() else self._images.normalize(tensor)
             return self._runtime(tensor)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ray_segformer import stages
+from ray_segformer import stage_times
 from ray_segformer.air import BatchMapper, installed
 from ray_segformer.images import (
     MAX_PIXELS,
@@ -187,12 +187,12 @@ class SegformerPreprocessor(BatchMapper):
 
     def _transform_numpy(self, np_data: Any) -> Any:
         result = self.preprocess(np_data)  # which writes into no array: a read-only view will do
-        stages.hand_over()
+        stage_times.hand_over()
         return result
 
     def _transform_pandas(self, df: pd.DataFrame) -> pd.DataFrame:
         result = self.preprocess(df)
-        stages.hand_over()
+        stage_times.hand_over()
         return result
 
     def preprocess(self, batch: Any, *, threads: int = 1) -> Any:
@@ -257,10 +257,10 @@ class SegformerPreprocessor(BatchMapper):
 
     def _row(self, cell: Any, annotation: Any) -> tuple[np.ndarray, tuple[int, ...], np.ndarray]:
         """Pixel values, original size and labels of one row."""
-        with stages.timed("decode"):
+        with stage_times.timed("decode"):
             rgb, labels = self._decoded(cell, annotation)
         size = rgb.shape[:2]
-        with stages.timed("resize"):
+        with stage_times.timed("resize"):
             if self.do_resize:
                 self._check_height(size)
                 rgb = np.asarray(Image.fromarray(rgb).resize((self.width, self.height), self.resample))

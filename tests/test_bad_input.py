@@ -27,7 +27,7 @@ from reference import agreement, encode, objects, picture
 from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor, SegformerPreprocessor
 from ray_segformer.cli import main
 from ray_segformer.images import CAUSES, MAX_PIXELS, ImageError, cause_of, to_class_ids, to_rgb
-from ray_segformer.writers import EncodeMasks
+from ray_segformer.jobs import EncodeMasks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

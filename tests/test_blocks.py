@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_segformer.blocks import small_blocks
+from ray_segformer.inputs import small_blocks
 
 
 @pytest.mark.parametrize(("rows", "most"), [(3, 1), (1_000, 5), (70_000, 64)])

@@ -219,7 +219,7 @@ def test_two_actors_of_a_node_hold_the_weights_once(held, way):
 
 
 HOLD_ARRAYS = """
-    from ray_segformer.machine import PeakMemory
+    from ray_segformer.comparison import PeakMemory
 
     size = int(sys.argv[1])
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=600 * 2**20)

@@ -16,9 +16,8 @@ from PIL import Image
 
 from ray_segformer.architectures import ARCHITECTURES, Timeline
 from ray_segformer.commands.compare import _ARCHITECTURES
-from ray_segformer.compare import uneven
+from ray_segformer.comparison import PeakMemory, uneven
 from ray_segformer.demo import write_scenes
-from ray_segformer.machine import PeakMemory
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ray_segformer.datasets import from_huggingface, read_ade20k, read_images, read_parquet
 from ray_segformer.demo import write_scenes
-from ray_segformer.readers import InputError
+from ray_segformer.inputs import InputError
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from ray_segformer.cli import main
 from ray_segformer.demo import CLASSES, write_scenes
-from ray_segformer.evaluate import Protocol, short_side_size
+from ray_segformer.jobs import Protocol, short_side_size
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -23,9 +23,9 @@ from test_cluster import run
 
 from ray_segformer import BatchPredictor, Predictor, SegformerCheckpoint, SegformerPredictor
 from ray_segformer.air import installed
-from ray_segformer.content import CheckpointError, SegformerContent
+from ray_segformer.checkpoint_directory import CheckpointError, SegformerContent
 from ray_segformer.demo import write_scenes
-from ray_segformer.groups import pieces
+from ray_segformer.network import pieces
 from ray_segformer.predict import predict
 
 pytestmark = pytest.mark.skipif(installed.BatchPredictor is not None, reason="Ray's own BatchPredictor is not tested")

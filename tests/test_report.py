@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from ray_segformer.architectures.timeline import Event, Timeline
+from ray_segformer.comparison import GalleryImage, render_report
 from ray_segformer.demo import CLASSES, make_scene
-from ray_segformer.report import GalleryImage, render_report
 from ray_segformer.viz import class_palette
 
 LABELS = dict(enumerate(CLASSES))

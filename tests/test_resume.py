@@ -23,8 +23,8 @@ from PIL import Image
 
 from ray_segformer import SegformerCheckpoint
 from ray_segformer.demo import write_scenes
+from ray_segformer.jobs import OutputError
 from ray_segformer.predict import predict
-from ray_segformer.writers import OutputError
 
 IMAGES = 60
 

@@ -22,10 +22,10 @@ from transformers import SegformerForSemanticSegmentation
 
 from ray_segformer import ImageError, SegformerCheckpoint, SegformerPredictor, SegformerPreprocessor
 from ray_segformer.air import installed
-from ray_segformer.augment import IGNORED, EveryRowOfValidation, TrainingRows, augment, jitter_colours, row_generator
 from ray_segformer.datasets import read_images
 from ray_segformer.demo import CLASSES, write_scenes
 from ray_segformer.train import Settings, train_loop_per_worker
+from ray_segformer.training import IGNORED, EveryRowOfValidation, TrainingRows, augment, jitter_colours, row_generator
 from ray_segformer.viz import draw_curves
 
 pytestmark = pytest.mark.skipif(installed.BatchPredictor is not None, reason="needs the API of newer Ray Train")

@@ -26,15 +26,12 @@ from reference import encode, objects, picture, run_python
 from safetensors.torch import load_file
 
 from ray_segformer import CheckpointError, SegformerCheckpoint, SegformerPredictor
-from ray_segformer.air import Checkpoint
-from ray_segformer.air.travel import CheckpointFiles
+from ray_segformer.air import Checkpoint, CheckpointFiles
 from ray_segformer.cli import main
 from ray_segformer.images import ImageError, to_rgb
-from ray_segformer.names import TakenNames
+from ray_segformer.inputs import InputError, find_images
+from ray_segformer.jobs import MaskFolder, OutputError, TakenNames
 from ray_segformer.predict import predict
-from ray_segformer.readers import InputError, find_images
-from ray_segformer.shards import MaskFolder
-from ray_segformer.writers import OutputError
 
 ROOT = Path(__file__).parents[1]
 LONG = "l" * 251  # with a suffix, as long as a file's name may be

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ray_segformer.windows import segment_windows
+from ray_segformer.network import segment_windows
 
 
 def logits_of(pixel_values):

@@ -1,4 +1,8 @@
-"""The AIR classes for the installed Ray: Ray's own where it has them, ours where it removed them."""
+"""Ray AIR's classes for the installed Ray: Ray's own where it has them, ours where Ray removed them.
+
+Here live `Predictor`, `BatchMapper` and `BatchPredictor`, and all knowledge of Ray's versions, in `installed.py`. This
+room knows nothing of SegFormer: its classes work with any predictor.
+"""
 
 from __future__ import annotations
 
@@ -32,4 +36,5 @@ __all__ = [
     "Predictor",
     "PredictorNotSerializableException",
     "Preprocessor",
+    "installed",
 ]

@@ -13,11 +13,11 @@ import pandas as pd
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
+from ray_segformer.air.checkpoint_files import CheckpointFiles
 from ray_segformer.air.installed import BatchFormat, Checkpoint, Predictor, Preprocessor
 from ray_segformer.air.predictor import DataBatch, pandas_udf_predictor
 from ray_segformer.air.predictor import Predictor as OurPredictor
-from ray_segformer.air.start import Attempts, start
-from ray_segformer.air.travel import CheckpointFiles
+from ray_segformer.air.retries import Attempts, start
 from ray_segformer.air.writable import writable
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from ray_segformer.architectures.batch_predictor import batch_predictor
 from ray_segformer.architectures.dataset import dataset
 from ray_segformer.architectures.sequential import sequential
 from ray_segformer.architectures.tasks import tasks
-from ray_segformer.architectures.timed import Run, SlowWorker, TimedPredictor
+from ray_segformer.architectures.timed import Run, SlowWorker, TimedPredictor, worker_resources
 from ray_segformer.architectures.timeline import Event, Timeline
 
 ARCHITECTURES = {
@@ -44,4 +44,5 @@ __all__ = [
     "dataset",
     "sequential",
     "tasks",
+    "worker_resources",
 ]

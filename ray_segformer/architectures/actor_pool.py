@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.util import ActorPool
 
-from ray_segformer.architectures.timed import Run, TimedPredictor, check, collect, resources, split
+from ray_segformer.architectures.timed import Run, TimedPredictor, check, collect, split, worker_resources
 
 
 def actor_pool(
@@ -45,7 +45,7 @@ def actor_pool(
     start = time.time()
     checkpoint_ref = ray.put(checkpoint)
     actor = ray.remote(TimedPredictor).options(
-        **resources(workers, num_cpus, num_gpus), max_restarts=3, max_task_retries=3
+        **worker_resources(workers, num_cpus, num_gpus), max_restarts=3, max_task_retries=3
     )
     pool = ActorPool([actor.remote(checkpoint_ref, **options) for _ in range(workers)])
     results = pool.map_unordered(lambda worker, batch: worker.__call__.remote(batch), split(images, batch_size))

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from ray_segformer.architectures.timed import Run, TimedPredictor, check, collect, resources, split
+from ray_segformer.architectures.timed import Run, TimedPredictor, check, collect, split, worker_resources
 
 _IN_FLIGHT_PER_WORKER = 2  # one that is predicted, and one that waits for it to end
 
@@ -48,7 +48,7 @@ def actors(
     start = time.time()
     checkpoint_ref = ray.put(checkpoint)
     actor = ray.remote(TimedPredictor).options(
-        **resources(workers, num_cpus, num_gpus), max_restarts=3, max_task_retries=3
+        **worker_resources(workers, num_cpus, num_gpus), max_restarts=3, max_task_retries=3
     )
     pool: list[Any] = [actor.remote(checkpoint_ref, **options) for _ in range(workers)]
     results: list[Any] = []

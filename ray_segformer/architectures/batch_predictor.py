@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from ray_segformer.air import BatchMapper, BatchPredictor
-from ray_segformer.architectures.timed import Run, TimedPredictor, check, collect, in_first_row, resources, rows
+from ray_segformer.architectures.timed import Run, TimedPredictor, check, collect, in_first_row, rows, worker_resources
 from ray_segformer.architectures.timeline import Recorder
 from ray_segformer.preprocessor import SegformerPreprocessor
 
@@ -48,7 +48,7 @@ def batch_predictor(
     start = time.time()
     predictor = BatchPredictor.from_checkpoint(checkpoint, TimedPredictor, **options)
     predictor.set_preprocessor(timed(predictor.get_preprocessor(), batch_size))
-    reserved = resources(workers, num_cpus, num_gpus, spare_cpus=1)
+    reserved = worker_resources(workers, num_cpus, num_gpus, spare_cpus=1)
     predictions = predictor.predict(
         ray.data.from_items(rows(images)),
         batch_size=batch_size,

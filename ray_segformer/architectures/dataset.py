@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy
 
-from ray_segformer.architectures.timed import Run, TimedPredictor, check, collect, resources, rows
+from ray_segformer.architectures.timed import Run, TimedPredictor, check, collect, rows, worker_resources
 
 
 def dataset(
@@ -50,7 +50,7 @@ def dataset(
         fn_constructor_kwargs=options,
         compute=ActorPoolStrategy(min_size=1, max_size=workers),
         batch_size=batch_size,
-        **resources(workers, num_cpus, num_gpus),
+        **worker_resources(workers, num_cpus, num_gpus),
     )
     results = predictions.iter_batches(batch_size=None)
     return collect(results, len(images), start)

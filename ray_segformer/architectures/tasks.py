@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from ray_segformer.architectures.timed import Run, TimedPredictor, check, collect, resources, split
+from ray_segformer.architectures.timed import Run, TimedPredictor, check, collect, split, worker_resources
 
 
 def tasks(
@@ -43,7 +43,7 @@ def tasks(
     check(images, workers, batch_size)
     start = time.time()
     checkpoint_ref = ray.put(checkpoint)
-    task = predict.options(**resources(workers, num_cpus, num_gpus), max_retries=3)
+    task = predict.options(**worker_resources(workers, num_cpus, num_gpus), max_retries=3)
     results: list[Any] = []
     in_flight: list[ray.ObjectRef] = []
     for batch in split(images, batch_size):

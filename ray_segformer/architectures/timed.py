@@ -148,7 +148,7 @@ def collect(batches: Iterable[Any], images: int, start: float) -> Run:
     return Run(masks, Timeline.of(notes, start, time.time()))
 
 
-def resources(workers: int, num_cpus: float | None, num_gpus: float, spare_cpus: float = 0) -> dict[str, Any]:
+def worker_resources(workers: int, num_cpus: float | None, num_gpus: float, spare_cpus: float = 0) -> dict[str, Any]:
     """What a worker reserves: `num_cpus`, or else one CPU, or less where the cluster has not so many.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from typing import Any
 
@@ -57,7 +58,7 @@ def image_error(error: BaseException) -> str:
     if isinstance(error, ImageError):
         return str(error)
     for line in reversed(str(error).splitlines()):  # causes come first in a traceback, what they caused last
-        if line.strip().startswith(("ray_segformer.images.ImageError:", "ImageError:")):
+        if re.match(r"\s*(ray_segformer\.[\w.]+\.)?ImageError:", line):
             return line.split("ImageError:", 1)[1].strip()
     return ""
 

@@ -65,14 +65,12 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     from ray_segformer.architectures import Timeline
-    from ray_segformer.compare import Settings, compare, uneven
-    from ray_segformer.content import CheckpointError
+    from ray_segformer.checkpoint_directory import CheckpointError
+    from ray_segformer.comparison import GalleryImage, Settings, compare, describe_machine, render_report, uneven
     from ray_segformer.images import MAX_PIXELS, ImageError, encode, to_rgb
-    from ray_segformer.machine import describe_machine
-    from ray_segformer.readers import InputError, find_images
-    from ray_segformer.report import GalleryImage, render_report
+    from ray_segformer.inputs import InputError, find_images
+    from ray_segformer.jobs import OutputError, OutputFolder
     from ray_segformer.viz import draw_timelines
-    from ray_segformer.writers import OutputError, OutputFolder
 
     names = list(dict.fromkeys(arguments.architectures))
     max_pixels = arguments.max_pixels or MAX_PIXELS

@@ -34,12 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ray_segformer.checkpoint import SegformerCheckpoint
     from ray_segformer.demo import CLASSES, PALETTE, write_scenes
+    from ray_segformer.jobs import MaskFolder, OutputError, encoded_masks, resources_for, start_ray, with_progress
     from ray_segformer.metrics import confusion_matrix, mean_iou, per_class_iou
-    from ray_segformer.predict import encoded_masks, resources_for, with_progress
-    from ray_segformer.session import start_ray
-    from ray_segformer.shards import MaskFolder
     from ray_segformer.viz import contact_sheet, overlay
-    from ray_segformer.writers import OutputError
 
     try:
         folder = MaskFolder(arguments.output, "png", {}, overwrite=True)

@@ -64,15 +64,20 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
-    from ray_segformer.architectures.timed import resources
-    from ray_segformer.content import CheckpointError
-    from ray_segformer.evaluate import Protocol, evaluate, most_confused
+    from ray_segformer.architectures import worker_resources
+    from ray_segformer.checkpoint_directory import CheckpointError
     from ray_segformer.images import MAX_PIXELS, encode
-    from ray_segformer.predict import ENCODING_CPUS
-    from ray_segformer.readers import InputError
-    from ray_segformer.session import start_ray
+    from ray_segformer.inputs import InputError
+    from ray_segformer.jobs import (
+        ENCODING_CPUS,
+        OutputError,
+        OutputFolder,
+        Protocol,
+        evaluate,
+        most_confused,
+        start_ray,
+    )
     from ray_segformer.viz import draw_confusion, visualize_predictions
-    from ray_segformer.writers import OutputError, OutputFolder
 
     try:
         protocol = Protocol(arguments.resize, arguments.flip, arguments.window, arguments.stride)
@@ -96,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
             reduce_annotations=reduced,
             max_pixels=max_pixels,
             progress=True,
-            **resources(arguments.workers, None, 0, spare_cpus=1 + ENCODING_CPUS),
+            **worker_resources(arguments.workers, None, 0, spare_cpus=1 + ENCODING_CPUS),
         )
     except Exception as error:
         return fail(EXIT_FAILURES, cause(error))
@@ -148,7 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _dataset(arguments: argparse.Namespace) -> Any:
     """The annotated images of the input, by what is in it."""
-    from ray_segformer.datasets import from_huggingface, read_ade20k, read_parquet
+    from ray_segformer.inputs import from_huggingface, read_ade20k, read_parquet
 
     source, split = arguments.input, arguments.split
     columns = {"image_column": arguments.image_column, "annotation_column": arguments.annotation_column}

@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
-    from ray_segformer.content import CheckpointError
+    from ray_segformer.checkpoint_directory import CheckpointError
 
     try:
         facts = describe(checkpoint_of(arguments.model))
@@ -56,7 +56,7 @@ def describe(checkpoint: Any) -> dict[str, Any]:
         size, by decoder (`folded`, as it is run here, and `published`); `preprocessing`, transformers' settings;
         `classes`, names by class id; `training`, the content of `training.json`.
     """
-    from ray_segformer.network.cost import gmac
+    from ray_segformer.network import gmac
 
     content, preprocessor = checkpoint.content, checkpoint.get_preprocessor()
     config = {**content.config, "id2label": range(content.num_labels)}

@@ -29,7 +29,7 @@ from ray_segformer import SegformerCheckpoint, SegformerPredictor, SegformerPrep
 from ray_segformer.demo.scenes import CLASSES, make_scene
 from ray_segformer.images import encode
 from ray_segformer.metrics import SegmentationMetrics
-from ray_segformer.train import EveryRowOfValidation, train_loop_per_worker
+from ray_segformer.training import EveryRowOfValidation, train_loop_per_worker
 
 INFERENCE_SIZE = 320  # small things gain more by being seen larger than large ones lose
 

@@ -1,19 +1,29 @@
-"""The engine: SegFormer from pixel values to class ids. It knows no Ray, and imports where Ray is not installed.
+"""The engine: SegFormer as one network of our own, and what makes it fast.
 
-`SegformerNetwork` makes logits at a quarter of the image's size, a runtime (`make_runtime`) runs it, and
-`upsampled_argmax` makes class ids at any size of them.
+Here live the network, the runtimes that run it, the upsampled argmax, sliding windows, and the groups of images that
+fit in memory. A new runtime is added to `runtimes.py`. This room knows neither Ray nor files nor image cells, and
+imports where only torch is installed.
 """
 
 from ray_segformer.network.allocator import keep_freed_memory
 from ray_segformer.network.argmax import upsampled_argmax
+from ray_segformer.network.batching import Groups, pieces
+from ray_segformer.network.cost import gmac
 from ray_segformer.network.runtimes import Runtime, check_options, make_runtime
-from ray_segformer.network.segformer import SegformerNetwork
+from ray_segformer.network.segformer import NetworkError, SegformerNetwork
+from ray_segformer.network.windows import check_window, segment_windows
 
 __all__ = [
+    "Groups",
+    "NetworkError",
     "Runtime",
     "SegformerNetwork",
     "check_options",
+    "check_window",
+    "gmac",
     "keep_freed_memory",
     "make_runtime",
+    "pieces",
+    "segment_windows",
     "upsampled_argmax",
 ]

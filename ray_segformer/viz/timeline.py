@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from ray_segformer.architectures.timeline import Event, Timeline
+    from ray_segformer.architectures import Event, Timeline
 
 # Told apart by lightness alone, too: pale, middle, strong. Blue and vermillion are so to every kind of colour vision.
 _IDLE = "#f0efec"

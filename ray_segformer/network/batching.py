@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from ray_segformer.network import Runtime
+    from ray_segformer.network.runtimes import Runtime
 
 _PIECE_BYTES = 64 * 2**20
 

@@ -139,8 +139,7 @@ class SegformerContent:
             CheckpointError: as for `check`.
             ValueError, RuntimeError: as for `ray_segformer.network.make_runtime`.
         """
-        from ray_segformer.network import make_runtime
-        from ray_segformer.network.segformer import NetworkError
+        from ray_segformer.network import NetworkError, make_runtime
 
         try:
             return make_runtime(self.config, self.tensors, **options)

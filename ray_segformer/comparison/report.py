@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ray_segformer.architectures.timeline import Event, Timeline
+from ray_segformer.architectures import Event, Timeline
 from ray_segformer.images import encode
 from ray_segformer.viz import class_areas, class_palette
 

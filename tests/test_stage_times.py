@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import ray
 
-from ray_segformer import SegformerCheckpoint, SegformerPredictor, stages
+from ray_segformer import SegformerCheckpoint, SegformerPredictor, stage_times
 from ray_segformer.demo import write_scenes
 from ray_segformer.predict import predict
 
@@ -23,7 +23,7 @@ def test_a_job_says_where_its_time_went(images, ray_session, tmp_path):
     summaries = []
     for name in ("one", "two"):
         # What a job left that broke off.
-        ray.get(stages.start_ledger().add.remote({"decode": 1000.0}, {"decode": 8}))
+        ray.get(stage_times.start_ledger().add.remote({"decode": 1000.0}, {"decode": 8}))
         summaries.append(predict(str(images), str(tmp_path / name), SegformerCheckpoint.demo(), **options))
     for summary in summaries:  # the second is not the sum of both
         rows = {stage: spent["rows"] for stage, spent in summary["stages"].items()}
@@ -38,12 +38,12 @@ def test_elsewhere_than_in_a_worker_nothing_piles_up():
     predictor = SegformerPredictor(SegformerCheckpoint.demo())
     for _ in range(3):
         predictor.predict({"image": np.zeros((2, 32, 32, 3), np.uint8)})
-        assert not stages._seconds and not stages._batches
+        assert not stage_times._seconds and not stage_times._batches
 
 
 def test_a_job_does_not_end_with_its_ledger(images, ray_session, tmp_path):
     """Last of all: the driver's later jobs have no statistics either."""
-    ray.kill(stages.start_ledger())
+    ray.kill(stage_times.start_ledger())
     summary = predict(
         str(images), str(tmp_path / "out"), SegformerCheckpoint.demo(), on_error="keep", workers=1, progress=False
     )

@@ -15,17 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from ray_segformer.images import cause_of
-from ray_segformer.journal import (
-    DoneRows,
-    Journal,
-    JournalError,
-    differences,
-    has_journal,
-    parquet_bytes,
-    write_atomically,
-)
-from ray_segformer.names import TakenNames
-from ray_segformer.writers import SCHEMA, OutputError, OutputFolder
+from ray_segformer.inputs import DoneRows
+from ray_segformer.jobs.atomic_write import parquet_bytes, write_atomically
+from ray_segformer.jobs.encode import SCHEMA
+from ray_segformer.jobs.journal import Journal, JournalError, differences, has_journal
+from ray_segformer.jobs.output_folder import OutputError, OutputFolder
+from ray_segformer.jobs.output_names import TakenNames
 
 ROWS_PER_SHARD = 1024
 

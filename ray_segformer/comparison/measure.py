@@ -87,7 +87,7 @@ def measure(name: str, images: Sequence[Any], checkpoint: Any, settings: Setting
         `gpus` that there were. And the masks.
     """
     from ray_segformer.architectures import ARCHITECTURES
-    from ray_segformer.machine import PeakMemory
+    from ray_segformer.comparison.machine import PeakMemory
 
     options: dict[str, Any] = {"max_pixels": settings.max_pixels}
     there: dict[str, Any] = {"nodes": 1, "cpus": os.cpu_count(), "gpus": 0}
@@ -117,7 +117,7 @@ def _on_ray(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
     import ray
 
     from ray_segformer.architectures import SlowWorker
-    from ray_segformer.session import start_ray
+    from ray_segformer.jobs import start_ray
 
     start_ray()
     options: dict[str, Any] = {"num_gpus": settings.gpus_per_worker}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ray_segformer.network import upsampled_argmax
+from ray_segformer.network.argmax import upsampled_argmax
 
 _STRIDE = 4  # of the network: pixels to a logit
 

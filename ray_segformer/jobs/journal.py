@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-_DIGEST_BYTES = 16
-_DIGEST = f"S{_DIGEST_BYTES}"
+from ray_segformer.inputs import DIGEST, DIGEST_BYTES, DoneRows, digests_of
+from ray_segformer.jobs.atomic_write import parquet_bytes, write_atomically
+
 _JOB_NAME = "job.json"
-_SCHEMA = pa.schema([("key", pa.binary(_DIGEST_BYTES)), ("name", pa.string()), ("cause", pa.string())])
+_SCHEMA = pa.schema([("key", pa.binary(DIGEST_BYTES)), ("name", pa.string()), ("cause", pa.string())])
 
 
 class JournalError(ValueError):
     """A job that cannot go on; the message says why, and what to do."""
-
-
-class DoneRows:
-    """The keys of rows that are done: 16 bytes a row, whatever the key.
-
-    Args:
-        digests: `(N,)`, of the dtype S16, in any order.
-    """
-
-    def __init__(self, digests: np.ndarray):
-        self._digests = np.sort(digests)
-
-    def __len__(self) -> int:
-        return len(self._digests)
-
-    def among(self, keys: Iterable[str]) -> np.ndarray:
-        """Which of the keys are done: bool `(N,)`."""
-        wanted = digests_of(keys)
-        if not len(self):
-            return np.zeros(len(wanted), bool)
-        places = np.searchsorted(self._digests, wanted).clip(max=len(self) - 1)
-        return self._digests[places] == wanted
 
 
 class Journal:
@@ -73,7 +50,7 @@ class Journal:
         self._folder = folder
         self.shards = self.rows = 0
         self.causes: Counter[str] = Counter()
-        self._digests = [np.empty(0, _DIGEST)]
+        self._digests = [np.empty(0, DIGEST)]
         if resume:
             self._check(options)
             while os.path.exists(self._part(self.shards)):
@@ -99,14 +76,14 @@ class Journal:
             rows: its rows' `key`, `name` and, where they failed, `cause`, else None.
         """
         digests = digests_of(row["key"] for row in rows)
-        columns = {"key": [digest.ljust(_DIGEST_BYTES, b"\0") for digest in digests.tolist()]}
+        columns = {"key": [digest.ljust(DIGEST_BYTES, b"\0") for digest in digests.tolist()]}
         columns |= {name: [row[name] for row in rows] for name in ("name", "cause")}
         table = pa.table(columns, schema=_SCHEMA)
         write_atomically(self._part(self.shards), parquet_bytes(table))
         self._remember(table)
 
     def _remember(self, table: pa.Table) -> None:
-        self._digests.append(np.array(table.column("key").to_pylist(), _DIGEST))
+        self._digests.append(np.array(table.column("key").to_pylist(), DIGEST))
         self.causes.update(cause for cause in table.column("cause").to_pylist() if cause is not None)
         self.shards += 1
         self.rows += len(table)
@@ -135,45 +112,3 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The options that are not what they were, in words; "" if there are none."""
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     return "; ".join(f"{name} was {before.get(name)}, now {now.get(name)}" for name in changed)
-
-
-def digests_of(keys: Iterable[str]) -> np.ndarray:
-    """What is kept of keys: S16 `(N,)`. Two of ten million are alike with a chance of 1e-25."""
-    texts = (key.encode("utf-8", "surrogatepass") for key in keys)
-    digests = (hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest() for text in texts)
-    return np.fromiter(digests, _DIGEST)
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    """The content of a parquet file."""
-    buffer = io.BytesIO()
-    pa.parquet.write_table(table, buffer)
-    return buffer.getvalue()
-
-
-def write_atomically(path: str, content: bytes, *, durable: bool = True) -> None:
-    """Write a file that is there as a whole or not at all, whenever the process is killed.
-
-    Args:
-        path: in a folder that exists.
-        content: the whole of it.
-        durable: wait until the disk has it, so that this holds for a power failure, too.
-    """
-    # Always the same name: what a killed process left there is replaced, and not left for ever.
-    unfinished = path + "~"
-    with open(unfinished, "wb", opener=_open_here) as file:
-        file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(unfinished, path)
-    if durable:
-        folder = os.open(os.path.dirname(path), os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _open_here(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o644)  # a link may lead elsewhere

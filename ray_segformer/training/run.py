@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 import ray_segformer
-from ray_segformer.augment import IGNORED
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.preprocessor import SegformerPreprocessor
+from ray_segformer.training.augmentation import IGNORED
 from ray_segformer.viz import draw_curves
 
 if TYPE_CHECKING:
-    from ray_segformer.train import Settings
+    from ray_segformer.training.settings import Settings
 
 STATE_NAME = "training_state.json"
 OPTIMIZER_NAME = "optimizer.safetensors"

@@ -1,0 +1,21 @@
+"""The six architectures side by side, measured on the same images.
+
+Here live the measurement, the description of the machine it ran on, and the report as an HTML page. The architectures
+themselves are in `architectures`. This room writes no files: the command `compare` does.
+"""
+
+from ray_segformer.comparison.machine import PeakMemory, describe_machine, processor_name
+from ray_segformer.comparison.measure import Settings, compare, measure, uneven
+from ray_segformer.comparison.report import GalleryImage, render_report
+
+__all__ = [
+    "GalleryImage",
+    "PeakMemory",
+    "Settings",
+    "compare",
+    "describe_machine",
+    "measure",
+    "processor_name",
+    "render_report",
+    "uneven",
+]

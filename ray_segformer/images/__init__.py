@@ -1,0 +1,26 @@
+"""One image: whatever a cell of a column holds, as an array.
+
+Here live image cells, encoded files, annotations, and the errors of unreadable images. A new image format is added to
+`encoded.py`. This room knows nothing of Ray, of folders of images, or of the network.
+"""
+
+from ray_segformer.images.annotations import reduce_labels, to_class_ids
+from ray_segformer.images.cells import cells, describe, object_array, to_rgb
+from ray_segformer.images.encoded import MAX_PIXELS, SUFFIXES, encode, encoded_bytes
+from ray_segformer.images.errors import CAUSES, ImageError, cause_of
+
+__all__ = [
+    "CAUSES",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "ImageError",
+    "cause_of",
+    "cells",
+    "describe",
+    "encode",
+    "encoded_bytes",
+    "object_array",
+    "reduce_labels",
+    "to_class_ids",
+    "to_rgb",
+]

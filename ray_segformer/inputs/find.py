@@ -1,0 +1,130 @@
+"""What an input names: a folder, a glob, a list file, an image or parquet, local or remote."""
+
+from __future__ import annotations
+
+import glob
+import posixpath
+from collections import Counter
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet
+import ray
+
+from ray_segformer.images import SUFFIXES
+from ray_segformer.inputs.blocks import small_blocks
+from ray_segformer.inputs.image_input import ImageInput, InputError
+from ray_segformer.inputs.listing import (
+    file_system_of,
+    files_below,
+    files_matching,
+    fixed_part,
+    kind_of,
+    paths_in_list,
+    shared_folder,
+)
+from ray_segformer.inputs.parquet import images_in_parquet
+from ray_segformer.inputs.paths import readable, unique_names
+from ray_segformer.inputs.row_keys import DoneRows
+
+_KEYS_AT_ONCE = 2**16
+_LIST_SUFFIXES = (".txt", ".lst", ".list")
+
+
+def find_images(source: str) -> ImageInput:
+    """Find the images of an input, without reading them and without Ray.
+
+    Args:
+        source: a folder (searched recursively, through symbolic links, too, for files with an image's suffix), a glob,
+            a text file with a path on each line (relative ones are relative to it), one image, or parquet (a file, or
+            a folder of them) with an image column of encoded bytes or `{"bytes", "path"}`. Local, or a URI of
+            pyarrow's file systems.
+
+    Raises:
+        InputError: there is nothing, or nothing with images, or a folder that may not be read.
+    """
+    file_system, path = file_system_of(source)
+    kind = kind_of(file_system, path)
+    if kind == pa.fs.FileType.NotFound and glob.has_magic(path):
+        folder = fixed_part(path)
+        return _of_files(files_matching(file_system, path, folder), folder, source, file_system)
+    if kind == pa.fs.FileType.NotFound:
+        raise InputError(f"{source}: no such file or folder")
+    if kind == pa.fs.FileType.Unknown:
+        raise InputError(f"{source} is a pipe or a device; expected a file or a folder")
+    if kind == pa.fs.FileType.File:
+        suffix = posixpath.splitext(path.lower())[1]
+        if suffix == ".parquet":
+            return images_in_parquet(file_system, [path], source)
+        if suffix in _LIST_SUFFIXES:
+            paths = paths_in_list(file_system, path)
+            return _of_files(paths, shared_folder(paths), source, file_system)
+        if suffix in SUFFIXES:
+            return _of_files([path], posixpath.dirname(path), source, file_system)
+        raise InputError(
+            f"{source}: expected an image, .parquet, or a list of paths ({', '.join(_LIST_SUFFIXES)}); "
+            f"the suffix {suffix!r} is none of them"
+        )
+    files = files_below(file_system, path)
+    images = [file for file in files if posixpath.splitext(file.lower())[1] in SUFFIXES]
+    if images:
+        return _of_files(images, path, source, file_system)
+    return images_in_parquet(file_system, [file for file in files if file.lower().endswith(".parquet")], source)
+
+
+def find_parquet(source: str, image_column: str = "image", annotation_column: str = "annotation") -> ImageInput:
+    """Find annotated images in parquet, without reading them and without Ray.
+
+    Args:
+        source: a parquet file or a folder of them, searched recursively; local, or a URI of pyarrow's file systems.
+        image_column, annotation_column: columns of encoded bytes or `{"bytes", "path"}`, as Hugging Face writes them.
+
+    Returns:
+        Images as `find_images` has them, whose rows also have `annotation`.
+
+    Raises:
+        InputError: there is no parquet, or no such column.
+    """
+    file_system, path = file_system_of(source)
+    kind = kind_of(file_system, path)
+    if kind == pa.fs.FileType.NotFound:
+        raise InputError(f"{source}: no such file or folder")
+    files = [path] if kind == pa.fs.FileType.File else files_below(file_system, path)
+    files = [file for file in files if file.lower().endswith(".parquet")]
+    if not files:
+        raise InputError(f"{source}: neither images/ and annotations/ nor parquet there")
+    return images_in_parquet(file_system, files, source, image_column, annotation_column)
+
+
+def _of_files(paths: list[str], folder: str, source: str, file_system: pa.fs.FileSystem) -> ImageInput:
+    if not paths:
+        raise InputError(f"{source}: no images there (looked for {', '.join(sorted(SUFFIXES))})")
+    if not isinstance(file_system, pa.fs.LocalFileSystem):
+        scheme = source.split("://")[0]
+        paths = [path if "://" in path else f"{scheme}://{path}" for path in paths]
+    names = pa.array(unique_names(paths, folder))
+    paths = [readable(path) for path in paths]
+    column = pa.array(paths)
+    keys_column = column if len(set(paths)) == len(paths) else pa.array(_numbered(paths))
+    rows = pa.table({"path": column, "image": column, "name": names, "key": keys_column})
+
+    def keys() -> Iterator[str]:
+        """Those of all rows, of which millions are not to be text at the same time."""
+        return (key for batch in rows.select(["key"]).to_batches(_KEYS_AT_ONCE) for key in batch.column(0).to_pylist())
+
+    def dataset(done: DoneRows | None = None) -> ray.data.Dataset:
+        """The rows that are not done."""
+        return small_blocks(rows if done is None else rows.filter(pa.array(~done.among(keys()))))
+
+    return ImageInput(len(rows), dataset, keys, lambda limit: rows.slice(0, limit).to_pylist())
+
+
+def _numbered(paths: list[str]) -> list[str]:
+    """The paths; of one that a list names again, with how often it was named before."""
+    named = Counter[str]()
+    keys = []
+    for path in paths:
+        keys.append(f"{path}#{named[path]}" if named[path] else path)
+        named[path] += 1
+    return keys
