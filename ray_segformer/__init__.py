@@ -1,6 +1,6 @@
 """Batch semantic segmentation with SegFormer on Ray.
 
-The public names are imported when first used, so that parts which need no Ray can be imported without it.
+The public names are imported on first use. The parts that need no Ray can therefore be imported without it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`SegformerCheckpoint`: a Ray checkpoint whose directory is the Hugging Face one."""
+"""`SegformerCheckpoint`: a Ray checkpoint of a Hugging Face directory."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from ray_segformer.air import Checkpoint, installed
 from ray_segformer.checkpoint_directory import (
     CONFIG_NAME,
     PICKLE_NAME,
-    PREPROCESSOR_NAME,
     TRAINING_NAME,
     WEIGHTS_NAME,
     CheckpointError,
     SegformerContent,
     quiet_transformers,
 )
+from ray_segformer.image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.preprocessor import SegformerPreprocessor
 
-# The last is Ray 2.6's own, for `Checkpoint.set_preprocessor`.
+# The last key is that of `Checkpoint.set_preprocessor` of Ray 2.6.
 _PROCESSOR_KEYS = ("preprocessor", "image_processor", "feature_extractor", "_preprocessor")
 
 
-class SegformerCheckpoint(Checkpoint):
+class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class depends on the version of Ray.
     """A SegFormer as a checkpoint of the installed Ray.
 
-    Its directory is the Hugging Face one: `config.json`, `model.safetensors`, `preprocessor_config.json`. It
-    may be reported from Ray Train and Ray Tune like any other. Pickled, it carries its content, through Ray's
-    object store where Ray runs: a worker needs no access to the directory, and the actors of a node share
-    one copy of the weights.
+    Its directory is a Hugging Face one: `config.json`, `model.safetensors`, `preprocessor_config.json`. Training on
+    Ray Train or Ray Tune can report it like any other checkpoint. When it is pickled, it carries its content, through
+    Ray's object store if Ray runs. A worker needs no access to the directory, and the actors of a node share one copy
+    of the weights.
 
         checkpoint = SegformerCheckpoint.from_pretrained("nvidia/segformer-b0-finetuned-ade-512-512")
     """
 
     _content: SegformerContent | None = None
-    _content_ref: Any = None  # valid in the process, and the Ray, that `_content_owner` names
+    _content_ref: Any = None  # valid only in the process and cluster of `_content_owner`
     _content_owner: tuple[str, str] | None = None
     _preprocessor_options: dict[str, Any] | None = None
 
@@ -52,7 +52,7 @@ class SegformerCheckpoint(Checkpoint):
         cls,
         model: Any,
         image_processor: Any = None,
-        path: str | os.PathLike | None = None,
+        path: str | os.PathLike[str] | None = None,
         *,
         training: Mapping[str, Any] | None = None,
     ) -> SegformerCheckpoint:
@@ -62,12 +62,12 @@ class SegformerCheckpoint(Checkpoint):
             model: a transformers `SegformerForSemanticSegmentation`.
             image_processor: a transformers image processor or a `SegformerPreprocessor`; None for
                 transformers' defaults (512 x 512, ImageNet statistics).
-            path: the directory to write; None for a new temporary one. It must not exist, or be empty.
-            training: what the model was trained with and what it scored, as JSON can hold it: `training.json`.
+            path: the directory to write. It must not exist, or be empty. None for a new temporary directory.
+            training: the content of `training.json`, any JSON object: the settings of training, and the scores.
 
         Raises:
-            TypeError: `model`, `image_processor` or `training` is something else.
-            FileExistsError: `path` holds something.
+            TypeError: `model`, `image_processor` or `training` has another type.
+            FileExistsError: `path` is not empty.
         """
         preprocessor = as_preprocessor(image_processor)
         if not is_segformer(model):
@@ -77,7 +77,7 @@ class SegformerCheckpoint(Checkpoint):
         if path is not None and os.path.isdir(path) and os.listdir(path):
             raise FileExistsError(f"{path} exists and is not empty; name a new directory")
         target = os.fspath(path) if path is not None else tempfile.mkdtemp(prefix="segformer_")
-        # Written beside the target and renamed: a directory under that name is complete.
+        # Written beside the target and then renamed, so that the target is never incomplete.
         os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
         unfinished = tempfile.mkdtemp(dir=os.path.dirname(os.path.abspath(target)), prefix=".unfinished_")
         try:
@@ -96,35 +96,36 @@ class SegformerCheckpoint(Checkpoint):
             if path is None:
                 os.rmdir(target)
             raise
-        checkpoint = installed.at_directory(cls, target)
+        checkpoint: SegformerCheckpoint = installed.at_directory(cls, target)
         checkpoint._content = replace(content, source=target)
         return checkpoint
 
     @classmethod
-    def from_pretrained(cls, name_or_dir: str | os.PathLike) -> SegformerCheckpoint:
-        """The checkpoint in a local directory, or of a name on the Hugging Face Hub (downloaded and cached).
+    def from_pretrained(cls, name_or_dir: str | os.PathLike[str]) -> SegformerCheckpoint:
+        """Load a local directory, or a model of the Hugging Face Hub by its name (downloaded and cached).
 
         Raises:
-            CheckpointError: there is none, or it is incomplete or broken.
+            CheckpointError: there is no such checkpoint, or it is incomplete or broken.
         """
         directory = os.path.expanduser(os.fspath(name_or_dir))
         if not os.path.isdir(directory) and not _is_path(directory):
             directory = _download(directory)
         content = SegformerContent.read(directory)
-        content.check()  # so that weights which do not fit are reported here
-        checkpoint = installed.at_directory(cls, content.source)
+        content.check()
+        checkpoint: SegformerCheckpoint = installed.at_directory(cls, content.source)
         checkpoint._content = content
         return checkpoint
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> SegformerCheckpoint:
-        """Any checkpoint of the installed Ray that holds a SegFormer, as a `SegformerCheckpoint`.
+        """Convert any checkpoint of the installed Ray that holds a SegFormer to a `SegformerCheckpoint`.
 
-        Takes a directory as above, one inside of `checkpoint/` (Ray Train's transformers callback), and Ray 2.6's
-        `Checkpoint.from_dict({"model": ..., "feature_extractor" | "image_processor" | "preprocessor": ...})`.
+        It may hold a Hugging Face directory, itself or in its subfolder `checkpoint/` (of Ray Train's transformers
+        callback), or be Ray 2.6's `Checkpoint.from_dict({"model": ..., "feature_extractor" | "image_processor" |
+        "preprocessor": ...})`.
 
         Raises:
-            TypeError: `checkpoint` is no checkpoint.
+            TypeError: `checkpoint` is not a Ray checkpoint.
             CheckpointError: it holds no SegFormer.
         """
         if isinstance(checkpoint, cls):
@@ -137,18 +138,18 @@ class SegformerCheckpoint(Checkpoint):
         with checkpoint.as_directory() as directory:
             content = SegformerContent.read(directory)
         content.check()
-        own = installed.without_directory(cls, content.source)
-        own._content = content
-        return own
+        converted: SegformerCheckpoint = installed.without_directory(cls, content.source)
+        converted._content = content
+        return converted
 
     @classmethod
     def demo(cls) -> SegformerCheckpoint:
-        """The packaged model: small, offline, and good only for the synthetic scenes of `ray_segformer.demo`."""
+        """Load the packaged model. It is small, works offline, and fits only the scenes of `ray_segformer.demo`."""
         return cls.from_pretrained(os.path.join(os.path.dirname(__file__), "demo", "checkpoint"))
 
     @property
     def content(self) -> SegformerContent:
-        """Configuration and weights, read once."""
+        """The configuration and the weights. They are read on first use."""
         if self._content is None:
             if self._content_ref is not None:
                 self._content = ray.get(self._content_ref)
@@ -159,41 +160,41 @@ class SegformerCheckpoint(Checkpoint):
 
     @property
     def id2label(self) -> dict[int, str]:
-        """Class names by class id."""
+        """The class names by class id."""
         labels = self.content.config.get("id2label") or {}
         return {int(class_id): str(label) for class_id, label in labels.items()}
 
     def get_model(self) -> Any:
-        """A new transformers `SegformerForSemanticSegmentation`, float32, in eval mode, without gradients.
+        """Return a new transformers `SegformerForSemanticSegmentation`: float32, in eval mode, without gradients.
 
-        Its parameters are views of this checkpoint's weights; copy it (`copy.deepcopy`) to train it.
+        Its parameters are views of this checkpoint's weights. Copy it (`copy.deepcopy`) to train it.
         """
         return self.content.build_model()
 
     def get_preprocessor(self, **options: Any) -> SegformerPreprocessor:
-        """The checkpoint's `SegformerPreprocessor`; `options` are arguments of its constructor.
+        """Return the checkpoint's `SegformerPreprocessor`. `options` are arguments of its constructor.
 
-        On Ray 2.6, whose `BatchPredictor` knows nothing of a predictor's `image_column` and `on_error`, give them
+        `BatchPredictor` of Ray 2.6 ignores the options `image_column` and `on_error` of a predictor. There, pass them
         here: `batch_predictor.set_preprocessor(checkpoint.get_preprocessor(image_column="photo"))`.
         """
         options = {**(self._preprocessor_options or {}), **options}
         return SegformerPreprocessor.from_config(self.content.preprocessor, **options)
 
     def with_preprocessor_options(self, **options: Any) -> SegformerCheckpoint:
-        """The same checkpoint, whose `get_preprocessor()` has `options`."""
-        twin = copy.copy(self)  # which shares the content
-        twin._preprocessor_options = options
-        return twin
+        """Return a copy whose `get_preprocessor()` has `options`. It shares the content of this checkpoint."""
+        checkpoint = copy.copy(self)
+        checkpoint._preprocessor_options = options
+        return checkpoint
 
     def to_directory(self, path: str | None = None) -> str:
-        """Write the directory to `path` (a new temporary one by default) and return it."""
+        """Write the directory to `path` and return `path`. The default is a new temporary directory."""
         path = path or tempfile.mkdtemp(prefix="segformer_")
         self.content.write(path)
         return path
 
     @contextlib.contextmanager
     def as_directory(self) -> Iterator[str]:
-        """The directory: the checkpoint's own where this node has it, else a temporary copy."""
+        """Yield the checkpoint's own directory if this node has it, else a temporary copy."""
         own = getattr(self, "path", None)
         if own and os.path.exists(os.path.join(own, CONFIG_NAME)):
             yield own
@@ -202,7 +203,7 @@ class SegformerCheckpoint(Checkpoint):
                 yield self.to_directory(directory)
 
     def __reduce__(self) -> Any:
-        # Only a driver puts the content into the object store: what a worker puts there is gone with the worker.
+        # Only a driver puts the content into the object store. An object that a worker puts is lost with the worker.
         process = _process_in_ray()
         if self._content_owner != process:
             on_driver = process is not None and ray.get_runtime_context().worker.mode == ray.SCRIPT_MODE
@@ -217,26 +218,27 @@ class SegformerCheckpoint(Checkpoint):
 
 
 def model_and_processor(data: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Model and image processor (or None) of a Ray 2.6 dict checkpoint.
+    """Return the model and the image processor (or None) of a Ray 2.6 dict checkpoint.
 
     Raises:
-        CheckpointError: there is no "model".
+        CheckpointError: there is no key "model".
     """
     if "model" not in data:
         raise CheckpointError(
-            f'a dict checkpoint holds "model" and one of {_PROCESSOR_KEYS}; this one holds {sorted(map(str, data))}'
+            f'the dict checkpoint has no key "model"; expected "model" and one of {_PROCESSOR_KEYS}, '
+            f"found {sorted(map(str, data))}"
         )
     return data["model"], next((data[key] for key in _PROCESSOR_KEYS if data.get(key) is not None), None)
 
 
 def is_segformer(model: Any) -> bool:
-    """Whether `model` is (or wraps) a transformers `SegformerForSemanticSegmentation`, told by what it has."""
+    """Return whether `model` is or wraps a transformers `SegformerForSemanticSegmentation`, by its attributes."""
     is_of_type = getattr(getattr(model, "config", None), "model_type", None) == "segformer"
     return is_of_type and hasattr(model, "decode_head") and hasattr(model, "save_pretrained")
 
 
 def as_preprocessor(image_processor: Any) -> SegformerPreprocessor:
-    """A transformers image processor, a `SegformerPreprocessor`, or None (transformers' defaults), as ours."""
+    """Convert a transformers image processor to a `SegformerPreprocessor`. None means transformers' defaults."""
     if image_processor is None:
         return SegformerPreprocessor()
     if isinstance(image_processor, SegformerPreprocessor):
@@ -256,7 +258,7 @@ def _restore(
     preprocessor_options: dict[str, Any] | None,
     label: str | None,
 ) -> SegformerCheckpoint:
-    checkpoint = installed.without_directory(cls, label or "in memory")
+    checkpoint: SegformerCheckpoint = installed.without_directory(cls, label or "in memory")
     checkpoint._content = content
     checkpoint._content_ref = content_ref
     checkpoint._content_owner = _process_in_ray()
@@ -265,7 +267,7 @@ def _restore(
 
 
 def _process_in_ray() -> tuple[str, str] | None:
-    """What tells this process, in this Ray, from any other; None without Ray."""
+    """Return ids that identify this process in this cluster; None if Ray does not run."""
     if not ray.is_initialized():
         return None
     context = ray.get_runtime_context()
@@ -273,13 +275,13 @@ def _process_in_ray() -> tuple[str, str] | None:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name cannot be one on the Hub, which is `name` or `organization/name`."""
+    """Return whether a name cannot be a Hub name, which is `name` or `organization/name`."""
     return name.startswith((".", "/")) or name.count("/") > 1 or (os.sep != "/" and os.sep in name)
 
 
 def _download(repository: str) -> str:
-    """The local snapshot of a model on the Hub."""
-    from transformers.utils import cached_file
+    """Download a model of the Hub, and return its local directory."""
+    from transformers.utils.hub import cached_file
 
     def fetch(file: str, required: bool) -> str | None:
         return cached_file(repository, file, _raise_exceptions_for_missing_entries=required)
@@ -292,6 +294,6 @@ def _download(repository: str) -> str:
             fetch(PICKLE_NAME, required=True)
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{repository!r} is no directory here, and not to be had from the Hub: {error}"
+            f"{repository!r} is not a local directory, and loading it from the Hugging Face Hub failed: {error}"
         ) from error
     return os.path.dirname(str(config))

@@ -1,4 +1,4 @@
-"""A SegFormer in memory: what its Hugging Face directory holds, read, checked, and built into a network."""
+"""The Hugging Face directory of a SegFormer: read it into memory, check it, write it, build the network from it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from ray_segformer.image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.images import MAX_PIXELS
-from ray_segformer.preprocessor import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.preprocessor import SegformerPreprocessor
 
 if TYPE_CHECKING:
@@ -26,42 +27,43 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 PICKLE_NAME = "pytorch_model.bin"
 TRAINING_NAME = "training.json"
-# Settings that would change the precision (weights come as float32, whatever they were saved as), or have transformers
-# fetch or run code from elsewhere. So may those that begin with an underscore.
+# Settings that are dropped when a configuration is read. Some change the precision, but weights are always converted to
+# float32. Others let transformers fetch or run code from elsewhere. So may settings that begin with an underscore.
 _DROPPED_SETTINGS = frozenset(
     ("dtype", "torch_dtype", "auto_map", "attn_implementation", "quantization_config", "torchscript")
 )
-_SUBFOLDER = "checkpoint"  # where Ray Train's callback for transformers puts the directory
+_SUBFOLDER = "checkpoint"  # where Ray Train's transformers callback puts the directory
 
 
 class CheckpointError(ValueError):
-    """A directory that holds no usable SegFormer; the message names the file and what was expected."""
+    """A directory holds no usable SegFormer. The message names the file and what was expected."""
 
 
 @dataclass(frozen=True)
 class SegformerContent:
-    """What a checkpoint's directory holds, in memory.
+    """The content of a checkpoint's directory, in memory.
 
     Attributes:
-        config: `config.json`.
-        weights: float32 arrays (integers as stored) by the Hub's tensor names, from `model.safetensors`.
-        preprocessor: `preprocessor_config.json`, or {} for transformers' defaults.
-        source: where it came from, for messages.
-        training: `training.json`, what the model was trained with and what it scored; {} where there is none.
+        config: the content of `config.json`.
+        weights: the arrays of `model.safetensors` by the Hub's tensor names. Floats are converted to float32; integers
+            keep their dtype.
+        preprocessor: the content of `preprocessor_config.json`; {} for transformers' defaults.
+        source: where the content came from, for messages.
+        training: the content of `training.json`: the settings of training, and the scores; {} if there is none.
     """
 
     config: dict[str, Any]
-    weights: dict[str, np.ndarray]
+    weights: dict[str, npt.NDArray[Any]]
     preprocessor: dict[str, Any]
     source: str
     training: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, directory: str | os.PathLike) -> SegformerContent:
-        """Read a Hugging Face directory, or the one in its `checkpoint/` folder. Unpickles nothing.
+    def read(cls, directory: str | os.PathLike[str]) -> SegformerContent:
+        """Read a Hugging Face directory, or its subfolder `checkpoint/` if the files are there. Run no pickled code.
 
         Raises:
-            CheckpointError: a file is missing, unreadable, or not a SegFormer's.
+            CheckpointError: a file is missing or unreadable, or does not belong to a SegFormer.
         """
         directory = _find(os.path.abspath(directory))
         config = _read_json(os.path.join(directory, CONFIG_NAME))
@@ -79,7 +81,7 @@ class SegformerContent:
             raise CheckpointError(f"{preprocessor_path}: {error}") from error
         if size.height * size.width > MAX_PIXELS:
             raise CheckpointError(
-                f"{preprocessor_path}: size is {size.height} x {size.width}, which takes more memory than there is; "
+                f"{preprocessor_path}: size is {size.height} x {size.width} pixels, which takes too much memory; "
                 f"expected at most {MAX_PIXELS} pixels"
             )
         _check_labels(config, os.path.join(directory, CONFIG_NAME))
@@ -92,7 +94,10 @@ class SegformerContent:
 
     @classmethod
     def from_model(cls, model: Any, preprocessor: SegformerPreprocessor) -> SegformerContent:
-        """Of a transformers `SegformerForSemanticSegmentation`, whatever names its version has for tensors."""
+        """Return the content of a transformers `SegformerForSemanticSegmentation`.
+
+        The model is saved and read again, because the names of its tensors in memory depend on transformers' version.
+        """
         with tempfile.TemporaryDirectory(prefix="segformer_") as directory:
             with quiet_transformers():
                 model.save_pretrained(directory)
@@ -101,20 +106,20 @@ class SegformerContent:
 
     @property
     def tensors(self) -> dict[str, Any]:
-        """`weights` as torch tensors, which are views of them and not to be written into."""
+        """The weights as torch tensors. They are views of `weights`; do not write into them."""
         import torch
 
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*not writable.*")  # views of the object store are not
+            warnings.filterwarnings("ignore", message=".*not writable.*")  # Arrays in the object store are read-only.
             return {name: torch.from_numpy(array) for name, array in self.weights.items()}
 
     @property
     def num_labels(self) -> int:
-        """How many classes the network tells apart."""
+        """The number of classes."""
         return len(self.weights["decode_head.classifier.bias"])
 
     def digest(self) -> str:
-        """A hash of configuration, weights and preprocessing, which tells the model from every other."""
+        """Return a hash of the configuration, the preprocessing and the weights. It identifies the model."""
         digest = hashlib.blake2b(digest_size=16)
         for part in (self.config, self.preprocessor):
             digest.update(json.dumps(part, sort_keys=True, default=str).encode())
@@ -125,7 +130,7 @@ class SegformerContent:
         return digest.hexdigest()
 
     def check(self) -> None:
-        """Whether the weights fit the configuration, found out by building the network.
+        """Check that the weights fit the configuration, by building the network.
 
         Raises:
             CheckpointError: tensors are missing or have wrong shapes, or `config` describes no SegFormer.
@@ -133,11 +138,12 @@ class SegformerContent:
         self.make_runtime(runtime="eager", dtype="float32", device="cpu")
 
     def make_runtime(self, **options: Any) -> Runtime:
-        """The network, ready to run; `options` are those of `ray_segformer.network.make_runtime`.
+        """Return the network, ready to run. `options` are those of `ray_segformer.network.make_runtime`.
 
         Raises:
             CheckpointError: as for `check`.
-            ValueError, RuntimeError: as for `ray_segformer.network.make_runtime`.
+            ValueError: as for `ray_segformer.network.make_runtime`.
+            RuntimeError: as for `ray_segformer.network.make_runtime`.
         """
         from ray_segformer.network import NetworkError, make_runtime
 
@@ -146,8 +152,8 @@ class SegformerContent:
         except NetworkError as error:
             raise CheckpointError(f"{self.source}: {error}") from error
 
-    def write(self, directory: str | os.PathLike) -> None:
-        """Write the files into `directory`, the configuration last: without it there is no checkpoint."""
+    def write(self, directory: str | os.PathLike[str]) -> None:
+        """Write the files into `directory`. `config.json` comes last: without it, the checkpoint is not complete."""
         from safetensors.numpy import save_file
 
         os.makedirs(directory, exist_ok=True)
@@ -160,7 +166,7 @@ class SegformerContent:
                     json.dump(content, file, indent=2, sort_keys=True)
 
     def build_model(self) -> Any:
-        """A transformers `SegformerForSemanticSegmentation` in eval mode, whose parameters are views of `weights`.
+        """Return a transformers `SegformerForSemanticSegmentation` in eval mode. Its parameters are views of `weights`.
 
         Raises:
             CheckpointError: as for `check`.
@@ -175,7 +181,7 @@ class SegformerContent:
 
 
 def _find(directory: str) -> str:
-    """The folder with `config.json`: `directory` or its `checkpoint/`."""
+    """Return the folder with `config.json`: `directory` or its subfolder `checkpoint/`."""
     for candidate in (directory, os.path.join(directory, _SUBFOLDER)):
         if os.path.isfile(os.path.join(candidate, CONFIG_NAME)):
             return candidate
@@ -187,7 +193,7 @@ def _find(directory: str) -> str:
 
 
 def _check_labels(config: Mapping[str, Any], path: str) -> None:
-    """Class names go into other files, after everything else."""
+    """Check the class names now, because they are used only at the end of a job, in other files."""
     labels = config.get("id2label") or {}
     try:
         for number, label in labels.items():
@@ -199,7 +205,7 @@ def _check_labels(config: Mapping[str, Any], path: str) -> None:
 def _read_json(path: str) -> dict[str, Any]:
     try:
         if not os.path.isfile(path):
-            raise OSError("it is no file")  # but a pipe or a device, which may never end
+            raise OSError("it is not a regular file")  # Reading a pipe or a device may never end.
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
@@ -209,7 +215,7 @@ def _read_json(path: str) -> dict[str, Any]:
     return content
 
 
-def _read_weights(directory: str) -> dict[str, np.ndarray]:
+def _read_weights(directory: str) -> dict[str, npt.NDArray[Any]]:
     import torch
     from safetensors.torch import load_file
 
@@ -225,15 +231,15 @@ def _read_weights(directory: str) -> dict[str, np.ndarray]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, because it holds more than tensors and loading it would run code; "
-            f"convert it to {WEIGHTS_NAME} where you trust it"
+            f"if you trust it, convert it to {WEIGHTS_NAME}"
         ) from error
     except CheckpointError:
         raise
-    except Exception as error:  # safetensors and torch raise many kinds for a broken file
+    except Exception as error:  # safetensors and torch raise many types of errors for a broken file.
         raise CheckpointError(f"{path}: not readable: {error}") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path}: expected tensors by name")
-    # Those of a pickle may repeat one stored number as often as it says.
+    # A pickled tensor may repeat one stored number any number of times, and so take more memory than there is.
     try:
         size, stored = sum(tensor.nbytes for tensor in tensors.values()), os.path.getsize(path)
         if size > 2 * stored:
@@ -242,22 +248,22 @@ def _read_weights(directory: str) -> dict[str, np.ndarray]:
             name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
             for name, tensor in tensors.items()
         }
-    except (TypeError, RuntimeError) as error:  # sparse, quantized, complex and the like
+    except (TypeError, RuntimeError) as error:  # for example sparse, quantized or complex tensors
         raise CheckpointError(f"{path}: expected plain tensors of numbers: {error}") from error
 
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bar and no report for what takes a tenth of a second and is checked by us."""
+    """Hide transformers' progress bars and warnings. Loading takes a tenth of a second, and we check the result."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
     had_bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
         if had_bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -11,19 +11,28 @@ from ray_segformer.commands import common, compare, demo, evaluate, info, predic
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Prints an error as one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(common.EXIT_USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit code: 0, or 1 when images failed, or 2 when it was asked for the impossible."""
+    """Run the command `ray-segformer`.
+
+    Args:
+        argv: the arguments. Default: those of the process.
+
+    Returns:
+        The exit code: 0; 1 if images failed or the run stopped early; 2 if the arguments or the input are wrong; 130 if
+        it was interrupted before it wrote anything.
+    """
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        code: int = arguments.run(arguments)
+        return code
     except KeyboardInterrupt:
-        print("ray-segformer: interrupted; nothing was left under the output's name", file=sys.stderr)
+        print("ray-segformer: interrupted; the output was not written", file=sys.stderr)
         return 130
 
 

@@ -1,4 +1,4 @@
-"""The import path of scripts for datasets of encoded images; the code is in `ray_segformer.inputs`."""
+"""Datasets of encoded images. Scripts import from here; the code is in `ray_segformer.inputs`."""
 
 from ray_segformer.inputs import from_huggingface, read_ade20k, read_images, read_parquet
 

@@ -1,4 +1,4 @@
-"""Intersection over union and accuracy of class maps, from confusion matrices that add up.
+"""Intersection over union (IoU) and accuracy of class maps, from confusion matrices.
 
 metrics = SegmentationMetrics(num_classes=150, reduce_labels=True)
 for prediction, annotation in pairs:
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ray_segformer.images import cells, reduce_labels, to_class_ids
 
@@ -21,69 +22,73 @@ _BATCH_SIZE = 16
 
 
 class SegmentationMetrics:
-    """The scores of a whole dataset, from the pixel counts of all its images: not the mean of the images' scores.
+    """The scores of a whole dataset, computed from the pixel counts of all its images together.
 
-    As Hugging Face `evaluate`'s `mean_iou` and mmsegmentation's `IoUMetric` take them. (torchmetrics' `MeanIoU` takes a
-    mean for each image first, which gives small objects in few images more weight.)
+    `mean_iou` of Hugging Face `evaluate` and `IoUMetric` of mmsegmentation do the same. `MeanIoU` of torchmetrics
+    differs: it computes a mean per image first, which gives more weight to small objects in few images.
 
     Args:
         num_classes: the number of classes.
-        ignore_index: annotated pixels of this id are left out.
-        reduce_labels: whether annotations are numbered as ADE20K's files are, 0 for other and classes from 1: 0 becomes
-            `ignore_index` and k becomes k - 1. Annotations of `SegformerPreprocessor(do_reduce_labels=True)` are
-            reduced already.
+        ignore_index: annotated pixels with this id are left out.
+        reduce_labels: whether annotations are numbered as in ADE20K's files, with 0 for other and classes from 1. Then
+            0 becomes `ignore_index`, and k becomes k - 1. Annotations of `SegformerPreprocessor(do_reduce_labels=True)`
+            are reduced already.
 
     Attributes:
         confusion: int64 `(num_classes, num_classes)`, pixel counts by annotated (rows) and predicted (columns) class.
     """
 
-    def __init__(self, num_classes: int, *, ignore_index: int = 255, reduce_labels: bool = False):
+    def __init__(self, num_classes: int, *, ignore_index: int = 255, reduce_labels: bool = False) -> None:
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.reduce_labels = reduce_labels
-        self.confusion = np.zeros((num_classes, num_classes), np.int64)
+        self.confusion: npt.NDArray[np.int64] = np.zeros((num_classes, num_classes), np.int64)
 
     def update(self, prediction: np.ndarray, annotation: np.ndarray) -> None:
-        """Count an image, or a batch of them.
+        """Count the pixels of an image, or of a batch of images.
 
         Args:
-            prediction, annotation: class ids of one shape, any integer dtype.
+            prediction: class ids of any shape and integer dtype.
+            annotation: class ids of the same shape, any integer dtype.
 
         Raises:
-            ValueError: the shapes differ, or an id is outside [0, num_classes); nothing is counted then.
+            ValueError: the shapes differ, or an id is outside [0, num_classes). Nothing is counted then.
         """
         if self.reduce_labels:
             annotation = reduce_labels(annotation, self.ignore_index)
         self.confusion += confusion_matrix(prediction, annotation, self.num_classes, self.ignore_index)
 
     def merge(self, other: SegmentationMetrics) -> None:
-        """Add what another has counted.
+        """Add the counts of another object.
 
         Raises:
-            ValueError: it counts other classes, or by other rules.
+            ValueError: it has other classes, or another `ignore_index` or `reduce_labels`.
         """
-        rules = [(each.num_classes, each.ignore_index, each.reduce_labels) for each in (self, other)]
-        if rules[0] != rules[1]:
-            raise ValueError(f"metrics by (num_classes, ignore_index, reduce_labels) {rules[0]} and {rules[1]}")
+        own, theirs = ((metrics.num_classes, metrics.ignore_index, metrics.reduce_labels) for metrics in (self, other))
+        if own != theirs:
+            raise ValueError(
+                f"cannot merge metrics with different (num_classes, ignore_index, reduce_labels): {own} and {theirs}"
+            )
         self.confusion += other.confusion
 
     def compute(self) -> dict[str, Any]:
-        """The scores of all that was counted, named as Hugging Face `evaluate` names them.
+        """Return the scores of all counted pixels, with the names of Hugging Face `evaluate`.
 
         Returns:
-            `per_category_iou`: float64 `(num_classes,)`, intersection over union; NaN where a class is in neither map.
-            `per_category_accuracy`: float64 `(num_classes,)`, the share of the class's annotated pixels that were
-            predicted so; NaN where it has none. `mean_iou` and `mean_accuracy`: their means without the NaN.
-            `overall_accuracy`: the share of all counted pixels. All are NaN where nothing was counted.
+            `per_category_iou`: float64 `(num_classes,)`, intersection over union; NaN for a class in neither map.
+            `per_category_accuracy`: float64 `(num_classes,)`, the share of a class's annotated pixels that have the
+            right prediction; NaN for a class without annotated pixels. `mean_iou` and `mean_accuracy`: their means
+            without NaN. `overall_accuracy`: the share of all counted pixels that have the right prediction. All scores
+            are NaN if nothing was counted.
         """
         iou = per_class_iou(self.confusion)
-        right, annotated = np.diag(self.confusion).astype(float), self.confusion.sum(axis=1)
-        accuracy = np.divide(right, annotated, out=np.full(self.num_classes, np.nan), where=annotated > 0)
+        correct, annotated = np.diag(self.confusion).astype(float), self.confusion.sum(axis=1)
+        accuracy = np.divide(correct, annotated, out=np.full(self.num_classes, np.nan), where=annotated > 0)
         total = annotated.sum()
         return {
             "mean_iou": _mean(iou),
             "mean_accuracy": _mean(accuracy),
-            "overall_accuracy": float(right.sum() / total) if total else float("nan"),
+            "overall_accuracy": float(correct.sum() / total) if total else float("nan"),
             "per_category_iou": iou,
             "per_category_accuracy": accuracy,
         }
@@ -98,19 +103,22 @@ def score_dataset(
     ignore_index: int = 255,
     reduce_labels: bool = False,
 ) -> SegmentationMetrics:
-    """The metrics of a dataset of predictions, counted where the blocks are.
+    """Count the pixels of a dataset of predictions, in tasks of Ray Data.
 
-    Each batch becomes one small confusion matrix, and these are summed by Ray Data's aggregation: masks never travel,
-    and memory does not grow with the dataset. The counts are those of one process, to the last.
+    Each batch becomes one small confusion matrix, and Ray Data's aggregation adds them up. Masks are not sent to the
+    driver, and memory does not grow with the dataset. The result is exactly that of one process.
 
     Args:
         dataset: predictions and annotations of the same sizes. Annotations are class maps, or image cells (see
-            `ray_segformer.images`) such as paths. A row with an `error`, and so without a mask, is left out.
-        prediction_column, annotation_column: their columns.
-        num_classes, ignore_index, reduce_labels: as for `SegmentationMetrics`.
+            `ray_segformer.images`) such as paths. A row with an `error` has no mask and is left out.
+        num_classes: the number of classes.
+        prediction_column: the column of the predictions.
+        annotation_column: the column of the annotations.
+        ignore_index: as for `SegmentationMetrics`.
+        reduce_labels: as for `SegmentationMetrics`.
 
     Raises:
-        ValueError: on a batch, the columns are missing, or sizes or ids do not fit; the message names the row.
+        ValueError: in a batch, a column is missing, or sizes or ids do not fit. The message names the row.
     """
     from ray.data.aggregate import AggregateFn
 
@@ -132,13 +140,14 @@ def score_dataset(
 
 def confusion_matrix(
     prediction: np.ndarray, annotation: np.ndarray, num_classes: int, ignore_index: int = 255
-) -> np.ndarray:
-    """Pixel counts by annotated (rows) and predicted (columns) class. Matrices of several images add up.
+) -> npt.NDArray[np.int64]:
+    """Count pixels by annotated (rows) and predicted (columns) class. The matrices of several images can be added.
 
     Args:
-        prediction, annotation: class ids of one shape, any integer dtype.
+        prediction: class ids of any shape and integer dtype.
+        annotation: class ids of the same shape, any integer dtype.
         num_classes: the number of classes.
-        ignore_index: annotated ids that are left out.
+        ignore_index: annotated pixels with this id are left out.
 
     Returns:
         int64 `(num_classes, num_classes)`.
@@ -153,35 +162,39 @@ def confusion_matrix(
     for name, ids in (("prediction", predicted), ("annotation", annotated)):
         if ids.size and (ids.min() < 0 or ids.max() >= num_classes):
             raise ValueError(f"the {name} has class ids in [{ids.min()}, {ids.max()}], expected [0, {num_classes})")
-    counts = np.bincount(annotated * num_classes + predicted, minlength=num_classes**2)
+    counts: npt.NDArray[np.int64] = np.bincount(annotated * num_classes + predicted, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
-def per_class_iou(confusion: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class, float64 `(classes,)`; NaN where a class is in neither map."""
+def per_class_iou(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the intersection over union of each class, float64 `(classes,)`; NaN for a class in neither map."""
     intersection = np.diag(confusion).astype(np.float64)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - intersection
-    return np.divide(intersection, union, out=np.full(len(confusion), np.nan), where=union > 0)
+    iou: npt.NDArray[np.float64] = np.divide(intersection, union, out=np.full(len(confusion), np.nan), where=union > 0)
+    return iou
 
 
-def mean_iou(confusion: np.ndarray) -> float:
-    """The mean over the classes that are in either map, as mmsegmentation and Hugging Face's `evaluate` take it."""
+def mean_iou(confusion: npt.NDArray[np.int64]) -> float:
+    """Return the mean IoU of the classes in either map, as mmsegmentation and Hugging Face's `evaluate` do."""
     return _mean(per_class_iou(confusion))
 
 
-def _mean(values: np.ndarray) -> float:
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    """Return the mean without NaN."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")
 
 
 def _count_batch(
-    batch: dict[str, Any], prediction_column: str, annotation_column: str, rules: SegmentationMetrics
-) -> np.ndarray:
-    """The confusion matrix of a batch, flat."""
+    batch: dict[str, Any], prediction_column: str, annotation_column: str, settings: SegmentationMetrics
+) -> npt.NDArray[np.int64]:
+    """Return the confusion matrix of a batch, flat, counted with the settings of `settings`."""
     for column in (prediction_column, annotation_column):
         if column not in batch:
             raise ValueError(f"the batch has no column {column!r}, only {list(batch)}")
-    counted = SegmentationMetrics(rules.num_classes, ignore_index=rules.ignore_index, reduce_labels=rules.reduce_labels)
+    metrics = SegmentationMetrics(
+        settings.num_classes, ignore_index=settings.ignore_index, reduce_labels=settings.reduce_labels
+    )
     errors = batch.get("error", [None] * len(batch[prediction_column]))
     for row, (prediction, annotation, error) in enumerate(
         zip(batch[prediction_column], cells(batch[annotation_column]), errors, strict=True)
@@ -189,7 +202,7 @@ def _count_batch(
         if isinstance(error, str) and error:
             continue
         try:
-            counted.update(np.asarray(prediction), to_class_ids(annotation))
-        except ValueError as problem:  # an ImageError is one
+            metrics.update(np.asarray(prediction), to_class_ids(annotation))
+        except ValueError as problem:  # or an ImageError, which is a ValueError
             raise ValueError(f"row {row} of the batch: {problem}") from problem
-    return counted.confusion.ravel()
+    return metrics.confusion.ravel()

@@ -1,4 +1,4 @@
-"""The import path of scripts for prediction as a job; the code is in `ray_segformer.jobs`."""
+"""Prediction as a job. Scripts import from here; the code is in `ray_segformer.jobs`."""
 
 from ray_segformer.jobs import ResourceError, predict
 

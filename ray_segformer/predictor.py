@@ -9,26 +9,29 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import ray
 
 from ray_segformer import stage_times
 from ray_segformer.air import BatchFormat, Checkpoint, Predictor, Preprocessor, installed
-from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, is_segformer, model_and_processor
-from ray_segformer.checkpoint_directory import SegformerContent
-from ray_segformer.images import MAX_PIXELS, ImageError, cause_of
-from ray_segformer.preprocessor import (
-    SegformerPreprocessor,
+from ray_segformer.batch_columns import (
     error_column,
     errors_of,
     name_column,
     of_row,
     paths_of,
+    predictions_to_arrow,
     stack,
 )
+from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, is_segformer, model_and_processor
+from ray_segformer.checkpoint_directory import SegformerContent
+from ray_segformer.images import MAX_PIXELS, ImageError, cause_of
+from ray_segformer.preprocessor import SegformerPreprocessor
+from ray_segformer.segmenter import Segmenter
 
-# Columns that the predictor uses up; all others of a `map_batches` batch stay.
+# The predictor consumes these columns. All other columns of a `map_batches` batch stay.
 _CONSUMED = frozenset(("pixel_values", "original_size", "labels"))
 
 
@@ -45,42 +48,43 @@ class SegformerPredictor(Predictor):
             batch_size=16,
         )
 
-    A batch is a dict of arrays, an array, a DataFrame, or (on Ray 2.56 and newer) an Arrow table, with either raw
-    images or the columns of `SegformerPreprocessor`. `pixel_values` of a float type count as already normalised, and
-    without `original_size` the result has their size. A prediction has the columns
+    A batch is a dict of arrays, an array, a DataFrame, or (on Ray 2.56 and newer) an Arrow table. It holds raw images,
+    or the columns of `SegformerPreprocessor`. `pixel_values` of a float type count as already normalised. Without
+    `original_size` the result has the size of `pixel_values`. A prediction has these columns:
 
-    * `segmentation`: class ids `(height, width)` at the image's own size, uint8, or uint16 above 255 classes; one
-      array `(N, height, width)` where all sizes agree, else an object array of N. As transformers'
-      `post_process_semantic_segmentation` makes it: logits resized bilinearly, then argmax.
+    * `segmentation`: class ids `(height, width)` at the image's own size, uint8, or uint16 above 255 classes. It is one
+      array `(N, height, width)` if all sizes agree, else an object array of N. It equals the result of transformers'
+      `post_process_semantic_segmentation`: logits are resized bilinearly, then argmax.
     * `confidence`, with `confidence=True`: float32 `(height, width)`, the winner's softmax probability in each pixel.
-    * `loss`, where the batch has `labels` (or an annotation column): float32, transformers' `labels=` loss of that
-      image alone; NaN where every pixel is ignored.
-    * `error`, with `on_error="keep"`: null, or why the row's `segmentation` is null, of which
-      `ray_segformer.images.cause_of` makes one of a few causes to count. Ray 2.6 has no nulls in such
-      columns: there they are empty, `""` and `(0, 0)`.
+    * `loss`, if the batch has `labels` or an annotation column: float32, transformers' `labels=` loss of that image
+      alone. It is NaN if every pixel is ignored.
+    * `error`, with `on_error="keep"`: null, or why the row's `segmentation` is null. `ray_segformer.images.cause_of`
+      tells the cause of such a text, to count failures. Ray 2.6 has no nulls in such columns: there `error` is `""` and
+      `segmentation` is `(0, 0)`.
 
-    Called by `map_batches` it also returns the batch's other columns, but not the images.
+    When `map_batches` calls it, it also returns the batch's other columns, but not the images.
 
-    The network is this package's own (`ray_segformer.network`), equal to transformers' to rounding. Tested on CPU. On a
-    GPU this code has not been run yet.
+    The network is this package's own (`ray_segformer.network`), and equals transformers' to rounding. It is tested on
+    CPUs. It has not been run on a GPU yet.
 
     Args:
         source: a checkpoint, a transformers `SegformerForSemanticSegmentation`, a directory, a name on the Hub, or an
             `ObjectRef` of one of these.
         use_gpu: None for a GPU if the process has one; True or False to insist.
-        runtime: "eager" is torch, operation by operation; "compile", a program that torch compiles once for each
-            machine, size and number of threads; "openvino", with the extra of that name. "auto" is "eager".
-        dtype: of the network's arithmetic. "auto" is "float32" on CPUs and "bfloat16" on GPUs, which is faster and less
-            exact; "float16" is for GPUs.
-        confidence: whether to add the column of that name.
+        runtime: "eager" runs torch, operation by operation. "compile" runs a program that torch compiles once for each
+            machine, size and number of threads. "openvino" needs the extra of that name. "auto" is "eager".
+        dtype: the dtype of the network's arithmetic. "auto" is "float32" on CPUs and "bfloat16" on GPUs, which is
+            faster and less exact. "float16" is for GPUs.
+        confidence: whether to add the column `confidence`.
         on_error: "raise" an error that names the row of an unreadable image, or "keep" the row.
-        max_pixels: images of more are errors; see `SegformerPreprocessor`.
-        image_column, annotation_column: where a raw batch has its images and, optionally, annotations.
-        reduce_labels: whether annotations are ADE20K's (0 is other); None for what the checkpoint says.
+        max_pixels: an image with more pixels is an error; see `SegformerPreprocessor`.
+        image_column: the column of a raw batch with images.
+        annotation_column: the column of a raw batch with annotations; None for none.
+        reduce_labels: whether annotations are numbered as ADE20K's (0 is other); None for what the checkpoint says.
 
     Raises:
-        ValueError: an option has none of its values, or they do not go together.
-        RuntimeError: `use_gpu=True` without a GPU, or what the runtime needs is not installed.
+        ValueError: an option has none of its values, or two options contradict each other.
+        RuntimeError: `use_gpu=True` without a GPU, or a package that the runtime needs is not installed.
         CheckpointError: the source holds no SegFormer.
     """
 
@@ -99,84 +103,52 @@ class SegformerPredictor(Predictor):
         image_column: str = "image",
         annotation_column: str | None = None,
         reduce_labels: bool | None = None,
-    ):
-        import torch  # here, not above: tasks that only preprocess import this module too
+    ) -> None:
+        from ray_segformer.network import keep_freed_memory  # It imports torch, which tasks that preprocess do without.
 
-        from ray_segformer.network import Groups, keep_freed_memory
-
-        if use_gpu and not torch.cuda.is_available():
-            raise RuntimeError(
-                "use_gpu=True, but this process sees no CUDA device; give the worker one (num_gpus_per_worker=1, or "
-                "num_gpus=1 in map_batches), or leave use_gpu out"
-            )
-        on_gpu = torch.cuda.is_available() if use_gpu is None else use_gpu
-        self._device = torch.device("cuda" if on_gpu else "cpu")
-        options = _preprocessor_options(on_error, max_pixels, image_column, annotation_column, reduce_labels)
-        content, self._images, own_preprocessor = _load(source, options)
-        if _in_actor() and not on_gpu:
+        device = _device(use_gpu)
+        options: dict[str, Any] = {"image_column": image_column, "annotation_column": annotation_column}
+        options |= {"reduce_labels": reduce_labels, "on_error": on_error, "max_pixels": max_pixels}
+        content, self._images, own_preprocessor = _load(source, _preprocessor_options(options))
+        if _in_actor() and device == "cpu":
             keep_freed_memory()
-        self._runtime = content.make_runtime(runtime=runtime, dtype=dtype, device=self._device.type)
-        self._groups = Groups(self._runtime)
-        self._ended: float | None = None  # when the batch before was done
-        self._num_labels = content.num_labels
-        self._ignored = content.config.get("semantic_loss_ignore_index", 255)
+        self._segmenter = Segmenter(
+            content, self._images, device=device, runtime=runtime, dtype=dtype, confidence=confidence
+        )
         self._confidence = confidence
         self._on_error = on_error
+        self._ended: float | None = None  # when the batch before was done
         super().__init__(own_preprocessor or self._images)
 
     @classmethod
     def from_checkpoint(
-        cls,
-        checkpoint: Checkpoint,
-        *,
-        use_gpu: bool | None = None,
-        runtime: Literal["auto", "eager", "compile", "openvino"] = "auto",
-        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-        confidence: bool = False,
-        on_error: Literal["raise", "keep"] = "raise",
-        max_pixels: int = MAX_PIXELS,
-        image_column: str = "image",
-        annotation_column: str | None = None,
-        reduce_labels: bool | None = None,
+        cls, checkpoint: Checkpoint, *, use_gpu: bool | None = None, **options: Any
     ) -> SegformerPredictor:
-        """Load a predictor; all arguments are those of the class."""
-        return cls(
-            checkpoint,
-            use_gpu=use_gpu,
-            runtime=runtime,
-            dtype=dtype,
-            confidence=confidence,
-            on_error=on_error,
-            max_pixels=max_pixels,
-            image_column=image_column,
-            annotation_column=annotation_column,
-            reduce_labels=reduce_labels,
-        )
+        """Load a predictor. All arguments are those of the class.
+
+        Ray's `BatchPredictor` looks for `use_gpu` in this signature, and sets it for workers with a GPU.
+        """
+        return cls(checkpoint, use_gpu=use_gpu, **options)
 
     @classmethod
-    def prepare_checkpoint(
-        cls,
-        checkpoint: Checkpoint,
-        *,
-        on_error: Literal["raise", "keep"] = "raise",
-        max_pixels: int = MAX_PIXELS,
-        image_column: str = "image",
-        annotation_column: str | None = None,
-        reduce_labels: bool | None = None,
-        **_: Any,
-    ) -> SegformerCheckpoint:
-        """What `BatchPredictor` sends to the workers: the content, and a CPU stage with the predictor's options."""
-        options = _preprocessor_options(on_error, max_pixels, image_column, annotation_column, reduce_labels)
-        return SegformerCheckpoint.from_checkpoint(checkpoint).with_preprocessor_options(**options)
+    def prepare_checkpoint(cls, checkpoint: Checkpoint, **options: Any) -> SegformerCheckpoint:
+        """Return the checkpoint that `BatchPredictor` sends to its workers, in memory.
+
+        Args:
+            checkpoint: the user's checkpoint.
+            options: those of the class. The checkpoint's preprocessor, which runs in the CPU stage, gets its share.
+        """
+        own = SegformerCheckpoint.from_checkpoint(checkpoint)
+        return own.with_preprocessor_options(**_preprocessor_options(options))
 
     @classmethod
     def preferred_batch_format(cls) -> BatchFormat:
-        """NumPy: images are arrays."""
+        """Return NumPy: images are arrays."""
         return BatchFormat.NUMPY
 
     def __call__(self, batch: Any) -> Any:
         """Predict a batch of `Dataset.map_batches`, of any batch format, and keep its other columns."""
-        predictions = self.predict(batch)
+        predictions: Any = self.predict(batch)
         consumed = _CONSUMED | {self._images.image_column}
         if isinstance(batch, pa.Table):
             for name in batch.column_names:
@@ -189,79 +161,39 @@ class SegformerPredictor(Predictor):
         return self.to_block(predictions)
 
     def pieces(self, batch: Any) -> Iterable[Any]:
-        """What `BatchPredictor` predicts one after the other: a batch of huge images in parts that memory holds."""
+        """Split a batch of huge images for `BatchPredictor`, which predicts one part at a time, to save memory."""
         if not isinstance(batch, dict) or "original_size" not in batch or not len(batch["original_size"]):
             return (batch,)
         from ray_segformer.network import pieces
 
-        return pieces(batch, np.dtype(self._mask_dtype).itemsize + 4 * self._confidence)
+        return pieces(batch, self._segmenter.bytes_per_pixel)
 
     def to_block(self, batch: Any) -> Any:
-        """What goes into a dataset: with `on_error="keep"` an Arrow table, so that any block can hold nulls."""
+        """Return predictions as a block of a dataset: with `on_error="keep"` an Arrow table, which can hold nulls."""
         if self._on_error != "keep" or isinstance(batch, pa.Table):
             return batch
         return self._to_arrow(batch)
 
     def _to_arrow(self, predictions: Any) -> pa.Table:
-        columns = {}
-        for name in predictions:
-            values = predictions[name]
-            values = values.to_numpy() if isinstance(values, pd.Series) else values
-            if name in ("segmentation", "confidence"):
-                dtype = self._mask_dtype if name == "segmentation" else np.float32
-                columns[name] = installed.nullable_tensor_array(list(values), dtype, ndim=2)
-            elif name == "error":
-                columns[name] = pa.array(errors_of({name: values}, len(values)), pa.string())
-            else:
-                columns[name] = installed.convert_to_arrow({name: values}).column(0)
-        return pa.table(columns)
+        return predictions_to_arrow(predictions, self._segmenter.mask_dtype)
 
-    def _predict_pandas(self, data: pd.DataFrame) -> pd.DataFrame:
-        """Predict a DataFrame; its index is kept."""
+    # Without Ray's `**kwargs`: an unknown argument of `predict` is an error.
+    def _predict_pandas(self, data: pd.DataFrame) -> pd.DataFrame:  # type: ignore[override]
+        """Predict a DataFrame, and keep its index."""
         predictions = self._predict_numpy({name: data[name].to_numpy() for name in data})
         return pd.DataFrame({name: list(column) for name, column in predictions.items()}, index=data.index)
 
-    def _predict_numpy(self, data: np.ndarray | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _predict_numpy(self, data: Any) -> dict[str, npt.NDArray[Any]]:  # type: ignore[override]
         """Predict a dict of arrays, or one array of images or of pixel values."""
-        import torch
-
-        from ray_segformer.network import upsampled_argmax
-
         started = time.perf_counter()
-        batch: Mapping[str, Any] = (
-            name_column(data, self._images.image_column) if isinstance(data, np.ndarray) else data
-        )
-        if "pixel_values" not in batch:
-            batch = self._images.preprocess(batch, threads=torch.get_num_threads())
+        batch = self._preprocessed(data)
         pixel_values, sizes, labels = batch["pixel_values"], batch.get("original_size"), batch.get("labels")
         rows = len(pixel_values)
         if self._ended is not None:
             stage_times.count("waiting", started - self._ended, rows)
-        errors = errors_of(batch if self._on_error == "keep" else {}, rows)
-        if labels is not None:
-            paths = paths_of(batch, rows)
-            for row in [row for row in range(rows) if errors[row] is None]:
-                errors[row] = self._error_of_labels(labels[row], row, paths[row])
-
-        masks: list[np.ndarray | None] = [None if error is None else installed.NULL_TENSOR for error in errors]
-        confidences = list(masks)
-        losses = np.full(rows, np.nan, np.float32)
-        for some, logits in self._groups.run(self._logits, pixel_values, errors):
-            for row, row_logits in zip(some, logits, strict=True):
-                own_size = np.shape(pixel_values[row])[-2:]
-                size = own_size if sizes is None else sizes[row]
-                if not all(size):
-                    raise ImageError(errors_of(batch, rows)[row] or f"row {row} of the batch has the size (0, 0)")
-                size = (int(size[0]), int(size[1]))
-                with stage_times.timed("argmax"):
-                    if self._confidence:
-                        masks[row], confidences[row] = upsampled_argmax(row_logits, size, confidence=True)
-                    else:
-                        masks[row] = upsampled_argmax(row_logits, size)
-                if labels is not None:
-                    losses[row] = self._loss(row_logits, labels[row])
-
-        predictions = {"segmentation": stack(masks, self._mask_dtype, (0, 0))}
+        errors = self._errors(batch, rows)
+        masks, confidences, losses = self._segmenter.segment(pixel_values, sizes, labels, errors)
+        predictions = {"segmentation": stack(masks, self._segmenter.mask_dtype, (0, 0))}
         if self._confidence:
             predictions["confidence"] = stack(confidences, np.float32, (0, 0))
         if labels is not None:
@@ -269,76 +201,55 @@ class SegformerPredictor(Predictor):
         if self._on_error == "keep":
             predictions["error"] = error_column(errors)
         self._ended = time.perf_counter()
-        stage_times.count_batch(
-            self._ended - started, Counter(cause_of(error) for error in errors if error is not None)
-        )
-        stage_times.hand_over()
+        causes = Counter(cause_of(error) for error in errors if error is not None)
+        stage_times.count_batch(self._ended - started, causes)
+        stage_times.report()
         return predictions
 
-    @property
-    def _mask_dtype(self) -> type[np.unsignedinteger]:
-        return np.uint8 if self._num_labels <= 255 else np.uint16
-
-    def _logits(self, pixel_values: np.ndarray) -> Any:
-        """Logits (rows, height / 4, width / 4, classes) of pixel values (rows, 3, height, width)."""
+    def _preprocessed(self, data: Any) -> dict[str, Any]:
+        """Return the batch with `pixel_values`, which raw images do not have yet."""
         import torch
 
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
-            raise ValueError(f"pixel_values of a row are (3, height, width), not {pixel_values.shape[1:]}")
-        with stage_times.timed("network", len(pixel_values)), torch.inference_mode():
-            tensor = torch.from_numpy(pixel_values).to(self._device)
-            tensor = tensor.float() if tensor.is_floating_point() else self._images.normalize(tensor)
-            return self._runtime(tensor)
+        batch: Any = name_column(data, self._images.image_column) if isinstance(data, np.ndarray) else data
+        if "pixel_values" not in batch:
+            batch = self._images.preprocess(batch, threads=torch.get_num_threads())
+        return dict(batch)
 
-    def _error_of_labels(self, labels: Any, row: int, path: Any) -> str | None:
-        """What is wrong with the class ids of a row, for which there would be no loss."""
-        ids = np.unique(labels)
-        unknown = ids[((ids < 0) | (ids >= self._num_labels)) & (ids != self._ignored)]
-        if self._num_labels == 1 or not len(unknown):
-            return None
-        expected = f"expected 0 to {self._num_labels - 1}, or {self._ignored}; see reduce_labels"
-        error = of_row(row, path, f"wrong annotation: it has the class ids {unknown[:9].tolist()}; {expected}")
-        if self._on_error == "raise":
-            raise ImageError(f'{error}. Pass on_error="keep" to keep such rows.')
-        return error
+    def _errors(self, batch: Mapping[str, Any], rows: int) -> list[str | None]:
+        """Return why each row cannot be predicted, None if it can.
 
-    def _loss(self, logits: Any, labels: np.ndarray) -> float:
-        """The loss of one image: its logits (h, w, classes) resized to its labels (height, width)."""
-        import torch
-        from torch.nn import functional
-
-        with torch.inference_mode():
-            target = torch.from_numpy(np.asarray(labels).astype(np.int64))[None].to(self._device)
-            resized = functional.interpolate(
-                logits.permute(2, 0, 1)[None], size=target.shape[-2:], mode="bilinear", align_corners=False
-            )
-            if self._num_labels > 1:
-                return functional.cross_entropy(resized, target, ignore_index=self._ignored).item()
-            valid = ((target >= 0) & (target != self._ignored)).float()
-            loss = functional.binary_cross_entropy_with_logits(resized.squeeze(1), target.float(), reduction="none")
-            return (loss * valid).mean().item()
+        Raises:
+            ImageError: a row cannot be predicted, and errors are not kept.
+        """
+        found = errors_of(batch, rows)
+        errors: list[str | None] = found if self._on_error == "keep" else [None] * rows
+        sizes, labels, paths = batch.get("original_size"), batch.get("labels"), paths_of(batch, rows)
+        for row in [row for row in range(rows) if errors[row] is None]:
+            if sizes is not None and not all(sizes[row]):
+                raise ImageError(found[row] or f"row {row} of the batch has the size (0, 0)")
+            unknown = [] if labels is None else self._segmenter.unknown_ids(labels[row])
+            if unknown:
+                expected = f"expected 0 to {self._segmenter.num_labels - 1}, or {self._segmenter.ignored}"
+                why = f"wrong annotation: it has the class ids {unknown[:9]}; {expected}; see reduce_labels"
+                errors[row] = of_row(row, paths[row], why)
+                if self._on_error == "raise":
+                    raise ImageError(f'{errors[row]}. Pass on_error="keep" to keep such rows.')
+        return errors
 
 
-def _preprocessor_options(
-    on_error: str, max_pixels: int, image_column: str, annotation_column: str | None, reduce_labels: bool | None
-) -> dict[str, Any]:
-    """The predictor's options in the words of `SegformerPreprocessor`."""
-    options: dict[str, Any] = {
-        "on_error": on_error,
-        "max_pixels": max_pixels,
-        "image_column": image_column,
-        "annotation_column": annotation_column,
-    }
-    if reduce_labels is not None:
-        options["do_reduce_labels"] = reduce_labels
-    return options
+def _preprocessor_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the predictor's options that its `SegformerPreprocessor` needs, by that one's names."""
+    names = ("on_error", "max_pixels", "image_column", "annotation_column")
+    own = {name: options[name] for name in names if name in options}
+    reduce_labels = options.get("reduce_labels")
+    return own if reduce_labels is None else {**own, "do_reduce_labels": reduce_labels}
 
 
 def _load(source: Any, options: dict[str, Any]) -> tuple[SegformerContent, SegformerPreprocessor, Preprocessor | None]:
-    """Content and image preprocessing of whatever a predictor is made from, and a user's own preprocessor."""
+    """Return the content of a predictor's source, its image preprocessing, and a user's own preprocessor or None."""
     if isinstance(source, ray.ObjectRef):
         source = ray.get(source)
-    if isinstance(source, Checkpoint):  # before paths: a checkpoint has __fspath__, which only raises
+    if isinstance(source, Checkpoint):  # Test this before paths: a checkpoint's __fspath__ raises.
         if not isinstance(source, SegformerCheckpoint):
             source = installed.dict_of(source) or SegformerCheckpoint.from_checkpoint(source)
     elif isinstance(source, (str, os.PathLike)):
@@ -358,6 +269,18 @@ def _load(source: Any, options: dict[str, Any]) -> tuple[SegformerContent, Segfo
     return SegformerContent.from_model(model, images), images, own
 
 
+def _device(use_gpu: bool | None) -> str:
+    """Return "cuda" or "cpu"; None takes a GPU if there is one."""
+    import torch
+
+    if use_gpu and not torch.cuda.is_available():
+        raise RuntimeError(
+            "use_gpu=True, but this process sees no CUDA device; give the worker one (num_gpus_per_worker=1, or "
+            "num_gpus=1 in map_batches), or leave use_gpu out"
+        )
+    return "cuda" if (torch.cuda.is_available() if use_gpu is None else use_gpu) else "cpu"
+
+
 def _in_actor() -> bool:
-    """Whether this process is an actor of Ray's, which is ours to tune."""
+    """Return whether this process is an actor of Ray's, whose memory settings we may change."""
     return ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None

@@ -1,4 +1,4 @@
-"""The import path of scripts for fine-tuning; the code is in `ray_segformer.training`."""
+"""Fine-tuning. Scripts import from here; the code is in `ray_segformer.training`."""
 
 from ray_segformer.training import EveryRowOfValidation, Settings, train_in_trial, train_loop_per_worker
 

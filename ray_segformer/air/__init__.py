@@ -1,38 +1,40 @@
-"""Ray AIR's classes for the installed Ray: Ray's own where it has them, ours where Ray removed them.
+"""Ray AIR's classes for the installed Ray: Ray's own if it has them, ours if Ray removed them.
 
-Here live `Predictor`, `BatchMapper` and `BatchPredictor`, and all knowledge of Ray's versions, in `installed.py`. This
-room knows nothing of SegFormer: its classes work with any predictor.
+This room holds `Predictor`, `BatchMapper` and `BatchPredictor`. All knowledge of Ray's versions is in `installed.py`.
+The room knows nothing of SegFormer: its classes work with any predictor.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ray_segformer.air import installed
+from ray_segformer.air.checkpoint_files import CheckpointFiles
 from ray_segformer.air.installed import BatchFormat, Checkpoint, Preprocessor
 
-if installed.Predictor is not None:
+# A type checker sees ours everywhere: they have the signatures of Ray's own.
+if TYPE_CHECKING or installed.Predictor is None:
+    from ray_segformer.air.predictor import Predictor, PredictorNotSerializableException
+else:
     Predictor = installed.Predictor
     PredictorNotSerializableException = installed.PredictorNotSerializableException
-else:
-    from ray_segformer.air.predictor import (  # type: ignore[assignment]
-        Predictor,
-        PredictorNotSerializableException,
-    )
 
-if installed.BatchMapper is not None:
+if TYPE_CHECKING or installed.BatchMapper is None:
+    from ray_segformer.air.batch_mapper import BatchMapper
+else:
     BatchMapper = installed.BatchMapper
-else:
-    from ray_segformer.air.batch_mapper import BatchMapper  # type: ignore[assignment]
 
-if installed.BatchPredictor is not None:
-    BatchPredictor = installed.BatchPredictor
+if TYPE_CHECKING or installed.BatchPredictor is None:
+    from ray_segformer.air.batch_predictor import BatchPredictor
 else:
-    from ray_segformer.air.batch_predictor import BatchPredictor  # type: ignore[assignment]
+    BatchPredictor = installed.BatchPredictor
 
 __all__ = [
     "BatchFormat",
     "BatchMapper",
     "BatchPredictor",
     "Checkpoint",
+    "CheckpointFiles",
     "Predictor",
     "PredictorNotSerializableException",
     "Preprocessor",

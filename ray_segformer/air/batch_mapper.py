@@ -1,4 +1,4 @@
-"""`BatchMapper`, which Ray removed in 2.24, as Ray 2.6.3 had it, for read-only batches too."""
+"""`BatchMapper` as Ray 2.6.3 had it, which Ray removed in 2.24. It also accepts read-only batches."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pandas as pd
 from ray_segformer.air.installed import BatchFormat, Preprocessor
 from ray_segformer.air.writable import writable
 
-# What `batch_size="default"` of Dataset.map_batches meant in Ray 2.6 (whose BatchMapper documented 4096);
-# today's Ray has no such word.
+# What `batch_size="default"` meant for Dataset.map_batches in Ray 2.6, although its BatchMapper documented 4096.
+# Newer versions of Ray have no "default".
 _DEFAULT_BATCH_SIZE = 1024
 
 
@@ -21,16 +21,16 @@ class BatchMapper(Preprocessor):
 
         BatchMapper(lambda df: df.drop(columns="y"), batch_format="pandas").transform(dataset)
 
-    Mirrors `ray.data.preprocessors.BatchMapper` of Ray 2.6.3. The function may write into its batch: where
-    Ray hands out a read-only view of the object store, it gets a copy.
+    It mirrors `ray.data.preprocessors.BatchMapper` of Ray 2.6.3. The function may write into its batch: if Ray hands
+    out a read-only view of the object store, the function gets a copy.
 
     Args:
-        fn: from DataFrame to DataFrame ("pandas"), or from an array or dict of arrays to the same ("numpy").
+        fn: a function from DataFrame to DataFrame ("pandas"), or from an array or dict of arrays to the same ("numpy").
         batch_format: "pandas" or "numpy".
-        batch_size: rows handed to `fn` at once at most; None for whole blocks; "default" is 1024.
+        batch_size: the most rows that `fn` gets at once; None for whole blocks; "default" is 1024.
 
     Raises:
-        ValueError: another batch format.
+        ValueError: `batch_format` is neither "pandas" nor "numpy".
     """
 
     _is_fittable = False
@@ -40,8 +40,8 @@ class BatchMapper(Preprocessor):
         fn: Callable[[Any], Any],
         batch_format: BatchFormat | str | None,
         batch_size: int | Literal["default"] | None = "default",
-    ):
-        super().__init__()
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         if batch_format not in (BatchFormat.PANDAS, BatchFormat.NUMPY):
             raise ValueError("BatchMapper only supports 'pandas' or 'numpy' batch format.")
         self.batch_format = batch_format

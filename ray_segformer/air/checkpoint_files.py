@@ -1,4 +1,4 @@
-"""The content of a checkpoint on its way from the driver to the workers."""
+"""The files of a checkpoint in memory, to send a checkpoint from the driver to the workers."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ray_segformer.air.installed import Checkpoint
 
 
 @dataclass
 class CheckpointFiles:
-    """A directory checkpoint and the bytes of its files, to be put in the object store.
+    """A directory checkpoint with the bytes of its files, to put in the object store.
 
-    A `ray.train.Checkpoint` pickles as a path, which a worker node may not have; Ray 2.6's pickled its content.
+    A pickled `ray.train.Checkpoint` holds a path only, which may not exist on a worker's node. On Ray 2.6 it held the
+    content.
 
     Attributes:
         checkpoint: the checkpoint, whose class and attributes are kept.
-        files: the bytes (uint8 arrays, shared by all actors of a node) by relative path.
+        files: the bytes of each file (uint8 arrays, which all actors of a node share) by relative path.
     """
 
     checkpoint: Checkpoint
-    files: dict[str, np.ndarray]
+    files: dict[str, npt.NDArray[np.uint8]]
 
     @classmethod
     def read(cls, checkpoint: Any) -> Any:
-        """The content of `checkpoint`, or `checkpoint` itself if it is no directory checkpoint (None, say)."""
+        """Read a checkpoint's files. Return anything else than a `Checkpoint`, such as None, as it is."""
         if not isinstance(checkpoint, Checkpoint):
             return checkpoint
         with checkpoint.as_directory() as directory:
@@ -40,12 +42,12 @@ class CheckpointFiles:
                 )
                 for folder, _, names in os.walk(directory)
                 for name in names
-                if os.path.isfile(os.path.join(folder, name))  # and no pipe, which may never end, nor a broken link
+                if os.path.isfile(os.path.join(folder, name))  # A pipe may never end; a broken link cannot be read.
             }
         return cls(checkpoint, files)
 
     def restore(self) -> Checkpoint:
-        """The checkpoint on this node: its files are in a temporary folder that lives as long as it."""
+        """Return the checkpoint on this node. Its files are in a temporary folder, removed with the checkpoint."""
         directory = tempfile.TemporaryDirectory(prefix="checkpoint_")
         for path, content in self.files.items():
             target = os.path.join(directory.name, path)

@@ -1,4 +1,4 @@
-"""What the installed Ray has, and where: the only module that knows one version of Ray from another.
+"""The classes of the installed Ray, and where it has them. No other module knows about versions of Ray.
 
 | installed Ray | `Predictor` | `BatchMapper` | `BatchPredictor` | `Checkpoint` |
 |---|---|---|---|---|
@@ -6,7 +6,7 @@
 | 2.7 to 2.55 | Ray's | ours | ours | `ray.train.Checkpoint` |
 | 2.56 and newer | ours | ours | ours | `ray.train.Checkpoint` |
 
-A class is `None` here where this package uses its own; `ray_segformer.air` chooses.
+A class is `None` here if this package uses its own. `ray_segformer.air` chooses between the two.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ try:
         _convert_batch_type_to_pandas,
     )
 except ImportError:
-    from ray.air.util.data_batch_conversion import (  # type: ignore[no-redef,assignment]
+    from ray.air.util.data_batch_conversion import (  # type: ignore[assignment]
         BatchFormat,
         _convert_batch_type_to_numpy,
         _convert_batch_type_to_pandas,
@@ -39,29 +39,28 @@ except ImportError:
 try:
     from ray.data._internal.tensor_extensions.arrow import ArrowVariableShapedTensorArray
 except ImportError:
-    from ray.air.util.tensor_extensions.arrow import ArrowVariableShapedTensorArray  # type: ignore
+    from ray.air.util.tensor_extensions.arrow import (  # type: ignore[attr-defined,no-redef]
+        ArrowVariableShapedTensorArray,
+    )
 
 try:
-    from ray.train.predictor import (  # type: ignore[import-not-found]
-        Predictor,
-        PredictorNotSerializableException,
-    )
+    from ray.train.predictor import Predictor, PredictorNotSerializableException
 except ImportError:
     Predictor = PredictorNotSerializableException = None
 
-HAS_AIR = Version(ray.__version__) < Version("2.7")  # the last Ray with BatchPredictor and dict checkpoints
+HAS_AIR = Version(ray.__version__) < Version("2.7")  # The last Ray with BatchPredictor and dict checkpoints.
 
 if HAS_AIR:
-    from ray.air.checkpoint import Checkpoint  # type: ignore[import-not-found]
+    from ray.air.checkpoint import Checkpoint
     from ray.data.preprocessors import BatchMapper  # type: ignore[attr-defined]
-    from ray.train.batch_predictor import BatchPredictor  # type: ignore[import-not-found]
+    from ray.train.batch_predictor import BatchPredictor
 else:
     from ray.train import Checkpoint
 
     BatchMapper = BatchPredictor = None
 
-# Ray 2.6 cannot hold a null in a tensor column, nor in a text column whose first value is one, and its
-# BatchPredictor hands a predictor's batch straight to that conversion. There, empty values stand for null.
+# Ray 2.6 cannot convert a null in a tensor column, or a null as the first value of a text column, and its
+# BatchPredictor passes predictions straight to that conversion. On Ray 2.6, empty values stand for nulls.
 NULL_TENSOR = np.zeros((0, 0), np.uint8) if HAS_AIR else None
 NULL_TEXT = "" if HAS_AIR else None
 
@@ -90,24 +89,24 @@ __all__ = [
 ]
 
 
-def at_directory(cls: type[Checkpoint], path: str | os.PathLike) -> Checkpoint:
-    """A checkpoint of class `cls` that refers to the local directory `path`.
+def at_directory(cls: type[Checkpoint], path: str | os.PathLike[str]) -> Checkpoint:
+    """Return a checkpoint of class `cls` that refers to the local directory `path`.
 
-    Ray 2.6's `Checkpoint.from_directory` would unpickle a `.metadata.pkl` it finds there; this does not.
+    `Checkpoint.from_directory` of Ray 2.6 would unpickle a file `.metadata.pkl` in it. This function does not.
     """
-    path = os.path.abspath(path)  # today's Ray takes a relative one for a URI
+    path = os.path.abspath(path)  # Newer versions of Ray take a relative path for a URI.
     return cls(local_path=path) if HAS_AIR else cls(path)
 
 
 def without_directory(cls: type[Checkpoint], label: str) -> Checkpoint:
-    """A checkpoint of class `cls` whose content is not on this node's disk; `label` is what its repr shows."""
+    """Return a checkpoint of class `cls` without content on this node's disk. Its repr shows `label`."""
     return cls(data_dict={"path": label}) if HAS_AIR else cls(label, filesystem=pa.fs.LocalFileSystem())
 
 
 def dict_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """The dictionary of Ray 2.6's `Checkpoint.from_dict(...)`, or None for one that holds a directory.
+    """Return the dictionary of a checkpoint that Ray 2.6's `Checkpoint.from_dict` made; None for any other checkpoint.
 
-    What `Checkpoint.set_preprocessor` was given is in it as `_preprocessor`, Ray's own name for it.
+    If `Checkpoint.set_preprocessor` was called, Ray's own key `_preprocessor` holds the preprocessor.
     """
     if not HAS_AIR:
         return None
@@ -119,27 +118,27 @@ def dict_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
 
 
 def convert_to_arrow(batch: dict[str, np.ndarray]) -> pa.Table:
-    """A dict of arrays as the Arrow table that Ray Data would make of it (tensor columns included)."""
+    """Convert a dict of arrays to an Arrow table as Ray Data does, tensor columns included."""
     return BlockAccessor.for_block(BlockAccessor.batch_to_block(batch)).to_arrow()
 
 
 def from_items(items: list[Any], blocks: int) -> ray.data.Dataset:
-    """`ray.data.from_items`, in so many blocks."""
+    """Call `ray.data.from_items` with a number of blocks."""
     name = "override_num_blocks"
     if name not in inspect.signature(ray.data.from_items).parameters:
-        name = "parallelism"  # what it was called in Ray 2.9 and before
+        name = "parallelism"  # its name in Ray 2.9 and before
     return ray.data.from_items(items, **{name: max(1, blocks)})
 
 
 def nullable_tensor_array(arrays: list[np.ndarray | None], dtype: Any, ndim: int) -> pa.ExtensionArray:
-    """Arrays of any shapes, and nulls, as one variable-shaped tensor column.
+    """Convert arrays of any shapes, and nulls, to one variable-shaped tensor column.
 
-    Ray's own conversion pickles a column that mixes arrays and None, and then cannot put it beside
-    a tensor column of another block: one bad row would end the job.
+    Ray's own conversion pickles a column that mixes arrays and None. Ray then cannot concatenate it with a tensor
+    column of another block, so one bad row would end the job.
 
     Args:
-        arrays: one array, all with `ndim` dimensions, or None, for every row.
-        dtype: the element type, which matters when every row is null.
+        arrays: an array of `ndim` dimensions, or None, per row.
+        dtype: the dtype of the column's elements. It matters only if all rows are null.
         ndim: the number of dimensions.
     """
     column = np.empty(len(arrays), object)

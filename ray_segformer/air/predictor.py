@@ -1,4 +1,4 @@
-"""`Predictor`, which Ray removed in 2.56, as Ray 2.6.3 had it, plus Arrow tables."""
+"""`Predictor` as Ray 2.6.3 had it, which Ray removed in 2.56. It also accepts Arrow tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ray_segformer.air.installed import (
 NumpyBatch: TypeAlias = np.ndarray | dict[str, np.ndarray]
 DataBatch: TypeAlias = NumpyBatch | pd.DataFrame | pa.Table
 
-# Looked up by exact type, as in Ray: a subclass of a batch type is refused.
+# Looked up by exact type, as in Ray: an instance of a subclass is refused.
 _FORMAT_OF_TYPE = {
     np.ndarray: BatchFormat.NUMPY,
     dict: BatchFormat.NUMPY,
@@ -32,44 +32,46 @@ _FORMAT_OF_TYPE = {
 
 
 class PredictorNotSerializableException(RuntimeError):  # noqa: N818 (Ray's name)
-    """Raised when an instance of a `Predictor` is pickled. Its class can be, and so can its checkpoint."""
+    """Raised if an instance of a `Predictor` is pickled. Pickle its class and its checkpoint instead."""
 
 
 class Predictor(abc.ABC):
     """A model, loaded from a checkpoint, that predicts batches.
 
-    A subclass implements `from_checkpoint` and at least one of `_predict_numpy` and `_predict_pandas`, and
-    calls `super().__init__(preprocessor)`. `predict` then takes any batch type: it applies the
-    preprocessor, converts to the format that the subclass implements, and converts the result back to
-    the caller's type. Mirrors `ray.train.predictor.Predictor` of Ray 2.6.3.
+    A subclass calls `super().__init__(preprocessor)`. It implements `from_checkpoint`, and at least one of
+    `_predict_numpy` and `_predict_pandas`. `predict` then accepts any batch type: it applies the preprocessor, converts
+    the batch to the format that the subclass implements, and converts the result back to the caller's type.
+
+    It mirrors `ray.train.predictor.Predictor` of Ray 2.6.3.
     """
 
-    def __init__(self, preprocessor: Preprocessor | None = None):
+    def __init__(self, preprocessor: Preprocessor | None = None) -> None:
         self._preprocessor = preprocessor
         self._cast_tensor_columns = False
 
     @classmethod
     @abc.abstractmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, **kwargs: Any) -> Predictor:
-        """Load a predictor from `checkpoint`; `kwargs` are the subclass's own options."""
+        """Load a predictor from `checkpoint`. `kwargs` are the subclass's own options."""
         raise NotImplementedError
 
     @classmethod
     def from_pandas_udf(cls, pandas_udf: Callable[..., pd.DataFrame]) -> Predictor:
-        """A predictor that calls `pandas_udf(df, **kwargs)`, a function from DataFrame to DataFrame."""
-        return pandas_udf_predictor(pandas_udf, Predictor)()
+        """Return a predictor that calls `pandas_udf(df, **kwargs)`, a function from DataFrame to DataFrame."""
+        predictor: Predictor = pandas_udf_predictor(pandas_udf, Predictor)()
+        return predictor
 
     def get_preprocessor(self) -> Preprocessor | None:
-        """The preprocessor that `predict` applies first, or None."""
+        """Return the preprocessor that `predict` applies first, or None."""
         return self._preprocessor
 
     def set_preprocessor(self, preprocessor: Preprocessor | None) -> None:
-        """Replace the preprocessor that `predict` applies first; None for none."""
+        """Replace the preprocessor that `predict` applies first. None means no preprocessing."""
         self._preprocessor = preprocessor
 
     @classmethod
     def preferred_batch_format(cls) -> BatchFormat:
-        """Which of the two methods to use when a subclass has both: pandas, unless overridden."""
+        """Return the format to predict if a subclass implements both methods. The default is pandas."""
         return BatchFormat.PANDAS
 
     @classmethod
@@ -87,23 +89,22 @@ class Predictor(abc.ABC):
         )
 
     def _set_cast_tensor_columns(self) -> None:
-        """Called by `BatchPredictor` when Ray Data casts tensor columns; subclasses may read the flag."""
+        """Set a flag that subclasses may read. `BatchPredictor` calls this if Ray Data casts tensor columns."""
         self._cast_tensor_columns = True
 
     def predict(self, data: DataBatch, **kwargs: Any) -> DataBatch:
         """Predict one batch.
 
         Args:
-            data: a dict of arrays, a single array (which `_predict_pandas` sees as the column
-                `__value__`), a DataFrame (one column of which reaches `_predict_numpy` as a bare array), or
-                an Arrow table.
-            kwargs: handed to `_predict_numpy` or `_predict_pandas`.
+            data: a dict of arrays, a single array, a DataFrame or an Arrow table. `_predict_pandas` gets a single array
+                as the column `__value__`. `_predict_numpy` gets a DataFrame of one column as a bare array.
+            kwargs: arguments for `_predict_numpy` or `_predict_pandas`.
 
         Returns:
-            The predictions, in the type that `data` had.
+            The predictions, in the type of `data`.
 
         Raises:
-            RuntimeError: `data` is of another type.
+            RuntimeError: `data` has another type.
             NotImplementedError: the subclass never called `Predictor.__init__`, or implements neither method.
         """
         if not hasattr(self, "_preprocessor"):
@@ -134,11 +135,11 @@ class Predictor(abc.ABC):
         return convert_to_arrow(predictions)
 
     def _predict_pandas(self, data: pd.DataFrame, **kwargs: Any) -> pd.DataFrame:
-        """Predict a DataFrame; to be implemented by a subclass that works on pandas."""
+        """Predict a DataFrame. A subclass that works on pandas implements this."""
         raise NotImplementedError
 
     def _predict_numpy(self, data: NumpyBatch, **kwargs: Any) -> NumpyBatch:
-        """Predict an array or a dict of arrays; to be implemented by a subclass that works on NumPy."""
+        """Predict an array or a dict of arrays. A subclass that works on NumPy implements this."""
         raise NotImplementedError
 
     def __reduce__(self) -> Any:
@@ -149,9 +150,9 @@ class Predictor(abc.ABC):
 
 
 def pandas_udf_predictor(pandas_udf: Callable[..., pd.DataFrame], base: type[Any]) -> type[Any]:
-    """The subclass of `base`, a Predictor class, whose predictions are `pandas_udf`'s."""
+    """Return a subclass of `base`, a Predictor class, that predicts with `pandas_udf`."""
 
-    class PandasUDFPredictor(base):
+    class PandasUDFPredictor(base):  # type: ignore[misc] # The base class is known only at run time.
         @classmethod
         def from_checkpoint(cls, checkpoint: Checkpoint, **kwargs: Any) -> PandasUDFPredictor:
             return PandasUDFPredictor()

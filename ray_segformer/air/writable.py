@@ -1,21 +1,24 @@
-"""Batches that may be written into: Ray Data hands out read-only views of the object store."""
+"""Copies of read-only batches. Ray Data hands out read-only views of the object store."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 
 def writable(batch: Any) -> Any:
-    """`batch`, with a copy in place of every array (in columns or in their cells) that is a read-only view.
+    """Return the batch with a copy of each read-only array in it: whole columns, or arrays in cells.
+
+    Arrays that are writable already are not copied.
 
     Args:
         batch: an array, a dict of arrays or a DataFrame.
     """
     if isinstance(batch, pd.DataFrame):
-        # Plain columns can be assigned to in any frame; only arrays inside of cells are views.
+        # pandas allows assignments to plain columns of any frame. Only arrays inside cells are read-only views.
         frame = batch.assign()
         for position, dtype in enumerate(batch.dtypes):
             if isinstance(dtype, np.dtype) and dtype.kind == "O":
@@ -27,7 +30,7 @@ def writable(batch: Any) -> Any:
     return _writable_array(batch)
 
 
-def _writable_array(array: np.ndarray) -> np.ndarray:
+def _writable_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if array.dtype == object:
         cells = np.empty_like(array)
         for index, cell in np.ndenumerate(array):

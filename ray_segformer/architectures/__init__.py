@@ -1,21 +1,36 @@
-"""The same work in six architectures, each a function in a short file of its own, to read, run and compare.
+"""The same work in six architectures. Each is one function in a short file, to read, run and compare.
 
     from ray_segformer import SegformerCheckpoint, architectures
 
     masks, timeline = architectures.actor_pool(paths, SegformerCheckpoint.demo(), workers=2, batch_size=4)
 
-All have the signature `(images, checkpoint, *, workers, batch_size, ...)` and return the same masks, in the order of
-the images, with a `Timeline` of who did what when. A `TimedPredictor` is a `SegformerPredictor` that notes its times:
-replace the one by the other, and what is left is the pattern.
-
 | function | who predicts | who gets the next batch |
 |---|---|---|
 | `sequential` | this process | |
-| `tasks` | a task for each batch, which loads the model | whatever process is free |
-| `actors` | actors | each in turn |
-| `actor_pool` | actors | whoever is free (`ray.util.ActorPool`) |
-| `dataset` | actors, as many as the work asks for | whoever is free (Ray Data) |
-| `batch_predictor` | the same; images are preprocessed apart, in tasks | whoever is free (Ray Data) |
+| `tasks` | one task per batch, which loads the model | any free process |
+| `actors` | actors | each actor in turn |
+| `actor_pool` | actors | the next free actor (`ray.util.ActorPool`) |
+| `dataset` | an autoscaled pool of actors | the next free actor (Ray Data) |
+| `batch_predictor` | the same pool; separate tasks preprocess | the next free actor (Ray Data) |
+
+All functions return the same masks. They use a `TimedPredictor`, a `SegformerPredictor` that records events for the
+timeline. Replace it by `SegformerPredictor` to get the plain pattern. All have the same signature:
+
+Args:
+    images: image cells (see `ray_segformer.images`): paths, encoded bytes, arrays.
+    checkpoint: a `SegformerCheckpoint`, or any Ray checkpoint that holds a SegFormer.
+    workers: how many processes predict at the same time, at most. `sequential` ignores it.
+    batch_size: images in a batch.
+    num_cpus: CPUs that a worker reserves. The default, None, is one CPU, or less if the cluster has too few. Not for
+        `sequential`.
+    num_gpus: GPUs that a worker reserves; 0 by default. Not for `sequential`.
+    options: options of `SegformerPredictor`, such as `runtime` or `on_error`, or the `slow_worker` of `TimedPredictor`.
+
+Returns:
+    A `Run`: the masks in the order of the images, and the timeline.
+
+Raises:
+    ValueError: there are no images, or `workers` or `batch_size` is below 1.
 """
 
 from ray_segformer.architectures.actor_pool import actor_pool

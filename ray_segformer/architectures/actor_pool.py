@@ -1,4 +1,4 @@
-"""`ray.util.ActorPool`: actors, and a scheduler that gives the next batch to whoever is free."""
+"""`ray.util.ActorPool`: the next batch goes to the next free actor."""
 
 from __future__ import annotations
 
@@ -24,22 +24,11 @@ def actor_pool(
 ) -> Run:
     """Segment images in a `ray.util.ActorPool`.
 
-    Results come as they are done (`map_unordered`), and are put in order by their `index`; a slow batch holds up
-    nobody. An actor whose process dies is started again by Ray, and its call repeated, up to three times.
+    Results come as soon as they are done (`map_unordered`), and the column `index` restores their order. A slow batch
+    does not delay the others. If the process of an actor dies, Ray restarts the actor and retries its call, up to three
+    times.
 
-    Args:
-        images: image cells (see `ray_segformer.images`): paths, encoded bytes, arrays.
-        checkpoint: a `SegformerCheckpoint`, or any checkpoint of Ray that holds a SegFormer.
-        workers: actors.
-        batch_size: images predicted at once.
-        num_cpus, num_gpus: what an actor reserves; None for one CPU, or less where there are not enough.
-        options: for `SegformerPredictor`, such as `runtime` or `on_error`.
-
-    Returns:
-        The masks in the order of the images, and the timeline.
-
-    Raises:
-        ValueError: no images, or `workers` or `batch_size` below 1.
+    See `ray_segformer.architectures` for the arguments and the result.
     """
     check(images, workers, batch_size)
     start = time.time()

@@ -1,4 +1,4 @@
-"""Actors, scheduled by hand: each loads the model once, and batches are dealt out to them in turn."""
+"""Actors that take turns: each loads the model once, and the driver assigns the batches in turn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import ray
 
 from ray_segformer.architectures.timed import Run, TimedPredictor, check, collect, split, worker_resources
 
-_IN_FLIGHT_PER_WORKER = 2  # one that is predicted, and one that waits for it to end
+_IN_FLIGHT_PER_WORKER = 2  # one batch in work, and one that waits, so that the actor is never idle
 
 
 def actors(
@@ -23,26 +23,14 @@ def actors(
     num_gpus: float = 0,
     **options: Any,
 ) -> Run:
-    """Segment images in Ray actors, dealing out the batches in turn.
+    """Segment images in Ray actors that take turns.
 
-    `ray.wait` holds back further batches while two for each worker are in flight, so that neither the driver nor the
-    object store fills with what no worker has begun. Whose turn it is does not depend on who is free: behind a slow
-    worker, its batches queue up while the others idle. An actor whose process dies is started again by Ray, and its
-    calls repeated, up to three times.
+    At most two batches per worker are in flight: the driver calls `ray.wait` before it submits more. Otherwise, waiting
+    batches could fill the memory of the driver and the object store. The turn does not depend on who is free. The
+    batches of a slow worker wait in a queue while the other workers are idle. If the process of an actor dies, Ray
+    restarts the actor and retries its calls, up to three times.
 
-    Args:
-        images: image cells (see `ray_segformer.images`): paths, encoded bytes, arrays.
-        checkpoint: a `SegformerCheckpoint`, or any checkpoint of Ray that holds a SegFormer.
-        workers: actors.
-        batch_size: images predicted at once.
-        num_cpus, num_gpus: what an actor reserves; None for one CPU, or less where there are not enough.
-        options: for `SegformerPredictor`, such as `runtime` or `on_error`.
-
-    Returns:
-        The masks in the order of the images, and the timeline.
-
-    Raises:
-        ValueError: no images, or `workers` or `batch_size` below 1.
+    See `ray_segformer.architectures` for the arguments and the result.
     """
     check(images, workers, batch_size)
     start = time.time()
@@ -52,7 +40,7 @@ def actors(
     )
     pool: list[Any] = [actor.remote(checkpoint_ref, **options) for _ in range(workers)]
     results: list[Any] = []
-    in_flight: list[ray.ObjectRef] = []
+    in_flight: list[ray.ObjectRef[Any]] = []
     for turn, batch in enumerate(split(images, batch_size)):
         if len(in_flight) == _IN_FLIGHT_PER_WORKER * workers:
             (done,), in_flight = ray.wait(in_flight, num_returns=1)

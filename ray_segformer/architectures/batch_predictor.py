@@ -1,4 +1,4 @@
-"""`BatchPredictor`: tasks on CPUs preprocess and a pool of actors predicts, both at the same time."""
+"""`BatchPredictor`: CPU tasks preprocess while a pool of actors predicts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import ray
 from ray_segformer.air import BatchMapper, BatchPredictor
 from ray_segformer.architectures.timed import Run, TimedPredictor, check, collect, in_first_row, rows, worker_resources
 from ray_segformer.architectures.timeline import Recorder
-from ray_segformer.preprocessor import SegformerPreprocessor
 
 
 def batch_predictor(
@@ -26,23 +25,11 @@ def batch_predictor(
 ) -> Run:
     """Segment images with `BatchPredictor`.
 
-    Two stages of Ray Data stream into each other: tasks decode and resize on CPUs, actors run the network, on GPUs
-    where there are. The pool of actors grows from one up to `workers`. A process that dies is replaced by Ray Data, and
-    its batches repeated.
+    Ray Data streams batches through two stages. CPU tasks decode and resize; actors run the network, on GPUs if there
+    are any. The pool grows from one actor up to `workers`. If `num_cpus` is None, the actors leave one CPU for the
+    tasks. If a process dies, Ray Data replaces it and retries its batches.
 
-    Args:
-        images: image cells (see `ray_segformer.images`): paths, encoded bytes, arrays.
-        checkpoint: a `SegformerCheckpoint`, or any checkpoint of Ray that holds a SegFormer.
-        workers: actors at most.
-        batch_size: images preprocessed, and predicted, at once.
-        num_cpus, num_gpus: what an actor reserves; None for one CPU, or less, so that one is left to preprocess.
-        options: for `SegformerPredictor`, such as `runtime` or `on_error`.
-
-    Returns:
-        The masks in the order of the images, and the timeline.
-
-    Raises:
-        ValueError: no images, or `workers` or `batch_size` below 1.
+    See `ray_segformer.architectures` for the arguments and the result.
     """
     check(images, workers, batch_size)
     start = time.time()
@@ -60,11 +47,10 @@ def batch_predictor(
     return collect(predictions.iter_batches(batch_size=None), len(images), start)
 
 
-def timed(preprocessor: SegformerPreprocessor, batch_size: int) -> BatchMapper:
-    """A preprocessor that notes when it preprocessed which images, in a column `preprocess_events`."""
+def timed(preprocessor: Any, batch_size: int) -> BatchMapper:
+    """Wrap a preprocessor, so that it records its events in the column `preprocess_events`."""
 
-    def preprocess(batch: dict[str, Any]) -> dict[str, Any]:
-        """The preprocessor's batch, with that column."""
+    def preprocess(batch: Any) -> dict[str, Any]:
         recorder = Recorder()
         with recorder.note("preprocess", batch["index"]):
             batch = preprocessor.transform_batch(batch)

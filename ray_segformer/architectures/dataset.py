@@ -1,4 +1,4 @@
-"""Ray Data: `map_batches` over a dataset, in a pool of actors that grows with the work."""
+"""Ray Data: `map_batches` over a dataset, in an autoscaled pool of actors."""
 
 from __future__ import annotations
 
@@ -24,23 +24,11 @@ def dataset(
 ) -> Run:
     """Segment images with `Dataset.map_batches`, in an autoscaled pool of actors.
 
-    The pool starts with one actor and grows up to `workers` while batches wait. The dataset streams: what is in memory
-    depends on the workers, not on the number of images. An actor whose process dies is replaced by Ray Data, and its
-    batches repeated.
+    The pool starts with one actor, and grows up to `workers` actors while batches wait. The dataset is streamed, so the
+    memory it needs depends on the number of workers, not of images. If the process of an actor dies, Ray Data replaces
+    the actor and retries its batches.
 
-    Args:
-        images: image cells (see `ray_segformer.images`): paths, encoded bytes, arrays.
-        checkpoint: a `SegformerCheckpoint`, or any checkpoint of Ray that holds a SegFormer.
-        workers: actors at most.
-        batch_size: images predicted at once.
-        num_cpus, num_gpus: what an actor reserves; None for one CPU, or less where there are not enough.
-        options: for `SegformerPredictor`, such as `runtime` or `on_error`.
-
-    Returns:
-        The masks in the order of the images, and the timeline.
-
-    Raises:
-        ValueError: no images, or `workers` or `batch_size` below 1.
+    See `ray_segformer.architectures` for the arguments and the result.
     """
     check(images, workers, batch_size)
     start = time.time()

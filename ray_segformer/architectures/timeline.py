@@ -1,4 +1,4 @@
-"""Who did what when: events noted in the workers, and the timeline of a run made of them."""
+"""The events that the workers record, and the timeline of a run."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Kind = Literal["load", "preprocess", "predict"]
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that one worker did.
+    """One piece of work of one worker.
 
     Attributes:
         kind: "load" (of the model), "preprocess" or "predict" (a batch).
-        node: the hexadecimal id of the worker's Ray node; empty outside of Ray.
+        node: the hexadecimal id of the worker's Ray node; empty without Ray.
         process: the worker's process id.
-        start: seconds since the epoch. The processes of a node share this clock, and nodes share it as far as NTP keeps
-            them together, usually to milliseconds.
-        seconds: how long it took, by a clock that is never set.
+        start: seconds since the epoch. All processes of a node use the same clock. The clocks of different nodes differ
+            a little, usually by milliseconds with NTP.
+        seconds: the duration, measured by a monotonic clock.
         images: the positions of the batch's images in the input; empty for "load".
     """
 
@@ -38,17 +38,17 @@ class Event:
 
     @property
     def worker(self) -> tuple[str, int]:
-        """The node and the process, which together name a worker."""
+        """The node and the process id, which together identify a worker."""
         return self.node, self.process
 
     @property
     def end(self) -> float:
-        """When it was done, in seconds since the epoch."""
+        """When the work ended, in seconds since the epoch."""
         return self.start + self.seconds
 
 
 class Recorder:
-    """Notes the events of one worker until the worker hands them over with its next result."""
+    """Records the events of one worker, which sends them with its next result."""
 
     def __init__(self) -> None:
         self._node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
@@ -56,7 +56,7 @@ class Recorder:
 
     @contextmanager
     def note(self, kind: Kind, images: Sequence[int] = ()) -> Iterator[None]:
-        """Note what the body of the `with` does, once it is done; nothing, where it raises."""
+        """Record the body of the `with` as an event. Record nothing if the body raises."""
         start, counter = time.time(), time.perf_counter()
         yield
         seconds = time.perf_counter() - counter
@@ -64,7 +64,7 @@ class Recorder:
         self._events.append(Event(kind, self._node, os.getpid(), start, seconds, positions))
 
     def take(self) -> str:
-        """The events since the last call, as JSON: text travels in the columns of every Ray."""
+        """Return the events since the last call as JSON, because every version of Ray has columns of text."""
         events, self._events = self._events, []
         return json.dumps([asdict(event) for event in events])
 
@@ -74,8 +74,9 @@ class Timeline:
     """All events of a run.
 
     Attributes:
-        events: in the order of their start.
-        start, end: of the run, on the driver: from the call to the last mask's arrival. Seconds since the epoch.
+        events: the events, in the order of their start.
+        start: when the architecture was called on the driver, in seconds since the epoch.
+        end: when the last mask arrived on the driver, in seconds since the epoch.
     """
 
     events: tuple[Event, ...]
@@ -84,48 +85,48 @@ class Timeline:
 
     @classmethod
     def of(cls, notes: Sequence[str], start: float, end: float) -> Timeline:
-        """From what `Recorder.take` returned; `notes` may hold empty texts and be in any order."""
+        """Make a timeline of texts from `Recorder.take`, in any order. Empty texts are skipped."""
         events = [_event(fields) for note in notes if note for fields in json.loads(note)]
         return cls(tuple(sorted(events, key=lambda event: event.start)), start, end)
 
     @property
     def seconds(self) -> float:
-        """How long the run took."""
+        """The duration of the run."""
         return self.end - self.start
 
     @property
     def workers(self) -> list[tuple[str, int]]:
-        """The workers, as (node, process), in the order of their first event."""
+        """The workers as (node, process id), in the order of their first event."""
         return list(dict.fromkeys(event.worker for event in self.events))
 
     @property
     def loads(self) -> int:
-        """How often a model was loaded."""
+        """The number of times that a model was loaded."""
         return sum(event.kind == "load" for event in self.events)
 
     @property
     def load_seconds(self) -> float:
-        """What the loads took together, importing torch included."""
+        """The sum of the seconds of all loads. They include the import of torch."""
         return sum(event.seconds for event in self.events if event.kind == "load")
 
     @property
     def seconds_to_first_mask(self) -> float:
-        """From the start of the run until a worker had predicted its first batch."""
+        """The seconds from the start of the run until the first batch was predicted."""
         return min(event.end for event in self.events if event.kind == "predict") - self.start
 
     @property
     def busy_share(self) -> float:
-        """The part of the workers' time, from start to end, in which they preprocessed or predicted."""
+        """The share of the workers' time, from start to end of the run, that they preprocessed or predicted."""
         busy = sum(event.seconds for event in self.events if event.kind != "load")
         return busy / (len(self.workers) * self.seconds)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Convert the timeline to a dict for JSON."""
         return {"start": self.start, "end": self.end, "events": [asdict(event) for event in self.events]}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Timeline:
-        """What `to_dict` made, also after a trip through JSON."""
+        """Make a timeline of a dict from `to_dict`, which may have been saved as JSON."""
         return cls(tuple(map(_event, fields["events"])), fields["start"], fields["end"])
 
 

@@ -1,7 +1,7 @@
-"""The commands of `ray-segformer`, a file each.
+"""The commands of `ray-segformer`, one file each.
 
-Each command reads its options, calls a job, and prints what came of it. Each imports what it needs when it is run, so
-that `--help` is quick. The work itself is in the rooms below.
+A command reads its options, calls a job, and prints the result. The work itself is done in the rooms below. Commands
+import Ray, torch and the other rooms only when they run, so that `--help` is fast.
 """
 
 __all__ = ["common", "compare", "demo", "evaluate", "info", "predict"]

@@ -1,4 +1,4 @@
-"""What the commands have in common: numbers as arguments, models by name, and how they fail."""
+"""What all commands share: exit codes, types and help of options, models by name, and error messages."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ import re
 import sys
 from typing import Any
 
-EXIT_FAILURES = 1  # the work was done, but not for every image, or it broke off
-EXIT_USAGE = 2  # what was asked for cannot be done
+EXIT_FAILURES = 1  # some images failed, or the run stopped early
+EXIT_USAGE = 2  # the arguments are wrong, or the input cannot be used
+
+MODEL_HELP = 'a directory, a name on the Hugging Face Hub, or "demo" for the packaged model of synthetic scenes'
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default to the help of an option, but not where it says nothing: None, and False of a flag."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        says_nothing = action.default is None or action.default is False
+        return action.help if says_nothing else super()._get_help_string(action)
 
 
 def positive(text: str) -> int:
-    """An argument that is a whole number of at least 1."""
+    """Convert an argument to a whole number of at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text}")
@@ -21,7 +31,7 @@ def positive(text: str) -> int:
 
 
 def not_negative(text: str) -> float:
-    """An argument that is a finite number of at least 0."""
+    """Convert an argument to a finite number of at least 0."""
     number = float(text)
     if not (0 <= number < math.inf):
         raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
@@ -29,43 +39,53 @@ def not_negative(text: str) -> float:
 
 
 def add_max_pixels(command: argparse.ArgumentParser) -> None:
-    """Add the option of all commands that read images; None where it is not given."""
+    """Add the option `--max-pixels`, which all commands that read images have. Its value is None if it is not given."""
     command.add_argument(
         "--max-pixels",
         type=positive,
         metavar="N",
-        help="an image of more is unreadable, so that none takes all the memory; by default 178956970",
+        help="refuse images of more pixels, to protect the memory (default: 178956970)",
     )
 
 
 def checkpoint_of(model: str) -> Any:
-    """The `SegformerCheckpoint` that `--model` names."""
+    """Return the `SegformerCheckpoint` that `--model` names."""
     from ray_segformer.checkpoint import SegformerCheckpoint
 
     return SegformerCheckpoint.demo() if model == "demo" else SegformerCheckpoint.from_pretrained(model)
 
 
 def cause(error: BaseException) -> str:
-    """The line that says what was wrong, without Ray's account of where."""
+    """Return the line of an exception that says what was wrong, without Ray's traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return image_error(error) or (lines[-1] if lines else type(error).__name__)
 
 
 def image_error(error: BaseException) -> str:
-    """What was wrong with an image, where that is the cause; else ""."""
+    """Return the message of the `ImageError` that caused an exception; "" if none did.
+
+    Ray wraps the exceptions of its workers, and then only the text of their tracebacks is left.
+    """
     from ray_segformer.images import ImageError
 
     if isinstance(error, ImageError):
         return str(error)
-    for line in reversed(str(error).splitlines()):  # causes come first in a traceback, what they caused last
+    for line in reversed(str(error).splitlines()):  # the last one: a traceback starts with the causes of an exception
         if re.match(r"\s*(ray_segformer\.[\w.]+\.)?ImageError:", line):
             return line.split("ImageError:", 1)[1].strip()
     return ""
 
 
 def fail(code: int, error: Any, hint: str = "") -> int:
-    """Say in one line what was wrong; returns `code`."""
+    """Print one line on stderr that says what was wrong, and return the exit code.
+
+    Args:
+        code: the exit code.
+        error: an exception, or text.
+        hint: what the user can do. It follows the error.
+    """
     line = " ".join(str(error).split())
-    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)  # no escape sequences
+    # A file name in the message must not send escape sequences to the terminal.
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
     print(f"ray-segformer: error: {shown}{hint}", file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""`ray-segformer compare`: the six architectures on the same images, as a table, timelines and a report."""
+"""`ray-segformer compare`: run the six architectures on the same images, and write timelines and a report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from ray_segformer.commands.common import (
     EXIT_FAILURES,
     EXIT_USAGE,
+    HelpFormatter,
     add_max_pixels,
     cause,
     checkpoint_of,
@@ -17,45 +18,53 @@ from ray_segformer.commands.common import (
     positive,
 )
 
-# Those of ray_segformer.architectures, which imports Ray: too slow for --help.
+# The names in `ray_segformer.architectures.ARCHITECTURES`. Importing that imports Ray, which is too slow for --help.
 _ARCHITECTURES = ("sequential", "tasks", "actors", "actor_pool", "dataset", "batch_predictor")
-_GALLERY = 12  # images in a report
-_TOLERATED = 1e-4  # of the pixels may be ties that another order of additions decides otherwise
-_WIDTHS = (11, 12, 7, 10, 8, 10, 9)  # of the table's columns
+
+_GALLERY_IMAGES = 12  # in the report
+
+# The share of pixels that may differ between architectures: where two classes tie, the order of additions decides.
+_MAX_DIFFERENT = 1e-4
+
+_COLUMN_WIDTHS = (11, 12, 7, 10, 8, 10, 9)
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the subparsers `commands`."""
     compare = commands.add_parser(
         "compare",
-        help="run the six architectures on the same images, and draw who did what when",
-        description="Segment the same images in each architecture, in a process and on a Ray of its own (or, on the "
-        "cluster that RAY_ADDRESS names, as a job): a table, timelines and a report to open in a browser.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        help="run the six architectures on the same images, and report their speed and timelines",
+        description="Segment the same images with each architecture. Prints a table, and writes timelines and a report "
+        "to open in a browser. Each architecture runs in its own process and starts its own Ray; on the cluster that "
+        "RAY_ADDRESS names, it runs as its own job.",
+        formatter_class=HelpFormatter,
     )
     compare.add_argument("input", metavar="INPUT", help="as for predict")
     compare.add_argument(
-        "output", metavar="OUTPUT", help="the folder to make: report.html, timelines.png, comparison.json"
+        "output", metavar="OUTPUT", help="the folder to make, with report.html, timelines.png and comparison.json"
     )
     compare.add_argument(
         "--architectures",
         nargs="+",
         choices=_ARCHITECTURES,
-        default=list(_ARCHITECTURES),
         metavar="NAME",
-        help=f"some of {', '.join(_ARCHITECTURES)}",
+        help=f"the architectures to run: some of {', '.join(_ARCHITECTURES)} (default: all)",
     )
     compare.add_argument("--model", default="demo", help="as for predict")
-    compare.add_argument("--images", type=positive, default=48, metavar="N", help="of the input, the first N")
-    compare.add_argument("--workers", type=positive, default=2, metavar="N", help="of each but sequential")
+    compare.add_argument(
+        "--images", type=positive, default=48, metavar="N", help="the number of images: the first N of the input"
+    )
+    compare.add_argument(
+        "--workers", type=positive, default=2, metavar="N", help="workers of each architecture except sequential"
+    )
     compare.add_argument("--batch-size", type=positive, default=4, metavar="N", help="images predicted at once")
     compare.add_argument(
-        "--gpus-per-worker", type=not_negative, default=0.0, metavar="X", help="GPUs that a worker reserves"
+        "--gpus-per-worker", type=not_negative, default=0.0, metavar="X", help="GPUs that each worker reserves"
     )
     compare.add_argument(
         "--uneven",
         action="store_true",
-        help="images scaled to very different sizes, and one worker that is slow: where scheduling matters",
+        help="scale images to very different sizes, and slow down one worker, so that scheduling matters",
     )
     add_max_pixels(compare)
     compare.add_argument("--overwrite", action="store_true", help="replace an earlier output")
@@ -63,7 +72,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command, and return its exit code."""
     from ray_segformer.architectures import Timeline
     from ray_segformer.checkpoint_directory import CheckpointError
     from ray_segformer.comparison import GalleryImage, Settings, compare, describe_machine, render_report, uneven
@@ -72,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.jobs import OutputError, OutputFolder
     from ray_segformer.viz import draw_timelines
 
-    names = list(dict.fromkeys(arguments.architectures))
+    names = list(dict.fromkeys(arguments.architectures or _ARCHITECTURES))
     max_pixels = arguments.max_pixels or MAX_PIXELS
     try:
         folder = OutputFolder(arguments.output, arguments.overwrite, "comparison.json")
@@ -80,14 +89,14 @@ def run(arguments: argparse.Namespace) -> int:
         checkpoint = checkpoint_of(arguments.model)
         rows = found.take(arguments.images)
         cells = [row["image"] for row in rows]
-        for row in rows:  # before six runs fail of it
+        for row in rows:  # an image that cannot be read must not fail six runs, one after the other
             try:
                 to_rgb(row["image"], max_pixels)
             except ImageError as error:
                 raise ImageError(f"{row['path']}: {error}") from error
         if arguments.uneven:
             cells = uneven(cells, max_pixels)
-            max_pixels = MAX_PIXELS  # what is larger than asked for now is our own
+            max_pixels = MAX_PIXELS  # --max-pixels limits the user's images, not the ones that were scaled up here
     except (CheckpointError, ImageError, InputError, OutputError, OSError, ValueError) as error:
         return fail(EXIT_USAGE, error)
     print(f"{len(rows)} of {found.rows} images, {arguments.workers} workers, batches of {arguments.batch_size}")
@@ -113,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     gallery = [
         GalleryImage(row["name"], to_rgb(cell, max_pixels), mask)
-        for row, cell, mask in zip(rows[:_GALLERY], cells, masks, strict=False)
+        for row, cell, mask in zip(rows[:_GALLERY_IMAGES], cells, masks, strict=False)
     ]
     timelines = {name: Timeline.from_dict(result["timeline"]) for name, result in done.items()}
     with folder:
@@ -121,13 +130,13 @@ def run(arguments: argparse.Namespace) -> int:
         folder.write_file("timelines.png", encode(draw_timelines(timelines), "PNG"))
         folder.finish(comparison, checkpoint.id2label)
     print(f"{folder.path}/report.html")
-    differ = [name for name, result in done.items() if result["different_pixels"] > _TOLERATED * result["pixels"]]
+    differ = [name for name, result in done.items() if result["different_pixels"] > _MAX_DIFFERENT * result["pixels"]]
     return EXIT_FAILURES if differ or len(done) < len(results) else 0
 
 
 def _print_comparison(results: dict[str, Any]) -> None:
     titles = ("images/s", "first mask", "loads", "in", "busy", "memory", "masks")
-    print(f"{'':<16}" + "".join(f"{title:>{width}}" for title, width in zip(titles, _WIDTHS, strict=True)))
+    print(f"{'':<16}" + "".join(f"{title:>{width}}" for title, width in zip(titles, _COLUMN_WIDTHS, strict=True)))
     for name, result in results.items():
         if "error" in result:
             print(f"{name:<16}  failed: {cause(RuntimeError(result['error']))}")
@@ -141,4 +150,4 @@ def _print_comparison(results: dict[str, Any]) -> None:
             f"{result['peak_memory_mb']:.0f} MB",
             f"{result['different_pixels']} pixels differ" if result["different_pixels"] else "equal",
         )
-        print(f"{name:<16}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS, strict=True)))
+        print(f"{name:<16}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, _COLUMN_WIDTHS, strict=True)))

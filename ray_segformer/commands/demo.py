@@ -1,4 +1,4 @@
-"""`ray-segformer demo`: synthetic scenes, segmented, with a picture."""
+"""`ray-segformer demo`: segment synthetic scenes with the packaged model, and draw the result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_USAGE, fail, positive
+from ray_segformer.commands.common import EXIT_USAGE, HelpFormatter, fail, positive
 
 
 def add_parser(commands: Any) -> None:
@@ -18,16 +18,21 @@ def add_parser(commands: Any) -> None:
         "demo",
         help="segment synthetic scenes and show the result",
         description="Make synthetic scenes, segment them with the packaged model, and draw a contact sheet.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     demo.add_argument("output", metavar="OUTPUT", nargs="?", default="out/demo", help="the folder to make")
-    demo.add_argument("--scenes", type=positive, default=24, metavar="N", help="how many")
-    demo.add_argument("--seed", type=int, default=0, help="of the first scene; the model never saw 0 to 199")
+    demo.add_argument("--scenes", type=positive, default=24, metavar="N", help="the number of scenes")
+    demo.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="the seed of the first scene; the model was trained without those of 0 to 199",
+    )
     demo.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command, and return its exit code."""
     import numpy as np
     import ray
     from PIL import Image
@@ -62,10 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
             image = np.asarray(Image.open(row["path"]))
             annotation = np.asarray(Image.open(scenes / "annotations" / f"{row['name']}.png"))
             prediction = np.asarray(Image.open(io.BytesIO(row["segmentation"])))
-            own = confusion_matrix(prediction, annotation, len(CLASSES))
-            confusion += own
+            scene_confusion = confusion_matrix(prediction, annotation, len(CLASSES))
+            confusion += scene_confusion
             tiles.append([image, overlay(image, annotation, PALETTE), overlay(image, prediction, PALETTE)])
-            captions.append(f"{row['name']}   {np.trace(own) / own.sum():.1%} of pixels right")
+            accuracy = np.trace(scene_confusion) / scene_confusion.sum()
+            captions.append(f"{row['name']}   {accuracy:.1%} of pixels right")
         seconds = time.monotonic() - started
         sheet = contact_sheet(
             tiles[:12],

@@ -1,4 +1,4 @@
-"""`ray-segformer evaluate`: annotated images and a checkpoint in, scores out."""
+"""`ray-segformer evaluate`: score a model on annotated images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 from ray_segformer.commands.common import (
     EXIT_FAILURES,
     EXIT_USAGE,
+    MODEL_HELP,
+    HelpFormatter,
     add_max_pixels,
     cause,
     checkpoint_of,
@@ -24,38 +26,52 @@ def add_parser(commands: Any) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         help="score a model on annotated images",
-        description="Score a model on annotated images: mIoU and accuracies of the whole dataset.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Score a model on annotated images: mIoU and accuracies over the whole dataset.",
+        formatter_class=HelpFormatter,
     )
     evaluate.add_argument(
         "input",
         metavar="INPUT",
-        help="ADE20K's folder (images/validation, annotations/validation), a folder with images/ and annotations/, "
-        "parquet (a file or a folder), or a Hugging Face dataset saved to disk",
+        help="the folder of ADE20K (with images/validation and annotations/validation), a folder with images/ and "
+        "annotations/, parquet (a file or a folder), or a Hugging Face dataset that save_to_disk wrote",
     )
     evaluate.add_argument(
-        "--output", required=True, metavar="DIR", help="the folder to make: evaluation.json, pictures"
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="the folder to make, with evaluation.json, and pictures of the worst images and of confused classes",
     )
-    evaluate.add_argument("--model", default="demo", help="a directory, a name on the Hub, or the packaged demo")
-    evaluate.add_argument("--split", default="validation", help="of ADE20K's folder")
+    evaluate.add_argument("--model", default="demo", help=MODEL_HELP)
+    evaluate.add_argument("--split", default="validation", help="the split of ADE20K's folder")
     for kind in ("image", "annotation"):
-        evaluate.add_argument(f"--{kind}-column", default=kind, metavar="NAME", help="of parquet, or Hugging Face's")
+        evaluate.add_argument(
+            f"--{kind}-column",
+            default=kind,
+            metavar="NAME",
+            help=f"the column of {kind}s in parquet or in a Hugging Face dataset",
+        )
     evaluate.add_argument(
         "--resize",
         choices=("square", "short-side"),
         default="square",
-        help="transformers' default, or mmsegmentation's: shape kept, short side 512, at most 2048, multiples of 32",
+        help="square: resize to the model's size, as transformers does by default; short-side: keep the aspect ratio, "
+        "as mmsegmentation does (short side 512, long side at most 2048, multiples of 32)",
     )
-    evaluate.add_argument("--flip", action="store_true", help="average with the mirror image")
-    evaluate.add_argument("--window", type=positive, metavar="SIZE", help="sliding windows, instead of resizing")
-    evaluate.add_argument("--stride", type=positive, metavar="N", help="of the windows; without, they do not overlap")
+    evaluate.add_argument("--flip", action="store_true", help="average the logits with those of the mirror image")
+    evaluate.add_argument(
+        "--window", type=positive, metavar="SIZE", help="do not resize, but predict in windows of SIZE x SIZE pixels"
+    )
+    evaluate.add_argument(
+        "--stride", type=positive, metavar="N", help="pixels between windows (default: SIZE, without overlap)"
+    )
     evaluate.add_argument(
         "--labels",
         choices=("auto", "reduce", "as-is"),
         default="auto",
-        help="annotations count from 1 and 0 is ignored, or they are the model's ids; auto is as the model says",
+        help="reduce: annotations use 0 for ignored pixels and count classes from 1, as ADE20K does; as-is: they have "
+        "the class ids of the model; auto: as the model's do_reduce_labels says",
     )
-    evaluate.add_argument("--workers", type=positive, default=2, metavar="N", help="predictors at most")
+    evaluate.add_argument("--workers", type=positive, default=2, metavar="N", help="the most actors that predict")
     evaluate.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
     add_max_pixels(evaluate)
     evaluate.add_argument("--overwrite", action="store_true", help="replace an earlier output")
@@ -63,7 +79,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command, and return its exit code."""
     from ray_segformer.architectures import worker_resources
     from ray_segformer.checkpoint_directory import CheckpointError
     from ray_segformer.images import MAX_PIXELS, encode
@@ -152,7 +168,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _dataset(arguments: argparse.Namespace) -> Any:
-    """The annotated images of the input, by what is in it."""
+    """Return the annotated images of the input, as the dataset that fits what is there."""
     from ray_segformer.inputs import from_huggingface, read_ade20k, read_parquet
 
     source, split = arguments.input, arguments.split

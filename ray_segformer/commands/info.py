@@ -1,4 +1,4 @@
-"""`ray-segformer info`: what a checkpoint is, without running it."""
+"""`ray-segformer info`: describe a checkpoint, without running it."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ import argparse
 import json
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_USAGE, checkpoint_of, fail
+from ray_segformer.commands.common import EXIT_USAGE, MODEL_HELP, checkpoint_of, fail
 
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: running, not learnt
+# The names of batch norm's running statistics, which are not parameters.
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the subparsers `commands`."""
     info = commands.add_parser(
         "info",
-        help="say what a checkpoint is",
+        help="describe a checkpoint",
         description="Print a checkpoint's size, cost, classes, preprocessing, and what it was trained with.",
     )
-    info.add_argument(
-        "model", metavar="CHECKPOINT", help="a directory, a name on the Hugging Face Hub, or the packaged demo"
-    )
-    info.add_argument("--json", action="store_true", help="as JSON")
+    info.add_argument("model", metavar="CHECKPOINT", help=MODEL_HELP)
+    info.add_argument("--json", action="store_true", help="print as JSON, with the scores by class of each epoch")
     info.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command, and return its exit code."""
     from ray_segformer.checkpoint_directory import CheckpointError
 
     try:
@@ -49,12 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def describe(checkpoint: Any) -> dict[str, Any]:
-    """What is known of a `SegformerCheckpoint`.
+    """Describe a `SegformerCheckpoint`.
 
     Returns:
-        `origin`; `parameters`, a number; `gmac`, multiply-adds in 10^9 for the logits of an image of the preprocessor's
-        size, by decoder (`folded`, as it is run here, and `published`); `preprocessing`, transformers' settings;
-        `classes`, names by class id; `training`, the content of `training.json`.
+        `origin`: where the checkpoint came from. `parameters`: their number. `gmac`: the cost of the logits of an image
+        of the preprocessor's size, in 10^9 multiply-adds, for the decoder as it is run here (`folded`) and as it was
+        published (`published`). `preprocessing`: the settings of transformers' image processor. `classes`: names by
+        class id. `training`: the content of `training.json`.
     """
     from ray_segformer.network import gmac
 
@@ -87,11 +87,11 @@ def _print_tree(facts: dict[str, Any], indent: str = "") -> None:
             _print_tree(value, indent + "  ")
         elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
             for number, item in enumerate(value, 1):
-                if any(isinstance(each, dict) for each in item.values()):
+                if any(isinstance(entry, dict) for entry in item.values()):
                     print(f"{indent}{name} {number}")
                     _print_tree(item, indent + "  ")
-                else:  # such as an epoch; its scores by class are in --json
-                    line = ", ".join(f"{key} {_text(each)}" for key, each in item.items() if not isinstance(each, list))
-                    print(f"{indent + name:<22}{line}")
+                else:  # such as an epoch, whose lists, the scores by class, are printed by --json only
+                    scalars = {key: entry for key, entry in item.items() if not isinstance(entry, list)}
+                    print(f"{indent + name:<22}{_text(scalars)}")
         else:
             print(f"{indent + name:<22}{_text(value)}")

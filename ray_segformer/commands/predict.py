@@ -1,4 +1,4 @@
-"""`ray-segformer predict`: a folder of images in, a folder of masks out."""
+"""`ray-segformer predict`: segment the images of an input, and write a folder of masks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from ray_segformer.commands.common import (
     EXIT_FAILURES,
     EXIT_USAGE,
+    MODEL_HELP,
+    HelpFormatter,
     add_max_pixels,
     cause,
     checkpoint_of,
@@ -17,7 +19,7 @@ from ray_segformer.commands.common import (
     positive,
 )
 
-_GO_ON = "; --resume goes on from the images that are done"
+_RESUME_HINT = "; --resume continues after the images that are done"
 
 
 def add_parser(commands: Any) -> None:
@@ -25,39 +27,50 @@ def add_parser(commands: Any) -> None:
     predict = commands.add_parser(
         "predict",
         help="segment images",
-        description="Segment images. RAY_ADDRESS names the cluster; without it, Ray starts on this machine.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Segment images. Runs on the Ray cluster that RAY_ADDRESS names; without it, starts Ray on this "
+        "machine.",
+        formatter_class=HelpFormatter,
     )
     predict.add_argument(
-        "input", metavar="INPUT", help="a folder (recursive), a glob, a list file, an image, or parquet; or a URI"
+        "input",
+        metavar="INPUT",
+        help="a folder (searched recursively), a glob, a text file of paths, an image, or parquet; a path or a URI",
     )
-    predict.add_argument("output", metavar="OUTPUT", help="the folder to make: masks/, classes.json, summary.json")
     predict.add_argument(
-        "--model", default="demo", help="a directory, a name on the Hugging Face Hub, or the packaged demo"
+        "output", metavar="OUTPUT", help="the folder to make, with masks/, classes.json and summary.json"
     )
+    predict.add_argument("--model", default="demo", help=MODEL_HELP)
     predict.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
     predict.add_argument(
-        "--workers", type=positive, metavar="N", help="actors at most; by default as many as CPUs (or GPUs) allow"
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="the most actors that predict (default: as many as the CPUs, or GPUs, allow)",
     )
     predict.add_argument(
-        "--gpus-per-worker", type=not_negative, default=0.0, metavar="X", help="GPUs that an actor reserves"
+        "--gpus-per-worker", type=not_negative, default=0.0, metavar="X", help="GPUs that each actor reserves"
     )
     predict.add_argument(
         "--runtime",
         choices=("auto", "eager", "compile", "openvino"),
         default="auto",
-        help="how the network is run: by torch, compiled by torch (once on a machine), or by OpenVINO",
+        help="what runs the network: torch (eager), torch.compile (compiles once on each machine), or OpenVINO",
     )
     predict.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="the network's arithmetic; auto is exact on CPUs, float32",
+        help="the numbers that the network computes with; on CPUs, auto is float32, which is exact",
     )
-    predict.add_argument("--format", choices=("parquet", "png"), default="parquet", help="what masks are written as")
-    predict.add_argument("--overlay", action="store_true", help="also write overlays/, the images under their masks")
+    predict.add_argument("--format", choices=("parquet", "png"), default="parquet", help="the format of masks")
     predict.add_argument(
-        "--on-error", choices=("raise", "keep"), default="raise", help="stop at an unreadable image, or keep its row"
+        "--overlay", action="store_true", help="also write overlays/, the images with their masks drawn over them"
+    )
+    predict.add_argument(
+        "--on-error",
+        choices=("raise", "keep"),
+        default="raise",
+        help="stop at an image that cannot be read, or keep its row, with the error and without a mask",
     )
     add_max_pixels(predict)
     predict.add_argument(
@@ -65,18 +78,18 @@ def add_parser(commands: Any) -> None:
         type=positive,
         default=1024,
         metavar="N",
-        help="images are committed so many at a time; what is lost by a kill is less",
+        help="images committed at a time; a killed run loses the images since the last commit",
     )
-    again = predict.add_mutually_exclusive_group()
-    again.add_argument("--overwrite", action="store_true", help="replace an earlier output")
-    again.add_argument(
-        "--resume", action="store_true", help="go on where an interrupted run of the same options was, if there was one"
+    earlier = predict.add_mutually_exclusive_group()
+    earlier.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    earlier.add_argument(
+        "--resume", action="store_true", help="continue an interrupted run of the same options, if there is one"
     )
     predict.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command, and return its exit code."""
     from ray_segformer.checkpoint_directory import CheckpointError
     from ray_segformer.images import MAX_PIXELS
     from ray_segformer.inputs import InputError, readable
@@ -109,12 +122,12 @@ def run(arguments: argparse.Namespace) -> int:
     except (InputError, OutputError, ResourceError) as error:
         return fail(EXIT_USAGE, error)
     except KeyboardInterrupt:
-        return fail(EXIT_FAILURES, "interrupted", _GO_ON)
+        return fail(EXIT_FAILURES, "interrupted", _RESUME_HINT)
     except Exception as error:
-        without = " (--on-error keep goes on without it)" if image_error(error) else ""
-        return fail(EXIT_FAILURES, cause(error), without + _GO_ON)
+        keep_hint = " (--on-error keep continues without it)" if image_error(error) else ""
+        return fail(EXIT_FAILURES, cause(error), keep_hint + _RESUME_HINT)
     if arguments.model == "demo":
-        print("The packaged model knows only the scenes of `ray-segformer demo`; name another with --model.")
+        print("The packaged model knows only the scenes of `ray-segformer demo`; choose another with --model.")
     failed, causes = summary["failures"], summary["failures_by_cause"]
     if summary["resumed"]:
         print(f"{summary['resumed']} images were done before")

@@ -1,6 +1,6 @@
-"""The six architectures side by side, measured on the same images.
+"""Measurements of the six architectures on the same images, and a report of them.
 
-Here live the measurement, the description of the machine it ran on, and the report as an HTML page. The architectures
+This room holds the measurement, the description of the machine, and the report as an HTML page. The architectures
 themselves are in `architectures`. This room writes no files: the command `compare` does.
 """
 

@@ -1,4 +1,4 @@
-"""The machine: its processor, and the memory that Ray's processes use."""
+"""The machine: its processor, and the memory that this process and Ray's processes use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SAMPLE_SECONDS = 0.1
 
 
 def processor_name() -> str:
-    """The processor's name and its widest instructions, as far as the operating system tells them."""
+    """Return the processor's name and its widest vector instructions, if the operating system tells them."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             facts = dict(line.split(":", 1) for line in file if ":" in line)
@@ -29,24 +29,25 @@ def processor_name() -> str:
 
 
 def describe_machine() -> dict[str, Any]:
-    """This machine's `processor` and `cpus`, and the versions of `ray`, `torch` and `ray_segformer`."""
+    """Return `processor` and `cpus` of the machine, and the versions of `ray`, `torch` and `ray_segformer`."""
     versions = {package: importlib.metadata.version(package) for package in ("ray", "torch")}
     return {"processor": processor_name(), "cpus": os.cpu_count(), **versions, "ray_segformer": __version__}
 
 
 class PeakMemory:
-    """The most memory that this and Ray's processes on this node used inside of a `with`, ten times a second.
+    """Measures the peak memory of this process and of Ray's processes on this node, ten times a second.
 
         with PeakMemory() as memory:
             ...
         print(memory.peak)
 
-    It is the sum of what each process has to itself, and what they share, libraries and object store, once, as the
-    largest share of any process. (Linux tells the two apart; elsewhere shared memory counts for every process.) Ray's
-    processes are those below this one and, where Ray runs, below its node's raylet.
+    The memory is the sum of each process's own memory, plus the shared memory (libraries and the object store). Shared
+    memory is counted once: as the largest amount in any process. Only Linux tells own and shared memory apart. On other
+    systems, shared memory counts for every process. Ray's processes are the children of this process and, if Ray runs,
+    of the node's raylet.
 
     Attributes:
-        peak: bytes.
+        peak: the peak memory in bytes.
     """
 
     def __init__(self) -> None:
@@ -74,7 +75,7 @@ class PeakMemory:
 
 
 def _raylet() -> psutil.Process | None:
-    """The raylet of this node, which is the parent of Ray's workers; None where Ray does not run."""
+    """Return the raylet of this node, which is the parent of Ray's workers; None if Ray does not run."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -86,17 +87,17 @@ def _raylet() -> psutil.Process | None:
 
 
 def _parent() -> int:
-    return os.getppid()  # which, built in, Ray takes for no function
+    return os.getppid()  # A function of our own, because ray.remote accepts no built-in one.
 
 
 def _memory_of(roots: list[psutil.Process]) -> int:
-    """Bytes that the trees of processes under `roots` use."""
+    """Return the bytes that the `roots` and all their descendants use."""
     processes = {process.pid: process for root in roots for process in [root, *root.children(recursive=True)]}
     own, shared = 0, 0
     for process in processes.values():
         try:
             memory = process.memory_info()
-        except psutil.Error:  # it has ended meanwhile
+        except psutil.Error:  # The process has ended.
             continue
         shared_here = getattr(memory, "shared", 0)
         own += memory.rss - shared_here

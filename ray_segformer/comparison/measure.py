@@ -1,4 +1,4 @@
-"""The architectures measured side by side: the same images, each in a process, and on a Ray, of its own."""
+"""The measurement of the architectures: on the same images, each in its own process and its own Ray session."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from PIL import Image
 
 from ray_segformer.images import MAX_PIXELS, encode, to_rgb
 
-# A folder of thumbnails, pictures from the web, and a camera's: the longer side in pixels, and how many there are of
-# each.
+# Sizes of thumbnails, of pictures from the web and of photos: the longer side in pixels, and the share of each size.
 _UNEVEN_SIZES = ((160, 0.4), (800, 0.4), (4000, 0.2))
-_SLOWNESS = 3.0  # of the one slow worker
+_SLOWNESS = 3.0  # of the slow worker
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the architectures are run.
+    """The settings of all runs.
 
     Attributes:
-        workers: for each but `sequential`.
-        batch_size: images predicted at once.
+        workers: the number of workers, except in `sequential`.
+        batch_size: images in a batch.
         gpus_per_worker: GPUs that each worker reserves.
-        one_slow_worker: whether one of the workers, the first, takes three times as long as it could.
-        max_pixels: a larger image is an error; see `SegformerPreprocessor`.
+        one_slow_worker: whether the first worker is made three times slower.
+        max_pixels: an image with more pixels is an error; see `SegformerPreprocessor`.
     """
 
     workers: int = 2
@@ -46,25 +45,28 @@ def compare(
     settings: Settings,
     progress: Callable[[str], None] = lambda name: None,
 ) -> tuple[dict[str, dict[str, Any]], list[Any]]:
-    """Run architectures one after another, each in a fresh process and, but for `sequential`, as a fresh job of Ray.
+    """Run architectures one after another, each in a new process and, except `sequential`, in a new Ray session.
 
-    Starting the process and Ray does not count; whatever an architecture does from its call to its last mask does.
+    The measured time goes from the call of the architecture to its last mask. Starting the process and Ray is not
+    included.
 
     Args:
-        images: image cells.
+        images: image cells (see `ray_segformer.images`).
         checkpoint: a `SegformerCheckpoint`.
-        architectures: names out of `ray_segformer.architectures.ARCHITECTURES`.
-        progress: called with the name of each, before it is run.
+        architectures: names from `ray_segformer.architectures.ARCHITECTURES`.
+        settings: the settings of all runs.
+        progress: called with the name of each architecture before its run.
 
     Returns:
-        By name, what was measured (see `measure`), with `different_pixels`, which are not the same as in the masks of
-        the first one, of `pixels`; or `error`, why it failed. And the masks of the first one that did not.
+        The results by name, and the masks of the first run that did not fail. A result has the measurements (see
+        `measure`), the number of `pixels`, and `different_pixels`, how many differ from those masks. The result of a
+        failed run has only `error`.
     """
     results: dict[str, dict[str, Any]] = {}
     expected: list[Any] = []
     for name in architectures:
         progress(name)
-        # Not forked: Ray and torch do not survive it, and a fresh process has nothing imported and nothing cached.
+        # Not forked, because Ray and torch do not work after a fork. A new process has no imports and no caches.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             try:
                 result, masks = process.submit(measure, name, images, checkpoint, settings).result()
@@ -79,21 +81,21 @@ def compare(
 
 
 def measure(name: str, images: Sequence[Any], checkpoint: Any, settings: Settings) -> tuple[dict[str, Any], list[Any]]:
-    """Run one architecture in this process, which should be fresh, and measure it.
+    """Run one architecture in this process, which should be new, and measure it.
 
     Returns:
-        `seconds`, `images_per_second`, `seconds_to_first_mask`, `loads` (of the model), `load_seconds`, `workers`,
-        `busy_share` (see `Timeline`), `peak_memory_mb` (see `PeakMemory`), `timeline`, and the `nodes`, `cpus` and
-        `gpus` that there were. And the masks.
+        The measurements and the masks. The measurements are `seconds`, `images_per_second`, `seconds_to_first_mask`,
+        `loads` (of the model), `load_seconds`, `workers`, `busy_share` (see `Timeline`), `peak_memory_mb` (see
+        `PeakMemory`), `timeline`, and the `nodes`, `cpus` and `gpus` that were available.
     """
     from ray_segformer.architectures import ARCHITECTURES
     from ray_segformer.comparison.machine import PeakMemory
 
     options: dict[str, Any] = {"max_pixels": settings.max_pixels}
-    there: dict[str, Any] = {"nodes": 1, "cpus": os.cpu_count(), "gpus": 0}
+    available: dict[str, Any] = {"nodes": 1, "cpus": os.cpu_count(), "gpus": 0}
     if name != "sequential":
-        on_ray, there = _on_ray(settings)
-        options |= on_ray
+        ray_options, available = _start_ray(settings)
+        options |= ray_options
     with PeakMemory() as memory:
         masks, timeline = ARCHITECTURES[name](
             images, checkpoint, workers=settings.workers, batch_size=settings.batch_size, **options
@@ -107,13 +109,13 @@ def measure(name: str, images: Sequence[Any], checkpoint: Any, settings: Setting
         "workers": len(timeline.workers),
         "busy_share": timeline.busy_share,
         "peak_memory_mb": memory.peak / 1e6,
-        **there,
+        **available,
         "timeline": timeline.to_dict(),
     }, masks
 
 
-def _on_ray(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Start Ray; the further arguments of an architecture there, and what there is."""
+def _start_ray(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Start Ray. Return the architecture's arguments for Ray, and the available nodes, CPUs and GPUs."""
     import ray
 
     from ray_segformer.architectures import SlowWorker
@@ -123,13 +125,13 @@ def _on_ray(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
     options: dict[str, Any] = {"num_gpus": settings.gpus_per_worker}
     if settings.one_slow_worker:
         options["slow_worker"] = ray.remote(SlowWorker).options(num_cpus=0).remote(_SLOWNESS)
-    resources = ray.cluster_resources()
-    nodes = sum(node["Alive"] for node in ray.nodes())
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
     return options, {"nodes": nodes, "cpus": int(resources.get("CPU", 0)), "gpus": int(resources.get("GPU", 0))}
 
 
 def uneven(images: Sequence[Any], max_pixels: int = MAX_PIXELS, seed: int = 0) -> list[bytes]:
-    """The images at very different sizes, as JPEG: 160, 800 or 4000 pixels on their longer side, in random order."""
+    """Resize each image at random, to 160, 800 or 4000 pixels on its longer side, and encode it as JPEG."""
     sides, shares = zip(*_UNEVEN_SIZES, strict=True)
     random = np.random.default_rng(seed)
     encoded = []

@@ -1,4 +1,4 @@
-"""A comparison of architectures as one HTML page that needs nothing else: table, timelines, gallery."""
+"""The report of a comparison: one self-contained HTML page with a table, timelines and a gallery."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from string import Template
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from ray_segformer.architectures import Event, Timeline
 from ray_segformer.images import encode
 from ray_segformer.viz import class_areas, class_palette
 
-_WIDTH = 800  # of the largest pictures in the page, pixels
-_SMALL = 0.001  # shares below are folded away
+_MAX_WIDTH = 800  # pixels of a picture in the page
+_SMALL_SHARE = 0.001  # Smaller classes are in a list that opens with a click.
 
 
 @dataclass(frozen=True)
@@ -28,23 +29,23 @@ class GalleryImage:
     """An image and its mask.
 
     Attributes:
-        name: shown above the image.
+        name: the heading of the image.
         image: uint8 `(H, W, 3)`, RGB.
-        segmentation: class ids `(H, W)`, any integers.
+        segmentation: class ids `(H, W)`, any integer dtype.
     """
 
     name: str
-    image: np.ndarray
-    segmentation: np.ndarray
+    image: npt.NDArray[np.uint8]
+    segmentation: npt.NDArray[Any]
 
 
 def render_report(comparison: dict[str, Any], gallery: Sequence[GalleryImage], id2label: Mapping[int, str]) -> str:
-    """A comparison as a page that loads nothing from anywhere.
+    """Return a comparison as an HTML page that loads no other files.
 
     Args:
-        comparison: what `comparison.json` holds; architectures are shown in its order.
+        comparison: the content of `comparison.json`. The page keeps its order of architectures.
         gallery: images and their masks.
-        id2label: class names by class id. Pixels of other ids get no colour.
+        id2label: class names by class id. Pixels with other ids are transparent.
 
     Returns:
         HTML, to be written as UTF-8.
@@ -53,7 +54,7 @@ def render_report(comparison: dict[str, Any], gallery: Sequence[GalleryImage], i
         ValueError: an image and its mask differ in size, or a mask has more than 256 different ids.
     """
     template = resources.files(__package__).joinpath("report.html").read_text("utf-8")
-    script = template.split("<script>")[1].split("</script>")[0]  # the only one that the page may run
+    script = template.split("<script>")[1].split("</script>")[0]  # The page allows only this script, by its hash.
     palette = class_palette(id2label)
     pictures = [_picture(number, picture, palette, id2label) for number, picture in enumerate(gallery)]
     return Template(template).substitute(
@@ -67,7 +68,7 @@ def render_report(comparison: dict[str, Any], gallery: Sequence[GalleryImage], i
 
 
 def _escape(text: object) -> str:
-    """Text for an element or a quoted attribute; what UTF-8 cannot write, as in odd file names, becomes "?"."""
+    """Escape text for an element or a quoted attribute. Characters that UTF-8 cannot encode become "?"."""
     return html.escape(str(text).encode("utf-8", "replace").decode())
 
 
@@ -96,21 +97,24 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:,.2f} s"
 
 
-# Heading, key, format, and which of the values is the best.
+# Heading, key, format, and the function that chooses the best value.
 _COLUMNS: tuple[tuple[str, str, Callable[[Any], str], Callable[[Sequence[Any]], Any]], ...] = (
     ("Images per second", "images_per_second", "{:,.1f}".format, max),
     ("Time to first mask", "seconds_to_first_mask", _seconds, min),
     ("Model loads", "loads", "{:,}".format, min),
-    ("Seconds of loads", "load_seconds", _seconds, min),
+    ("Load time, all workers", "load_seconds", _seconds, min),
     ("Workers busy", "busy_share", "{:.0%}".format, max),
     ("Peak memory, all processes", "peak_memory_mb", "{:,.0f} MB".format, min),
 )
 
 
 def _table(results: Mapping[str, Any]) -> str:
-    """Head and body of the table, with the roles that browsers forget when a narrow page turns rows into cards."""
+    """Return the head and the body of the table.
+
+    The roles are explicit, because browsers drop them if the style of a narrow page shows rows as cards.
+    """
     finished = [result for result in results.values() if "error" not in result]
-    best = {}  # texts rather than numbers, so that what looks equal is marked alike
+    best = {}  # Formatted texts, not numbers, so that all cells with the same text are marked.
     for _, key, text, choose in _COLUMNS:
         if len({text(result[key]) for result in finished}) > 1:
             best[key] = text(choose([result[key] for result in finished]))
@@ -144,7 +148,7 @@ def _timelines(results: Mapping[str, Any]) -> str:
 
 
 def _figure(name: str, timeline: Timeline, longest: float) -> str:
-    """One run; `longest` seconds are the full width."""
+    """Return the timeline of one run. The full width is `longest` seconds."""
     percent = 100 / longest
     workers, lanes = {worker: f"worker {i}" for i, worker in enumerate(timeline.workers, 1)}, []
     for worker, label in workers.items():
@@ -155,9 +159,9 @@ def _figure(name: str, timeline: Timeline, longest: float) -> str:
             start = event.start - timeline.start
             kind = "predict next" if event.kind == "predict" and batches % 2 else event.kind
             batches += event.kind == "predict"
-            what = f"{event.kind} {_images(event)}, {_seconds(event.seconds)} from {_seconds(start)}"
+            title = f"{event.kind} {_images(event)}, {_seconds(event.seconds)} from {_seconds(start)}"
             place = f"left:{start * percent:.4f}%;width:{event.seconds * percent:.4f}%"
-            bars.append(f'<span class="bar {kind}" role="img" title="{what}" style="{place}"></span>')
+            bars.append(f'<span class="bar {kind}" role="img" title="{title}" style="{place}"></span>')
         lanes.append(
             f'<div class="row"><span>{label}</span>'
             f'<div class="lane" role="group" aria-label="{label}">{"".join(bars)}</div></div>'
@@ -184,7 +188,7 @@ def _figure(name: str, timeline: Timeline, longest: float) -> str:
 
 
 def _images(event: Event) -> str:
-    """What an event was about: "model", or the positions of its images with runs joined, as in "images 0-3, 7"."""
+    """Return what an event worked on: "model", or the positions of its images, such as "images 0-3, 7"."""
     if event.kind == "load":
         return "model"
     runs: list[list[int]] = []
@@ -197,22 +201,22 @@ def _images(event: Event) -> str:
 
 
 def _step(seconds: float) -> float:
-    """The smallest of ..., 0.1, 0.2, 0.5, 1, 2, 5, ... that divides `seconds` into six parts at most."""
+    """Return the smallest of ..., 0.1, 0.2, 0.5, 1, 2, 5, ... that divides `seconds` into at most six parts."""
     power = 10.0 ** math.floor(math.log10(seconds / 6))
     return next(factor * power for factor in (1, 2, 5, 10) if seconds <= 6 * factor * power)
 
 
-def _picture(number: int, picture: GalleryImage, palette: np.ndarray, id2label: Mapping[int, str]) -> str:
+def _picture(number: int, picture: GalleryImage, palette: npt.NDArray[np.uint8], id2label: Mapping[int, str]) -> str:
     photo, mask = _layers(picture, palette, id2label)
     large, small = list[str](), list[str]()
     for class_id, share in class_areas(picture.segmentation, id2label).items():
-        area = f"{share:.1%}" if share >= _SMALL else f"{share:.3%}"
+        area = f"{share:.1%}" if share >= _SMALL_SHARE else f"{share:.3%}"
         red, green, blue = (int(value) for value in palette[class_id])
         item = (
             f'<li><span class="swatch" style="background:rgb({red} {green} {blue})"></span>'
             f'<span class="name">{_escape(id2label[class_id])}</span> <span class="area">{area}</span></li>'
         )
-        (large if share >= _SMALL else small).append(item)
+        (large if share >= _SMALL_SHARE else small).append(item)
     legend = f'<ul class="legend">{"".join(large)}</ul>'
     if small:
         rest = f'<ul class="legend">{"".join(small)}</ul>'
@@ -229,15 +233,18 @@ def _picture(number: int, picture: GalleryImage, palette: np.ndarray, id2label: 
 </figure>"""
 
 
-def _layers(picture: GalleryImage, palette: np.ndarray, id2label: Mapping[int, str]) -> tuple[str, str]:
-    """The photo, and its mask as a palette PNG that is transparent where ids have no label: data URIs of one size."""
+def _layers(picture: GalleryImage, palette: npt.NDArray[np.uint8], id2label: Mapping[int, str]) -> tuple[str, str]:
+    """Return the photo as JPEG and its mask as PNG: data URIs of the same size.
+
+    Pixels whose id has no label are transparent in the mask.
+    """
     height, width = picture.segmentation.shape
     if picture.image.shape[:2] != (height, width):
         raise ValueError(f"{picture.name} is {picture.image.shape[:2]} but its mask is {(height, width)}, (H, W)")
     ids, places = np.unique(picture.segmentation, return_inverse=True)
     if len(ids) > 256:
         raise ValueError(f"the mask of {picture.name} has {len(ids)} different ids, more than a palette's 256")
-    scale = min(_WIDTH / width, 1)
+    scale = min(_MAX_WIDTH / width, 1)
     size = (round(width * scale), max(round(height * scale), 1))
     photo = encode(Image.fromarray(picture.image).resize(size, Image.Resampling.LANCZOS), "JPEG", quality=85)
     indexed = Image.fromarray(places.reshape(height, width).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .classes import BUILDING
-from .stage import Colour, Point, Stage, mix
+from ray_segformer.demo.classes import BUILDING
+from ray_segformer.demo.stage import Colour, Point, Stage, mix
 
 Corner = tuple[float, float, float]
 Normal = tuple[float, float, float]
@@ -27,9 +27,9 @@ ROOFS: tuple[Colour, ...] = ((164, 84, 62), (112, 82, 74), (92, 96, 106), (140, 
 
 @dataclass(frozen=True)
 class Building:
-    """A building on the rectangle x0..x1, z0..z1 (metres) with walls `height` metres tall.
+    """A building on the rectangle x0..x1, z0..z1 (metres), with walls `height` metres tall.
 
-    `roof` is "flat", "gable" (ridge from left to right) or "front" (ridge away from the camera).
+    `roof` is "flat", "gable" (the ridge runs from left to right) or "front" (the ridge runs away from the camera).
     """
 
     x0: float
@@ -44,11 +44,11 @@ class Building:
 
     @property
     def z(self) -> float:
-        """Depth of the nearest wall."""
+        """The depth of the nearest wall."""
         return self.z0
 
     def shadows(self, stage: Stage) -> list[list[Point]]:
-        """Canvas polygons of the shadow on the ground."""
+        """Return the shadow on the ground, as polygons on the canvas."""
         camera, light = stage.camera, stage.light
         corners = [(self.x0, self.z0), (self.x1, self.z0), (self.x1, self.z1), (self.x0, self.z1)]
         feet = [camera.project(x, 0, z) for x, z in corners]
@@ -74,6 +74,7 @@ class Building:
             self._parapet(stage)
 
     def _parapet(self, stage: Stage) -> None:
+        """Draw the rim of a flat roof."""
         top, lip, out = self.height, 0.06 * self.height, 0.15
         trim = mix(self.wall, (250, 250, 245), 0.35)
         x0, x1, z0, z1 = self.x0 - out, self.x1 + out, self.z0 - out, self.z1
@@ -85,7 +86,7 @@ class Building:
         stage.world_polygon(front, stage.light.shade(trim, (0.0, 0.0, -1.0), z0), BUILDING)
 
     def _gable_roof(self, stage: Stage) -> None:
-        """Roof with the ridge from left to right: one slope and a triangle of wall are visible."""
+        """Draw a roof whose ridge runs from left to right: the near slope and, from the side, a triangle of wall."""
         x0, x1, z0, z1 = self.x0 - 0.3, self.x1 + 0.3, self.z0 - 0.4, self.z1
         eaves, ridge, middle = self.height - 0.1, self.height + 0.42 * (z1 - z0), (z0 + z1) / 2
         slope = [(x0, eaves, z0), (x1, eaves, z0), (x1, ridge, middle), (x0, ridge, middle)]
@@ -107,7 +108,7 @@ class Building:
         stage.world_polygon(stack, stage.light.shade((150, 92, 76), (0.0, 0.0, -1.0), z0), BUILDING)
 
     def _front_roof(self, stage: Stage) -> None:
-        """Roof with the ridge away from the camera: a triangle of wall and one slope are visible."""
+        """Draw a roof whose ridge runs away from the camera: one slope and the triangle of wall at the front."""
         x0, x1, z0, z1 = self.x0 - 0.4, self.x1 + 0.4, self.z0 - 0.3, self.z1
         middle = (x0 + x1) / 2
         eaves, ridge = self.height - 0.1, self.height + 0.4 * (x1 - x0)
@@ -129,13 +130,13 @@ class Building:
         style: _WindowStyle,
         rng: np.random.Generator,
     ) -> None:
-        """A wall from `start` to `end` (left to right as seen) with its windows and perhaps a door."""
+        """Draw a wall from `start` (left) to `end` (right), with windows and perhaps a door."""
         depth = min(start[2], end[2])
         length = abs(end[0] - start[0]) + abs(end[2] - start[2])
         light = stage.light
 
         def patch(left: float, right: float, low: float, high: float, colour: Colour, wall: bool = False) -> None:
-            """A rectangle of the wall: metres along it and metres above the ground."""
+            """Fill a rectangle of the wall, in metres along it and above the ground."""
             corners = []
             for along, y in ((left, low), (right, low), (right, high), (left, high)):
                 share = along / length
@@ -179,6 +180,8 @@ class Building:
 
 @dataclass(frozen=True)
 class _WindowStyle:
+    """How the windows and doors of a building look; lengths are metres."""
+
     storey: float
     bay: float
     width: float
@@ -190,6 +193,7 @@ class _WindowStyle:
 
     @classmethod
     def choose(cls, rng: np.random.Generator) -> _WindowStyle:
+        """Choose a random style."""
         bay = rng.uniform(2.2, 3.6)
         doors = ((112, 62, 48), (52, 84, 82), (64, 66, 96), (142, 44, 44))
         return cls(

@@ -1,4 +1,4 @@
-"""Cars."""
+"""Cars of three models."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .classes import CAR
-from .stage import Colour, Point, Stage, mix
+from ray_segformer.demo.classes import CAR
+from ray_segformer.demo.stage import Colour, Point, Stage, mix
 
 PAINTS: tuple[Colour, ...] = (
     (196, 40, 40),
@@ -23,7 +23,8 @@ PAINTS: tuple[Colour, ...] = (
 GLASS: Colour = (52, 64, 76)
 TYRE: Colour = (34, 34, 36)
 
-# Upper outlines from the front bumper to the rear one: metres from the front and metres above the ground.
+# Outlines seen from the side, from the front bumper over the roof to the rear bumper: metres behind the front, and
+# metres above the ground.
 OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
     "saloon": (
         (0, 0.3),
@@ -61,9 +62,9 @@ HALF_WIDTH = 0.92
 
 @dataclass(frozen=True)
 class Car:
-    """A car with the middle of its length at (x, z), its front pointing along `heading` (radians).
+    """A car whose middle is at (x, z) and whose front points along `heading` (radians).
 
-    A heading of 0 leads away from the camera and pi / 2 leads to the right.
+    A heading of 0 is away from the camera, and pi / 2 is to the right. `model` is a key of `OUTLINES`.
     """
 
     x: float
@@ -73,13 +74,16 @@ class Car:
     paint: Colour
 
     def _place(self, along: float, y: float, side: float) -> tuple[float, float, float]:
-        """World position of a point `along` metres behind the front and `side` metres right of the middle."""
+        """Return the world position of a point `along` metres behind the front and `side` metres right of the middle.
+
+        `y` is its height above the ground.
+        """
         ahead = OUTLINES[self.model][-1][0] / 2 - along
         sine, cosine = math.sin(self.heading), math.cos(self.heading)
         return (self.x + ahead * sine + side * cosine, y, self.z + ahead * cosine - side * sine)
 
     def shadows(self, stage: Stage) -> list[list[Point]]:
-        """Canvas polygons of the shadow on the ground."""
+        """Return the shadow on the ground, as polygons on the canvas."""
         camera, light = stage.camera, stage.light
         outline = OUTLINES[self.model]
         length = outline[-1][0]
@@ -113,15 +117,16 @@ class Car:
                 self._flank(stage, side, normal)
 
     def _turn(self, behind: float, up: float, right: float) -> tuple[float, float, float]:
-        """World direction of a direction given relative to the car."""
+        """Return the world direction of a direction that is given relative to the car."""
         sine, cosine = math.sin(self.heading), math.cos(self.heading)
         return (-behind * sine + right * cosine, up, -behind * cosine - right * sine)
 
     def _faces(self, stage: Stage, point: tuple[float, float, float], normal: tuple[float, float, float]) -> bool:
+        """Return whether a surface through `point` points towards the camera."""
         return -point[0] * normal[0] + (stage.camera.eye - point[1]) * normal[1] - point[2] * normal[2] > 0
 
     def _half(self, y: float) -> float:
-        """Half the width of the body at height `y`: the cabin leans inwards."""
+        """Return half the width of the body at height `y`. Above the belt line it becomes narrower."""
         belt = OUTLINES[self.model][2][1]
         return HALF_WIDTH - 0.3 * max(0.0, y - belt)
 
@@ -133,12 +138,13 @@ class Car:
         normal: tuple[float, float, float],
         body: bool = False,
     ) -> None:
+        """Fill a polygon given relative to the car. Without `body` only the picture changes, not the mask."""
         points = [self._place(*corner) for corner in corners]
         shaded = stage.light.shade(colour, normal, self.z)
         stage.world_polygon(points, shaded, CAR if body else None)
 
     def _underside(self, stage: Stage) -> None:
-        """The dark space between the wheels, and the wheels as seen from the ends."""
+        """Draw the dark space between the wheels, and the wheels seen from the front and the rear."""
         length = OUTLINES[self.model][-1][0]
         for along in (0.25, length - 0.25):
             corners = [(along, y, s * HALF_WIDTH) for y, s in ((0.16, -1), (0.16, 1), (0.5, 1), (0.5, -1))]
@@ -149,7 +155,7 @@ class Car:
                 self._quad(stage, [*tyre, (along + 0.3, 0.5, inner)], TYRE, (0.0, 0.0, -1.0), body=True)
 
     def _strip(self, stage: Stage, number: int, normal: tuple[float, float, float]) -> None:
-        """One part of the body from side to side: bumper, bonnet, windscreen, roof, rear."""
+        """Draw one part of the body from side to side: number 0 is the front bumper, the last the rear bumper."""
         outline = OUTLINES[self.model]
         (a0, y0), (a1, y1) = outline[number], outline[number + 1]
 
@@ -185,12 +191,13 @@ class Car:
                     self._lamp(stage, inside(0.3, side), (255, 70, 50))
 
     def _lamp(self, stage: Stage, spot: tuple[float, float, float], colour: Colour) -> None:
+        """Draw a shining lamp."""
         x, y, z = self._place(*spot)
         radius = 0.1 * stage.camera.focal / z
         stage.ellipse(stage.camera.project(x, y, z), (radius, radius), colour, None)
 
     def _flank(self, stage: Stage, side: float, normal: tuple[float, float, float]) -> None:
-        """One long side: body, side windows, door gaps and wheels."""
+        """Draw one long side: body, side windows, door gaps and wheels."""
         outline = OUTLINES[self.model]
         belt, length = outline[2][1], outline[-1][0]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 CLASSES: tuple[str, ...] = ("sky", "ground", "road", "building", "tree", "car", "person", "water")
-"""Class names; the position of a name is its id in a mask."""
+"""The class names. The position of a name is its class id in a mask."""
 
 SKY, GROUND, ROAD, BUILDING, TREE, CAR, PERSON, WATER = range(len(CLASSES))
 
@@ -22,4 +22,4 @@ PALETTE = np.array(
     ],
     dtype=np.uint8,
 )
-"""One RGB colour per class for overlays: uint8, shape (8, 3), in the order of `CLASSES`."""
+"""An RGB colour for each class, in the order of `CLASSES`: uint8 `(8, 3)`. For overlays."""

@@ -1,4 +1,4 @@
-"""People."""
+"""People, standing or walking."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .classes import PERSON
-from .stage import Colour, Point, Stage, mix
+from ray_segformer.demo.classes import PERSON
+from ray_segformer.demo.stage import Colour, Point, Stage, mix
 
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody standing or walking at (x, z); `height` is metres, `stride` -1 to 1, `turn` -1, 0 or 1."""
+    """A person who stands or walks at (x, z).
+
+    `height` is metres. `stride` is -1 to 1, 0 for standing. `turn` is -1 (facing left), 0 (facing the camera) or 1
+    (facing right). `outfit` is "trousers", "shorts", "skirt" or "backpack".
+    """
 
     x: float
     z: float
@@ -26,7 +30,7 @@ class Person:
     outfit: str
 
     def shadows(self, stage: Stage) -> list[list[Point]]:
-        """Canvas polygons of the shadow on the ground."""
+        """Return the shadow on the ground, as polygons on the canvas."""
         outline = []
         for side, y in ((-0.14, 0), (0.14, 0), (0.24, 1.2), (0.1, 1.75), (-0.1, 1.75), (-0.24, 1.2)):
             shade = stage.light.shadow_of(self.x + side, y * self.height / 1.75, self.z)
@@ -34,7 +38,7 @@ class Person:
         return [outline]
 
     def draw(self, stage: Stage) -> None:
-        """Draw legs, far arm, body, near arm and head."""
+        """Draw the legs, the far arm, the body, the near arm and the head."""
         figure = _Figure(self, stage)
         for side in (-1, 1):
             figure.leg(side)
@@ -45,27 +49,31 @@ class Person:
 
 
 class _Figure:
-    """A person on the stage. Positions count in body heights: to the right of the feet, and up."""
+    """A person on the stage. Positions are in body heights: to the right of the feet, and up."""
 
     def __init__(self, person: Person, stage: Stage) -> None:
         self.person = person
         self.stage = stage
         self.feet = stage.camera.project(person.x, 0, person.z)
         self.size = stage.camera.focal * person.height / person.z
-        # Seen from the side, arms and legs swing; from the front they only hang.
+        # Arms and legs swing if seen from the side, and hang straight if seen from the front.
         self.swings = 0.0 if person.turn == 0 else 1.0
         self.broad = 0.125 if person.turn == 0 else 0.095
 
     def at(self, right: float, up: float) -> Point:
+        """Return the canvas position of a point of the body."""
         return (self.feet[0] + right * self.size, self.feet[1] - up * self.size)
 
     def tone(self, colour: Colour, darkness: float = 0.0) -> Colour:
+        """Return a colour in the scene's light, with a share of darkness mixed in."""
         return self.stage.light.shade(mix(colour, (16, 16, 24), darkness), (0.0, 0.35, -0.94), self.person.z)
 
     def limb(self, points: list[Point], width: float, colour: Colour) -> None:
+        """Draw a thick line through `points`; `width` is in body heights."""
         self.stage.limb(points, self.size * width, colour, PERSON)
 
     def leg(self, side: int) -> None:
+        """Draw a leg: -1 is the far or left one, 1 the near or right one."""
         person, darkness = self.person, 0.22 if side < 0 else 0.0
         apart = side * (0.058 if person.turn == 0 else 0.012)
         step = side * person.stride * 0.13 * self.swings
@@ -81,6 +89,7 @@ class _Figure:
             self.limb([hip, hem], 0.12, self.tone(person.bottom, darkness))
 
     def arm(self, side: int) -> None:
+        """Draw an arm: -1 is the far or left one, 1 the near or right one."""
         person = self.person
         swing = -side * person.stride * 0.11 * self.swings
         start = side * (self.broad + 0.005) if person.turn == 0 else side * 0.02
@@ -91,6 +100,7 @@ class _Figure:
         self.stage.ellipse(hand, (palm, palm), self.tone(person.skin), PERSON)
 
     def body(self) -> None:
+        """Draw the trunk and the neck, with skirt or backpack."""
         person, at, broad = self.person, self.at, self.broad
         if person.outfit == "skirt":
             skirt = [at(-0.085, 0.56), at(0.085, 0.56), at(0.15, 0.27), at(-0.15, 0.27)]
@@ -108,6 +118,7 @@ class _Figure:
         self.stage.polygon(half, self.tone(person.top, 0.25), None)
 
     def head(self) -> None:
+        """Draw the hair and the face."""
         person, size = self.person, self.size
         middle = self.at(0.015 * person.turn, 0.925)
         self.stage.ellipse(middle, (size * 0.062, size * 0.076), self.tone(person.hair), PERSON)
@@ -116,7 +127,7 @@ class _Figure:
 
 
 def random_person(x: float, z: float, rng: np.random.Generator) -> Person:
-    """Somebody with random clothes and pose at (x, z)."""
+    """Return a person at (x, z) with random clothes and pose."""
     skins = ((236, 190, 160), (206, 150, 116), (150, 100, 72), (98, 66, 50))
     hairs = ((46, 34, 28), (98, 66, 38), (206, 170, 104), (150, 150, 150), (132, 58, 32))
     clothes = (

@@ -6,18 +6,19 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from .classes import TREE
-from .stage import Colour, Point, Stage, noise_tile
+from ray_segformer.demo.classes import TREE
+from ray_segformer.demo.stage import Colour, Point, Stage, noise_tile
 
-LARGEST_SPRITE = 300
+LARGEST_SPRITE = 300  # pixels: a crown that is larger is drawn at this size and enlarged
 SPECIES = ("round", "tall", "conifer", "bush")
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree or bush of one of SPECIES standing at (x, z); `height` is metres."""
+    """A tree or bush at (x, z); `species` is one of `SPECIES`, `height` is metres."""
 
     x: float
     z: float
@@ -28,7 +29,7 @@ class Tree:
 
     @property
     def crown(self) -> tuple[float, float, float]:
-        """Half width, bottom and top of the crown in metres."""
+        """Half the width, the bottom and the top of the crown in metres."""
         half, bottom = {
             "round": (0.4, 0.26),
             "tall": (0.17, 0.1),
@@ -38,7 +39,7 @@ class Tree:
         return half * self.height, bottom * self.height, self.height
 
     def shadows(self, stage: Stage) -> list[list[Point]]:
-        """Canvas polygons of the shadow on the ground."""
+        """Return the shadow on the ground, as polygons on the canvas."""
         camera, light = stage.camera, stage.light
         half, bottom, top = self.crown
         outline = []
@@ -90,8 +91,8 @@ class Tree:
             shape_mask = np.asarray(soft.resize((width, height), Image.Resampling.BILINEAR)) > 127
         stage.paste(pixels, shape_mask, (round(left), round(high)), TREE)
 
-    def _foliage(self, stage: Stage, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of the crown (uint8, (height, width, 3)) and where there are any (bool)."""
+    def _foliage(self, stage: Stage, width: int, height: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """Return the pixels of the crown, uint8 `(height, width, 3)`, and its shape, bool `(height, width)`."""
         rng = np.random.default_rng(self.seed)
         light = stage.light
         x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
@@ -102,7 +103,7 @@ class Tree:
         side, up = light.direction[0], light.direction[1]
         if self.species == "conifer":
             tiers = int(rng.integers(4, 8))
-            # Boughs droop at their ends, so each tier hangs lower at the sides.
+            # The ends of the branches hang down, so each tier is lower at the sides.
             phase = np.mod((y + 1) / 2 * tiers - 0.5 * np.abs(x) + 0.14 * clumps + 0.05 * leaves, 1)
             reach = (y + 1) / 2 * 0.72 + 0.3 * phase * ((y + 1) / 2 + 0.15)
             field = reach - np.abs(x) + 0.06 * leaves + 0.05 * clumps
@@ -132,7 +133,7 @@ class Tree:
 
 
 def leaf_colour(species: str, season: str, rng: np.random.Generator) -> Colour:
-    """A random colour of leaves for the season ("summer", "autumn", "spring" or "winter")."""
+    """Choose a random colour of leaves for a season: "summer", "autumn", "spring" or "winter"."""
     choices: list[Colour] = [(84, 128, 58), (104, 142, 62), (68, 116, 66), (122, 148, 70)]
     if species == "conifer":
         choices = [(52, 92, 62), (62, 102, 60), (46, 82, 66)]

@@ -1,8 +1,8 @@
-"""What every part of a scene is drawn with: a camera, a light, and a pair of canvases.
+"""The stage on which a scene is drawn: a camera, a light, and two canvases for the picture and its class mask.
 
-World coordinates are metres: x to the right, y up from the ground, z away from the camera. Colours are
-RGB triples from 0 to 255. Drawing happens on a canvas SUPERSAMPLE times larger than the result, on which
-the picture and the class mask receive exactly the same shapes.
+World coordinates are metres: x to the right, y up from the ground, z (the depth) away from the camera. Colours are RGB
+triples from 0 to 255. The canvases are SUPERSAMPLE times larger than the result. Each shape is drawn on both of them,
+so the mask fits the picture exactly.
 """
 
 from __future__ import annotations
@@ -11,23 +11,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 SUPERSAMPLE = 2
-TILE = 512
-NEAREST_DEPTH = 1.0
+TILE = 512  # pixels: the side of a tile of noise
+NEAREST_DEPTH = 1.0  # metres: nearer points are drawn as if they were at this depth
+UP = (0.0, 1.0, 0.0)  # the normal of level ground
 
 Colour = tuple[float, float, float]
 Point = tuple[float, float]
 
 
 @lru_cache(maxsize=4)
-def noise_tile(roughness: float) -> np.ndarray:
-    """Seamless fractal noise: float32 (TILE, TILE), mean 0, deviation 1.
+def noise_tile(roughness: float) -> npt.NDArray[np.float32]:
+    """Return fractal noise that repeats without a seam: float32 `(TILE, TILE)`, mean 0, standard deviation 1.
 
-    A spectrum falling as 1/f**roughness: about 1.8 gives clouds, about 0.7 gives grain.
+    Its spectrum falls as 1 / f**roughness: a roughness of about 1.8 looks like clouds, about 0.7 like grain.
     """
     spectrum = np.fft.rfft2(np.random.default_rng(7).standard_normal((TILE, TILE)))
     rows = np.fft.fftfreq(TILE)[:, None]
@@ -35,16 +38,18 @@ def noise_tile(roughness: float) -> np.ndarray:
     frequency = np.hypot(rows, columns)
     frequency[0, 0] = np.inf
     tile = np.fft.irfft2(spectrum / frequency**roughness, s=(TILE, TILE))
-    return (tile / tile.std()).astype(np.float32)
+    noise: npt.NDArray[np.float32] = (tile / tile.std()).astype(np.float32)
+    return noise
 
 
-def sample_tile(tile: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Values of `tile` at columns `u` and rows `v` (any real numbers; the tile repeats)."""
-    return tile[v.astype(np.int32) & (TILE - 1), u.astype(np.int32) & (TILE - 1)]
+def sample_tile(tile: npt.NDArray[np.float32], u: npt.NDArray[Any], v: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return the values of `tile` at columns `u` and rows `v`: any real numbers, because the tile repeats."""
+    values: npt.NDArray[np.float32] = tile[v.astype(np.int32) & (TILE - 1), u.astype(np.int32) & (TILE - 1)]
+    return values
 
 
 def mix(first: Sequence[float], second: Sequence[float], share: float) -> Colour:
-    """`first` with a `share` (0 to 1) of `second` mixed in."""
+    """Return `first` with a `share` (0 to 1) of `second` mixed in."""
     keep = 1.0 - share
     return (
         first[0] * keep + second[0] * share,
@@ -55,7 +60,11 @@ def mix(first: Sequence[float], second: Sequence[float], share: float) -> Colour
 
 @dataclass(frozen=True)
 class Camera:
-    """A level pinhole camera. `width`, `height`, `horizon` and `focal` are canvas pixels, `eye` metres."""
+    """A level pinhole camera.
+
+    `width`, `height`, `horizon` (its row) and `focal` (the focal length) are canvas pixels. `eye` is the camera's
+    height above the ground in metres.
+    """
 
     width: int
     height: int
@@ -64,12 +73,12 @@ class Camera:
     eye: float
 
     def project(self, x: float, y: float, z: float) -> Point:
-        """Canvas position of a point of the world."""
+        """Return the canvas position of a point of the world."""
         z = max(z, NEAREST_DEPTH)
         return (self.width / 2 + self.focal * x / z, self.horizon + self.focal * (self.eye - y) / z)
 
     def half_width(self, depth: float) -> float:
-        """Metres from the middle of the view to its side at `depth`."""
+        """Return the metres from the middle of the view to its side, at `depth`."""
         return self.width / 2 / self.focal * depth
 
     @property
@@ -80,7 +89,11 @@ class Camera:
 
 @dataclass(frozen=True)
 class Light:
-    """Sun, sky light and haze. `direction` is the unit vector towards the sun; `haze_range` is metres."""
+    """Sun, sky light, haze and clouds.
+
+    `direction` is the unit vector towards the sun. `haze_range` is metres: at this depth, 63 % of a colour is haze.
+    `shadow` and `cloud_cover` are shares from 0 to 1.
+    """
 
     name: str
     direction: tuple[float, float, float]
@@ -98,7 +111,7 @@ class Light:
         return self.name == "dusk"
 
     def incoming(self, normal: tuple[float, float, float]) -> Colour:
-        """Light received by a surface, as a factor for each colour channel."""
+        """Return the light that a surface receives, as a factor for each colour channel."""
         facing = max(0.0, sum(a * b for a, b in zip(normal, self.direction, strict=True)))
         sky = 0.85 + 0.15 * normal[1]
         return (
@@ -108,24 +121,24 @@ class Light:
         )
 
     def shade(self, albedo: Sequence[float], normal: tuple[float, float, float], depth: float) -> Colour:
-        """Colour of a surface as seen from `depth` metres away, haze included."""
+        """Return the colour of a surface seen from `depth` metres away, including haze."""
         light = self.incoming(normal)
         lit = (albedo[0] * light[0], albedo[1] * light[1], albedo[2] * light[2])
         return mix(lit, self.sky_low, self.haze(depth))
 
     def haze(self, depth: float) -> float:
-        """Share of haze (0 to 1) between the camera and `depth` metres."""
+        """Return the share of haze (0 to 1) in a colour seen from `depth` metres away."""
         return 1.0 - math.exp(-depth / self.haze_range)
 
     def shadow_of(self, x: float, y: float, z: float) -> tuple[float, float, float]:
-        """Where on the ground the shadow of a point of the world falls."""
-        # A floor under the elevation keeps evening shadows from running across the whole scene.
+        """Return where on the ground the shadow of a point of the world falls."""
+        # The elevation has a minimum, else shadows in the evening would cross the whole scene.
         length = y / max(self.direction[1], 0.35)
         return (x - self.direction[0] * length, 0.0, max(z - self.direction[2] * length, NEAREST_DEPTH))
 
 
 def choose_light(rng: np.random.Generator) -> Light:
-    """A random time of day and weather."""
+    """Choose a random time of day and weather."""
     name = str(rng.choice(["day", "evening", "overcast", "dusk", "mist"], p=[0.42, 0.22, 0.16, 0.1, 0.1]))
     low, high = {"day": (30, 62), "evening": (12, 26), "dusk": (12, 20)}.get(name, (35, 60))
     elevation = math.radians(rng.uniform(low, high))
@@ -176,7 +189,7 @@ def choose_light(rng: np.random.Generator) -> Light:
 
 
 class Stage:
-    """The picture and its mask while they are drawn, with the camera and the light that they share."""
+    """The picture and its mask while they are drawn, with their camera and light."""
 
     def __init__(self, camera: Camera, light: Light, picture: Image.Image, mask: Image.Image) -> None:
         self.camera = camera
@@ -187,20 +200,20 @@ class Stage:
         self._mask_draw = ImageDraw.Draw(mask)
 
     def polygon(self, points: Sequence[Point], colour: Sequence[float], class_id: int | None) -> None:
-        """Fill a polygon. With `class_id` None only the picture changes: a detail of what is there."""
+        """Fill a polygon. If `class_id` is None, only the picture changes, for a detail of a thing drawn before."""
         self._picture_draw.polygon(points, fill=_rgb(colour))
         if class_id is not None:
             self._mask_draw.polygon(points, fill=class_id)
 
     def ellipse(self, centre: Point, radius: Point, colour: Sequence[float], class_id: int | None) -> None:
-        """Fill an ellipse given by its centre and its two radii in canvas pixels."""
+        """Fill an ellipse, given its centre and its two radii in canvas pixels."""
         box = (centre[0] - radius[0], centre[1] - radius[1], centre[0] + radius[0], centre[1] + radius[1])
         self._picture_draw.ellipse(box, fill=_rgb(colour))
         if class_id is not None:
             self._mask_draw.ellipse(box, fill=class_id)
 
     def limb(self, points: Sequence[Point], width: float, colour: Sequence[float], class_id: int | None) -> None:
-        """A thick line through `points` with round joints and ends."""
+        """Draw a thick line through `points`, with round joints and ends."""
         thickness = max(1, round(width))
         self._picture_draw.line(points, fill=_rgb(colour), width=thickness)
         if class_id is not None:
@@ -217,8 +230,10 @@ class Stage:
         """Fill a polygon whose corners are points of the world."""
         self.polygon([self.camera.project(*point) for point in points], colour, class_id)
 
-    def paste(self, sprite: np.ndarray, shape: np.ndarray, corner: tuple[int, int], class_id: int) -> None:
-        """Put uint8 pixels (h, w, 3) down where the boolean `shape` (h, w) is true."""
+    def paste(
+        self, sprite: npt.NDArray[np.uint8], shape: npt.NDArray[np.bool_], corner: tuple[int, int], class_id: int
+    ) -> None:
+        """Paste uint8 pixels `(h, w, 3)` where `shape`, bool `(h, w)`, is True. `corner` is the top left one."""
         stencil = Image.fromarray(shape.astype(np.uint8) * 255)
         self.picture.paste(Image.fromarray(sprite), corner, stencil)
         self.mask.paste(
@@ -227,5 +242,6 @@ class Stage:
 
 
 def _rgb(colour: Sequence[float]) -> tuple[int, int, int]:
+    """Return a colour as integers from 0 to 255."""
     red, green, blue = (min(255, max(0, int(channel))) for channel in colour)
     return red, green, blue

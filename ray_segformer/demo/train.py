@@ -1,12 +1,12 @@
-"""Train the demonstration checkpoint: a small SegFormer that has seen nothing but generated scenes.
+"""Train the packaged checkpoint: a small SegFormer, trained on generated scenes only.
 
     python -m ray_segformer.demo.train --output DIR
 
-It is what `ray_segformer.train` makes of a dataset of scenes, in three runs: much of the learning on small inputs, at a
-quarter of the cost, then on larger ones, and at last on scenes as they are seen when predicting. The directory then
-holds config.json, model.safetensors and preprocessor_config.json, as any SegFormer from the Hugging Face Hub does, and
-training.json with the settings and the history of all runs, and the scores on scenes that training never saw
-("held_out_seeds" names the first and the last).
+It is trained by `ray_segformer.train`, in three runs. The first run does most of the learning, on small inputs, at a
+quarter of the cost. The second uses larger inputs. The last one uses scenes without augmentation, as they are when
+predicting. DIR then contains config.json, model.safetensors and preprocessor_config.json, as any SegFormer from the
+Hugging Face Hub does. It also contains training.json, with the settings and the history of all runs, and with the
+scores on scenes that were not used in training ("held_out_seeds" are the first and the last of them).
 """
 
 from __future__ import annotations
@@ -26,27 +26,28 @@ from ray.train.torch import TorchTrainer
 from transformers import SegformerConfig
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor, SegformerPreprocessor
-from ray_segformer.demo.scenes import CLASSES, make_scene
+from ray_segformer.demo.classes import CLASSES
+from ray_segformer.demo.scenes import make_scene
 from ray_segformer.images import encode
 from ray_segformer.metrics import SegmentationMetrics
 from ray_segformer.training import EveryRowOfValidation, train_loop_per_worker
 
-INFERENCE_SIZE = 320  # small things gain more by being seen larger than large ones lose
+INFERENCE_SIZE = 320  # at larger inputs small things gain more than large ones lose
 
-# Held-out scenes are numbered from 0, those that each epoch is scored on, and those to learn from, from here on.
+# The held-out scenes have the seeds from 0 on. Validation and training scenes start here, so that none overlap.
 FIRST_VALIDATION_SEED = 900_000
 FIRST_TRAINING_SEED = 1_000_000
 
 RUNS: tuple[dict[str, Any], ...] = (
     {"size": 128, "learning_rate": 2e-3},
     {"size": 256, "learning_rate": 1e-3},
-    {"size": INFERENCE_SIZE, "learning_rate": 4e-4, "augment": False},  # scenes as they will be seen
+    {"size": INFERENCE_SIZE, "learning_rate": 4e-4, "augment": False},  # scenes as they are when predicting
 )
 EPOCHS = (6, 4, 2)
 
 
 def config() -> dict[str, Any]:
-    """A SegFormer for `CLASSES` with about 0.9 million float32 parameters."""
+    """Return the configuration of a SegFormer for `CLASSES` with about 0.9 million float32 parameters."""
     return SegformerConfig(
         hidden_sizes=[16, 32, 80, 128],
         depths=[2, 2, 2, 2],
@@ -60,15 +61,14 @@ def config() -> dict[str, Any]:
 
 
 def scenes(first_seed: int, count: int) -> ray.data.Dataset:
-    """`count` scenes, each of a size and shape of its own, drawn once, by all processors.
+    """Draw `count` scenes with random sizes, on all processors, and keep them in the object store.
 
     Returns:
-        A dataset of `path`, `image` (a JPEG's bytes) and `annotation` (a PNG's, class ids), as
-        `ray_segformer.datasets` reads them.
+        A dataset with the columns `path`, `image` (the bytes of a JPEG) and `annotation` (the bytes of a PNG of class
+        ids), the same columns as `ray_segformer.datasets` reads.
     """
 
     def draw(row: dict[str, Any]) -> dict[str, Any]:
-        """The scene of a number."""
         seed = first_seed + int(row["id"])
         rng = np.random.default_rng([seed, 2])
         height = int(rng.integers(224, 481))
@@ -79,20 +79,24 @@ def scenes(first_seed: int, count: int) -> ray.data.Dataset:
             "annotation": encode(mask, "PNG"),
         }
 
-    return ray.data.range(count).map(draw).materialize()
+    dataset: ray.data.Dataset = ray.data.range(count).map(draw).materialize()
+    return dataset
 
 
 def train(
     count: int, epochs: Sequence[int], batch_size: int, seed: int, storage: str
 ) -> tuple[SegformerCheckpoint, list[dict[str, Any]]]:
-    """The checkpoint of the last of `RUNS`, and what each says of its settings and epochs.
+    """Train a model in the three `RUNS`.
 
     Args:
-        count: scenes to learn from; an eighth as many, at most 100, are drawn to score each epoch.
-        epochs: of each run.
-        batch_size: scenes a step.
-        seed: of weights, order and augmentation.
-        storage: a folder for what Ray Train keeps.
+        count: the number of training scenes. An eighth as many, at most 100, are drawn for validation.
+        epochs: the number of epochs of each run.
+        batch_size: scenes per step.
+        seed: for the initial weights, the order of scenes, and augmentation.
+        storage: a folder for Ray Train's files.
+
+    Returns:
+        The checkpoint of the last run, and for each run its `settings`, `history` and `versions`.
     """
     datasets: dict[str, Any] = {
         "train": scenes(FIRST_TRAINING_SEED, count),
@@ -124,7 +128,7 @@ def train(
 
 
 def evaluate(checkpoint: SegformerCheckpoint, count: int) -> dict[str, Any]:
-    """Scores on the held-out scenes 0 to `count` - 1 at 480x640, all pixels together."""
+    """Score a checkpoint on the held-out scenes 0 to `count` - 1 at 480x640, over the pixels of all scenes together."""
     predictor = SegformerPredictor(checkpoint)
     metrics = SegmentationMetrics(len(CLASSES))
     for seed in range(count):
@@ -142,23 +146,25 @@ def evaluate(checkpoint: SegformerCheckpoint, count: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Train, evaluate and save: the command line."""
+    """Train, evaluate and save a model, with the options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ray_segformer.demo.train",
         description="Train a small SegFormer on generated scenes.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--output", type=Path, required=True, help="directory for the checkpoint; a new one")
-    parser.add_argument("--scenes", type=_positive, default=4000, metavar="N", help="scenes to learn from")
-    parser.add_argument("--epochs", type=_positive, nargs=len(RUNS), default=EPOCHS, metavar="N", help="of the runs")
-    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="scenes a step")
-    parser.add_argument("--seed", type=_seed, default=0, help="of weights, order and augmentation")
+    parser.add_argument("--output", type=Path, required=True, help="new directory for the checkpoint")
+    parser.add_argument("--scenes", type=_positive, default=4000, metavar="N", help="training scenes")
+    parser.add_argument(
+        "--epochs", type=_positive, nargs=len(RUNS), default=EPOCHS, metavar="N", help="epochs of the runs"
+    )
+    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="scenes per step")
+    parser.add_argument("--seed", type=_seed, default=0, help="seed of weights, order and augmentation")
     parser.add_argument("--evaluate", type=_positive, default=200, metavar="N", help="held-out scenes")
     arguments = parser.parse_args()
     if arguments.output.is_dir() and any(arguments.output.iterdir()):
         parser.error(f"{arguments.output} exists and is not empty; name a new directory")
     started = time.perf_counter()
-    # The worker has all processors; one more is for what reads beside it.
+    # The training worker takes all processors. Ray Data needs one more to read at the same time.
     ray.init("local", num_cpus=(os.cpu_count() or 1) + 1, include_dashboard=False)
     with tempfile.TemporaryDirectory(prefix="demo_train_") as storage:
         checkpoint, runs = train(arguments.scenes, arguments.epochs, arguments.batch_size, arguments.seed, storage)

@@ -1,7 +1,7 @@
-"""One image: whatever a cell of a column holds, as an array.
+"""One image: turn an image cell of any kind into an array.
 
-Here live image cells, encoded files, annotations, and the errors of unreadable images. A new image format is added to
-`encoded.py`. This room knows nothing of Ray, of folders of images, or of the network.
+This room has the image cells, encoded image files, annotations, and the error for images that cannot be read. Add a
+new image format in `encoded.py`. This room knows nothing of Ray, of folders of images, or of the network.
 """
 
 from ray_segformer.images.annotations import reduce_labels, to_class_ids

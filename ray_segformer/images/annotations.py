@@ -5,23 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+import numpy.typing as npt
+from PIL import ImageOps
 
-from ray_segformer.images.encoded import LARGE_FOR_PILLOW, MAX_PIXELS, check_size, open_image, why
-from ray_segformer.images.errors import ImageError
+from ray_segformer.images.encoded import MAX_PIXELS, check_size, open_image
+from ray_segformer.images.errors import ImageError, as_image_error
 
 
-def to_class_ids(cell: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The annotation in a cell: class ids, as they are stored (palette indices, not colours).
+def to_class_ids(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8 | np.uint16]:
+    """Return the annotation in a cell: class ids as the file stores them. Of a palette image, these are the indices.
 
     Args:
         cell, max_pixels: as for `to_rgb`.
 
     Returns:
-        `(H, W)`, uint8, or uint16 where an id is above 255.
+        `(H, W)`, uint8, or uint16 if any id is above 255.
 
     Raises:
-        ImageError: as for `to_rgb`, or the annotation has several channels.
+        ImageError: as for `to_rgb`; also if the annotation has several channels.
     """
     if isinstance(cell, np.ndarray):
         ids = np.asarray(cell[..., 0] if cell.ndim == 3 and cell.shape[-1] == 1 else cell)
@@ -29,12 +30,8 @@ def to_class_ids(cell: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         image = open_image(cell, max_pixels)
         if len(image.getbands()) != 1:
             raise ImageError(f"wrong shape: an annotation has one channel of class ids, but its mode is {image.mode}")
-        try:
+        with as_image_error("decode the annotation"):
             ids = np.asarray(ImageOps.exif_transpose(image))
-        except Image.DecompressionBombError as error:
-            raise ImageError(LARGE_FOR_PILLOW.format(error)) from error
-        except Exception as error:
-            raise ImageError(f"cannot decode the annotation: {why(error)}") from error
     if ids.dtype.kind not in "biu":
         raise ImageError(f"wrong pixels: an annotation holds integer class ids, not {ids.dtype}")
     if ids.ndim != 2 or ids.size == 0:
@@ -46,11 +43,14 @@ def to_class_ids(cell: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return ids.astype(np.uint8 if high <= 255 else np.uint16)
 
 
-def reduce_labels(annotation: np.ndarray, ignore_index: int = 255) -> np.ndarray:
-    """ADE20K's numbering, 0 for other and classes from 1, to the models': `ignore_index`, and classes from 0.
+def reduce_labels(annotation: npt.NDArray[Any], ignore_index: int = 255) -> npt.NDArray[Any]:
+    """Convert class ids as ADE20K's files number them to the ids of a model, as transformers' `do_reduce_labels` does.
+
+    ADE20K's files use 0 for "other" and count classes from 1. A model counts classes from 0 and ignores `ignore_index`.
 
     Args:
-        annotation: class ids, any shape and integer dtype. `ignore_index` stays.
+        annotation: class ids, any shape and integer dtype.
+        ignore_index: the id that replaces 0. Pixels that have it already keep it.
 
     Returns:
         The same shape and dtype.

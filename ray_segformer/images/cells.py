@@ -1,17 +1,18 @@
-"""Image cells, whatever a column holds, to RGB arrays: the only module that knows cells.
+"""Image cells: the kinds of values that a column of images may hold, and how each becomes an RGB array.
 
 A cell is one of
 
 * a `PIL.Image.Image`,
-* an array `(H, W)` or `(H, W, 1 | 3 | 4)`: bool, or any integer dtype with values in [0, 255], or uint16; floats only
-  if they are whole numbers in [0, 255] and some are above 1: Ray Data makes them of an image beside a float one,
+* an array `(H, W)` or `(H, W, 1 | 3 | 4)`: bool, or any integer dtype with values in [0, 255], or uint16. Floats are
+  accepted only if they are whole numbers in [0, 255] and at least one is above 1: Ray Data converts an integer array
+  to such floats where its column also holds a float array,
 * encoded bytes: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF or TGA,
 * the path or URI of such a file (any file system that pyarrow knows: `s3://`, `gs://`, `file://`, ...),
 * the struct `{"bytes": ..., "path": ...}` of Hugging Face `datasets`.
 
-Each kind of image has one result. As transformers' pipelines do, EXIF orientation is applied, alpha is
-dropped, greyscale is repeated, palette and CMYK are converted by Pillow. Of 16-bit images the high byte is
-taken (Pillow alone would clip them to white). Of animations the first frame is taken.
+Each kind of image has one defined result. As in transformers' pipelines, EXIF orientation is applied, alpha is dropped,
+greyscale is repeated, and palette and CMYK images are converted by Pillow. A 16-bit image gives its high byte (Pillow
+alone would clip such images to white). An animation gives its first frame.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
-from ray_segformer.images.encoded import LARGE_FOR_PILLOW, MAX_PIXELS, check_size, open_image, why
-from ray_segformer.images.errors import ImageError
+from ray_segformer.images.encoded import MAX_PIXELS, check_size, open_image
+from ray_segformer.images.errors import ImageError, as_image_error
 
 
-def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The image in a cell.
+def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Return the image in a cell as an RGB array.
 
     Args:
-        cell: see the top of this module.
-        max_pixels: refuse an image of more, before its pixels are decoded. Decoding takes up to 18 bytes for each.
+        cell: an image cell; see the top of this module.
+        max_pixels: refuse a larger image before its pixels are decoded. Decoding takes up to 18 bytes a pixel.
 
     Returns:
         uint8 `(H, W, 3)`, RGB.
@@ -45,7 +47,7 @@ def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if isinstance(cell, np.ndarray):
         return _array_to_rgb(np.asarray(cell), max_pixels)
     image = open_image(cell, max_pixels)
-    try:
+    with as_image_error("decode the image"):
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):
             values = np.asarray(image)
@@ -56,23 +58,21 @@ def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         if image.mode == "F":
             raise ImageError("wrong pixels: 32-bit floats have no defined range; expected 8 or 16 bits a channel")
         return np.array(image.convert("RGB"))
-    except ImageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(LARGE_FOR_PILLOW.format(error)) from error
-    except Exception as error:  # Pillow's decoders raise many kinds
-        raise ImageError(f"cannot decode the image: {why(error)}") from error
 
 
 def cells(column: Any) -> Iterator[Any]:
-    """The cells of a column: an array, a pandas Series or a list. Missing values (None, NaN, NA) come as None."""
+    """Yield the cells of a column, with None for missing values (None, NaN, NA).
+
+    Args:
+        column: an array, a pandas Series or a list.
+    """
     for cell in column:
         missing = cell is None or cell is pd.NA or (isinstance(cell, (float, np.floating)) and math.isnan(cell))
         yield None if missing else cell
 
 
-def object_array(values: Iterable[Any]) -> np.ndarray:
-    """Values as an object array `(N,)`, which NumPy by itself would stack where shapes agree."""
+def object_array(values: Iterable[Any]) -> npt.NDArray[np.object_]:
+    """Return values as an object array `(N,)`. `np.array` would stack arrays of the same shape."""
     values = list(values)
     array = np.empty(len(values), object)
     for row, value in enumerate(values):
@@ -81,14 +81,14 @@ def object_array(values: Iterable[Any]) -> np.ndarray:
 
 
 def describe(cell: Any) -> str | None:
-    """The path of a cell that has one, to name it in an error."""
+    """Return the path of a cell, to name it in an error message; None if it has no path."""
     if isinstance(cell, (str, os.PathLike)):
         return os.fspath(cell)
     path = cell.get("path") if isinstance(cell, Mapping) else getattr(cell, "filename", None)
     return str(path) if isinstance(path, (str, os.PathLike)) and path else None
 
 
-def _array_to_rgb(array: np.ndarray, max_pixels: int) -> np.ndarray:
+def _array_to_rgb(array: npt.NDArray[Any], max_pixels: int) -> npt.NDArray[np.uint8]:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3, 4)):
         raise ImageError(f"wrong shape: an image array has the shape (H, W) or (H, W, 1 | 3 | 4), not {array.shape}")
     if array.size == 0:
@@ -101,7 +101,7 @@ def _array_to_rgb(array: np.ndarray, max_pixels: int) -> np.ndarray:
             f"wrong pixels: an image array holds uint8 values in [0, 255] (or bool, or uint16), not {array.dtype}; "
             "convert it, by (255 * image).round().astype(np.uint8) if it is in [0, 1]"
         )
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:  # not `== np.uint16`, which is the native byte order only
         array = (array >> 8).astype(np.uint8)
     elif array.dtype == bool:
         array = array.astype(np.uint8) * 255

@@ -11,28 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import numpy as np
+import numpy.typing as npt
 import pyarrow.fs
 from PIL import Image
 
-from ray_segformer.images.errors import ImageError
+from ray_segformer.images.errors import ImageError, as_image_error
 
-# Refused above, before any pixel is decoded, if nobody says otherwise; where Pillow refuses too. As RGB 512 MB.
+# The default limit of an image's size: 512 MiB as RGB. By default, Pillow refuses larger images, too.
 MAX_PIXELS = 178_956_970
 
-# WebP, TIFF, and GIF with an odd first frame ask for Pillow's own limit, twice its setting, themselves.
-LARGE_FOR_PILLOW = "too large for Pillow in this format, whose own limit is PIL.Image.MAX_IMAGE_PIXELS: {}"
-
-# What a file holds at most: 16 bits of four channels for each pixel, and profiles, previews and the like.
-_BYTES_A_PIXEL, _METADATA = 8, 64 * 2**20
-
-# Whatever the limit, a tile of a TIFF file may have so many pixels. It is decoded whole.
-_TILE_PIXELS, _TILE_TAGS = 4096 * 4096, (322, 323)
-
-# Named, because Pillow would also hand a file to programs outside (EPS to Ghostscript). JPEG includes MPO.
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "TGA")
-
-# File names that a folder is searched for.
+# The suffixes of the files that count as images in a folder.
 SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff"),
@@ -40,23 +28,37 @@ SUFFIXES = frozenset(
     )
 )
 
+# Pillow's names. An explicit list, because Pillow hands files of some other formats to external programs (EPS to
+# Ghostscript). JPEG includes MPO.
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "TGA")
+
+# The largest file that is read: 16 bits for each of four channels a pixel, and 64 MiB for profiles, previews and so on.
+_BYTES_PER_PIXEL, _METADATA_BYTES = 8, 64 * 2**20
+
+# Pillow decodes a tile of a TIFF file as a whole. A tile of up to 4096 x 4096 pixels is accepted even where
+# `max_pixels` is lower.
+_TILE_PIXELS = 4096 * 4096
+_TILE_WIDTH_TAG, _TILE_LENGTH_TAG = 322, 323
+
 
 def encoded_bytes(cell: Any, max_pixels: int = MAX_PIXELS) -> bytes:
-    """The file in a cell: bytes as they are, the content of a path or URI, or either of a `{"bytes", "path"}`.
+    """Return the bytes of the image file in a cell.
 
     Args:
-        cell: see the top of this module.
-        max_pixels: refuse a file that is too large for an image of that many, before it is read.
+        cell: encoded bytes, or a path or URI whose file is read. A `{"bytes", "path"}` struct gives its bytes, or the
+            content of its path if the bytes are null.
+        max_pixels: refuse a file, before it is read, that is larger than any image of so many pixels.
 
     Raises:
-        ImageError: there is nothing, or a file that cannot be read, or the cell holds a decoded image.
+        ImageError: the cell is null or empty, its file cannot be read or is too large, or it is of another type, such
+            as a decoded image.
     """
     if isinstance(cell, Mapping):
         cell = cell["bytes"] if cell.get("bytes") is not None else cell.get("path")
     if cell is None:
         raise ImageError("null: there is no image")
     if isinstance(cell, (str, os.PathLike)):
-        content = _read_file(os.fspath(cell), _BYTES_A_PIXEL * max_pixels + _METADATA)
+        content = _read_file(os.fspath(cell), _BYTES_PER_PIXEL * max_pixels + _METADATA_BYTES)
     elif isinstance(cell, (bytes, bytearray, memoryview)):
         content = bytes(cell)
     else:
@@ -69,12 +71,13 @@ def encoded_bytes(cell: Any, max_pixels: int = MAX_PIXELS) -> bytes:
     return content
 
 
-def encode(pixels: np.ndarray | Image.Image, file_format: str, **options: Any) -> bytes:
-    """A picture as the bytes of a file.
+def encode(pixels: npt.NDArray[Any] | Image.Image, file_format: str, **options: Any) -> bytes:
+    """Encode an image as the bytes of a file.
 
     Args:
-        pixels: uint8 `(H, W, 3)`, RGB, class ids `(H, W)`, uint8 or uint16, or an image of Pillow's.
-        file_format: Pillow's name, such as "PNG"; `options` are those of its `save`.
+        pixels: RGB, uint8 `(H, W, 3)`; class ids, uint8 or uint16 `(H, W)`; or a Pillow image.
+        file_format: Pillow's name of the format, such as "PNG".
+        options: further arguments of Pillow's `Image.save`.
     """
     buffer = io.BytesIO()
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
@@ -82,95 +85,88 @@ def encode(pixels: np.ndarray | Image.Image, file_format: str, **options: Any) -
     return buffer.getvalue()
 
 
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    """Those of `_FORMATS` that the installed Pillow has: it fails on a name that it does not know."""
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
 def open_image(cell: Any, max_pixels: int) -> Image.Image:
-    """A cell as a Pillow image whose size is known to be acceptable, and whose pixels are not yet decoded."""
+    """Return the Pillow image of a cell. Its size is checked, and its pixels are not decoded yet.
+
+    Raises:
+        ImageError: as for `encoded_bytes`; or the file is not an image, is damaged, or has more than `max_pixels`.
+    """
     if isinstance(cell, Image.Image):
         image = cell
     else:
         content = encoded_bytes(cell, max_pixels)
-        try:
-            image = _identified(content)
-        except ImageError:
-            raise
-        except Image.DecompressionBombError as error:
-            raise ImageError(LARGE_FOR_PILLOW.format(error)) from error
-        except Exception as error:  # Pillow's formats raise many kinds
-            raise ImageError(f"cannot decode the image: {why(error)}") from error
+        with as_image_error("decode the image"):
+            image = _open_without_limit(content)
     if image.width == 0 or image.height == 0:
         raise ImageError(f"empty: {image.width} x {image.height} pixels")
     check_size(image.width, image.height, max_pixels)
     tags: Any = getattr(image, "tag_v2", {})
-    width, height = (tags.get(tag) for tag in _TILE_TAGS)
+    width, height = tags.get(_TILE_WIDTH_TAG), tags.get(_TILE_LENGTH_TAG)
     if isinstance(width, int) and isinstance(height, int) and width * height > max(max_pixels, _TILE_PIXELS):
-        raise ImageError(f"too large: it is stored in tiles of {width} x {height} pixels")
+        raise ImageError(f"too large: the tiles of this TIFF file have {width} x {height} pixels")
     return image
 
 
-def _identified(content: bytes) -> Image.Image:
-    """What `Image.open` returns, without its check of the size.
-
-    That one's limit is a global of the process, and at half of it there is a warning.
-    """
-    for name in _formats():
-        factory, accept = Image.OPEN[name]
-        accepted = accept(content[:16]) if accept else True
-        if accepted and not isinstance(accepted, str):  # text is why not
-            try:
-                return factory(io.BytesIO(content), "")
-            except (SyntaxError, IndexError, TypeError, struct.error):  # another format may know it
-                continue
-    raise ImageError(f"not an image in a known format ({', '.join(_formats())})")
-
-
 def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise an `ImageError` if an image has more than `max_pixels`."""
     if width * height > max_pixels:
         raise ImageError(
             f"too large: {width} x {height} pixels, above the limit of {max_pixels}; if you trust the image and have "
-            "the memory, raise it by max_pixels= (--max-pixels)"
+            "the memory, raise the limit with max_pixels= (--max-pixels)"
         )
 
 
-def _check_bytes(size: int, most: int) -> None:
-    if size > most:
-        raise ImageError(
-            f"too large: a file of {size} bytes, above the {most} that an image needs at most; if it is one, raise the "
-            "limit by max_pixels= (--max-pixels)"
-        )
+def _read_file(path: str, limit: int) -> bytes:
+    """Return the content of the file at a path or URI; raise an `ImageError` if it has more than `limit` bytes."""
+    with as_image_error("read the file"):
+        path = _local_path(path)
+        if "://" not in path:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+                raise OSError(f"{path} is a pipe or a device")  # reading it may never end
+            _check_bytes(status.st_size, limit)
+            with open(path, "rb") as file:
+                return file.read()
+        file_system, path = pyarrow.fs.FileSystem.from_uri(path)
+        with file_system.open_input_file(path) as file:
+            _check_bytes(file.size(), limit)
+            content: bytes = file.read()
+            return content
 
 
-def why(error: Exception) -> str:
-    return str(error) or type(error).__name__  # a MemoryError says nothing
-
-
-def _local(path: str) -> str:
-    """The path of a `file://` URI, whatever its bytes; anything else as it is."""
+def _local_path(path: str) -> str:
+    """Return the path of a `file://` URI, also if it is not UTF-8; return any other path or URI as it is."""
     if not path.startswith("file:///") or os.name == "nt":
         return path
     return os.fsdecode(unquote_to_bytes(path[len("file://") :].split("#")[0].split("?")[0]))
 
 
-def _read_file(path: str, most: int) -> bytes:
-    try:
-        path = _local(path)
-        if "://" not in path:
-            status = os.stat(path)
-            if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-                raise OSError(f"{path} is a pipe or a device")  # which may never end
-            _check_bytes(status.st_size, most)
-            with open(path, "rb") as file:
-                return file.read()
-        file_system, path = pyarrow.fs.FileSystem.from_uri(path)
-        with file_system.open_input_file(path) as file:
-            _check_bytes(file.size(), most)
-            return file.read()
-    except ImageError:
-        raise
-    except Exception as error:  # pyarrow's file systems raise many kinds
-        raise ImageError(f"cannot read the file: {why(error)}") from error
+def _check_bytes(size: int, limit: int) -> None:
+    if size > limit:
+        raise ImageError(
+            f"too large: a file of {size} bytes, above the {limit} that an image within max_pixels can take; if it is "
+            "an image, raise the limit with max_pixels= (--max-pixels)"
+        )
+
+
+def _open_without_limit(content: bytes) -> Image.Image:
+    """Open an encoded image as `PIL.Image.open` does, but without its check of the size.
+
+    That check uses a limit that is global to the process, and warns at half of it. `check_size` replaces it.
+    """
+    for name in _formats():
+        factory, accept = Image.OPEN[name]
+        accepted = accept(content[:16]) if accept else True
+        if accepted and not isinstance(accepted, str):  # a string is the reason for a refusal
+            try:
+                return factory(io.BytesIO(content), "")
+            except (SyntaxError, IndexError, TypeError, struct.error):  # not this format; try the others
+                continue
+    raise ImageError(f"not an image in a known format ({', '.join(_formats())})")
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return those of `_FORMATS` that the installed Pillow supports."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)

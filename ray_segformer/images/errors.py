@@ -1,10 +1,14 @@
-"""Why a cell is no image: the error, and its causes."""
+"""The error for a cell that holds no readable image, and its causes."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 
-# Why a cell is no image. Each is how the message of an `ImageError` begins.
+from PIL import Image
+
+# The message of every `ImageError` starts with one of these.
 CAUSES = (
     *("null", "empty", "cannot read", "not an image", "cannot decode", "too large"),
     *("wrong type", "wrong shape", "wrong pixels", "wrong annotation"),
@@ -15,10 +19,33 @@ _CAUSE = re.compile(
 
 
 class ImageError(ValueError):
-    """A cell that is no readable image; the message says why, beginning with one of `CAUSES`, and what was expected."""
+    """A cell holds no readable image. The message starts with one of `CAUSES`, and says what was expected."""
 
 
 def cause_of(error: str) -> str:
-    """Which of `CAUSES` a text of an `error` column tells of; "other" for what somebody else put there."""
+    """Return the one of `CAUSES` that a text of an `error` column starts with; "other" if it starts with none.
+
+    A leading "row 3 of the batch (path): " is skipped.
+    """
     found = _CAUSE.match(error)
     return found[1] if found else "other"
+
+
+@contextlib.contextmanager
+def as_image_error(action: str) -> Iterator[None]:
+    """Raise any exception of the `with` block as an `ImageError`, "cannot <action>: ...".
+
+    Pillow's decoders and pyarrow's file systems raise exceptions of many types.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        # For WebP, TIFF, and GIF with an odd first frame, Pillow itself checks its limit, twice MAX_IMAGE_PIXELS.
+        raise ImageError(
+            f"too large for Pillow in this format; raise its own limit, PIL.Image.MAX_IMAGE_PIXELS: {error}"
+        ) from error
+    except Exception as error:
+        reason = str(error) or type(error).__name__  # the text of a MemoryError is empty
+        raise ImageError(f"cannot {action}: {reason}") from error

@@ -1,7 +1,7 @@
-"""Many images: from the name of an input to a Ray dataset.
+"""Many images: turn the name of an input into a Ray dataset.
 
-Here live the search for images in folders, globs, lists and parquet, the datasets that annotated images come in, and
-the keys that tell their rows apart. A new kind of input is added here. This room decodes no image: `images` does.
+This room searches folders, globs, list files and parquet for images, reads datasets of annotated images, and gives each
+row its key. Add a new kind of input here. This room decodes no images; `images` does.
 """
 
 from ray_segformer.inputs.blocks import small_blocks

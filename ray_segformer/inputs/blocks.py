@@ -1,8 +1,8 @@
 """Datasets of many rows in small blocks.
 
-Ray Data runs a task for each block. Where the order of rows is preserved, what a task makes waits in the object store
-until all tasks before it are done: of large blocks the store is soon full, and then one task runs at a time.
-`ray.data.from_items` makes 200 blocks of however many rows.
+Ray Data runs a task for each block. If the order of rows is preserved, the output of a task waits in the object store
+until all earlier tasks are done. Large blocks soon fill the store, and then only one task runs at a time.
+`ray.data.from_items` makes 200 blocks by default, so with many rows its blocks are large.
 """
 
 from __future__ import annotations
@@ -16,27 +16,30 @@ import ray
 
 from ray_segformer.air import installed
 
-ROWS_PER_BLOCK = 64  # of images; preprocessed, these take 50 MB
-_USUAL_BLOCKS = 200
-_MOST_BLOCKS = 2**15  # a block costs the driver a millisecond, and ten kilobytes
+ROWS_PER_BLOCK = 64  # preprocessed, 64 images take 50 MB
+_MIN_BLOCKS = 200
+_MAX_BLOCKS = 2**15  # a block costs the driver a millisecond and ten kilobytes
 _ROWS_PER_OBJECT = 2**16
 
 
 def small_blocks(rows: pa.Table) -> ray.data.Dataset:
-    """The rows of a table, in order: 64 a block, fewer where they make no 200 blocks, more where they are millions.
+    """Return the rows of a table, in order, as a dataset of blocks of at most 64 rows.
 
-    The object store holds the table, in a few large objects, and blocks the numbers of their rows.
+    Blocks are smaller if there would be fewer than 200 of them, and larger if there would be more than 32768. The
+    object store holds the table in a few large objects. A block holds only the numbers of its rows.
     """
-    step = max(1, min(ROWS_PER_BLOCK, math.ceil(len(rows) / _USUAL_BLOCKS)), math.ceil(len(rows) / _MOST_BLOCKS))
+    step = max(1, min(ROWS_PER_BLOCK, math.ceil(len(rows) / _MIN_BLOCKS)), math.ceil(len(rows) / _MAX_BLOCKS))
     parts = [ray.put(rows.slice(start, _ROWS_PER_OBJECT)) for start in range(0, max(1, len(rows)), _ROWS_PER_OBJECT)]
     numbers = installed.from_items(list(range(len(rows))), math.ceil(len(rows) / step))
-    read: Callable[..., pa.Table] = _rows_of  # Ray's types know of no other arguments
+    read: Callable[..., pa.Table] = _rows_of  # Ray's type of this argument allows no `parts`
     return numbers.map_batches(read, batch_format="pyarrow", batch_size=None, fn_kwargs={"parts": parts})
 
 
-def _rows_of(numbers: pa.Table, parts: list[ray.ObjectRef]) -> pa.Table:
-    """The rows of ascending numbers."""
+def _rows_of(numbers: pa.Table, parts: list[ray.ObjectRef[pa.Table]]) -> pa.Table:
+    """Return the rows with the given numbers, which ascend, from a table in parts of `_ROWS_PER_OBJECT`."""
     if not len(numbers):
         return ray.get(parts[0]).slice(0, 0)
-    part, row = np.divmod(numbers.column(0).to_numpy(), _ROWS_PER_OBJECT)
-    return pa.concat_tables([ray.get(parts[each]).take(pa.array(row[part == each])) for each in np.unique(part)])
+    part_of, row_of = np.divmod(numbers.column(0).to_numpy(), _ROWS_PER_OBJECT)
+    return pa.concat_tables(
+        [ray.get(parts[part]).take(pa.array(row_of[part_of == part])) for part in np.unique(part_of)]
+    )

@@ -1,8 +1,9 @@
-"""Images, and their annotations, as Ray datasets of encoded bytes: blocks stay as small as the files are.
+"""Images, and their annotations, as Ray datasets of encoded bytes.
 
-Rows have `path`, `image` (the file's bytes) and, where there are annotations, `annotation` (its file's bytes: class ids
-as they are stored). Nothing is decoded here, and nothing is read before the dataset is consumed. A file that cannot be
-read then is null, and a warning says why: whether that ends the job is the predictor's `on_error` to say.
+Rows have `path`, `image` (the bytes of the file) and, with annotations, `annotation` (the bytes of its file, with class
+ids as they are stored). Nothing is decoded here, so blocks are no larger than the files. Datasets are lazy: files are
+read when the dataset is consumed. A file that cannot be read gives null, and a warning in the log says why. The
+predictor's `on_error` decides whether a null ends the job.
 """
 
 from __future__ import annotations
@@ -26,49 +27,49 @@ logger = logging.getLogger(__name__)
 
 
 def read_images(source: str, *, annotations: str | None = None) -> ray.data.Dataset:
-    """The images of a folder, a glob, a list file or parquet (see `ray-segformer predict`).
+    """Read the images of a folder, a glob, a list file or parquet, as `ray-segformer predict` does.
 
     Args:
-        source: where the images are, local or a URI of pyarrow's file systems.
-        annotations: a local folder, or a URI, with a PNG of class ids for each image: of the same name, in the same
-            tree, such as `annotations/a/b.png` for `images/a/b.jpg`.
+        source: where the images are: a local path, or a URI of pyarrow's file systems.
+        annotations: a local folder, or a URI, with a PNG of class ids for each image. It has the image's name, in the
+            same tree of folders: `annotations/a/b.png` for `images/a/b.jpg`. Default: no annotations.
 
     Returns:
-        A lazy dataset with `path`, `image` and, with `annotations`, `annotation`; in the order of the paths where
-        Ray Data is told to preserve it.
+        A lazy dataset with `path`, `image` and, with `annotations`, `annotation`. Its order is the order of the paths,
+        if Ray Data is set to preserve it.
 
     Raises:
-        InputError: there are no images, or an image has no annotation; the message names it.
+        InputError: there are no images, or an image has no annotation; the message names the image.
     """
     found = find_images(source)
     if annotations is None:
-        return found.dataset().map_batches(_read, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
+        return found.dataset().map_batches(_read_files, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
     rows = found.take(found.rows)
-    masks = _masks_below(annotations)
+    annotation_paths = _annotations_below(annotations)
     for row in rows:
-        if row["name"] not in masks:
+        if row["name"] not in annotation_paths:
             raise InputError(
                 f"{row['path']} has no annotation: expected {annotations}/{row['name']}.png, a PNG of class ids"
             )
-        row["annotation"] = masks[row["name"]]
+        row["annotation"] = annotation_paths[row["name"]]
     dataset = small_blocks(pa.Table.from_pylist(rows))
-    return dataset.map_batches(_read, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
+    return dataset.map_batches(_read_files, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
 
 
-def read_ade20k(root: str | os.PathLike, split: str = "validation") -> ray.data.Dataset:
-    """A split of ADE20K in the layout of MIT's Scene Parsing Benchmark (`ADEChallengeData2016`).
+def read_ade20k(root: str | os.PathLike[str], split: str = "validation") -> ray.data.Dataset:
+    """Read a split of ADE20K in the layout of MIT's Scene Parsing Benchmark (`ADEChallengeData2016`).
 
     Args:
-        root: the folder with `images/{training,validation}` and `annotations/{training,validation}`, or, of a set that
-            has no splits, with `images` and `annotations` themselves; or a URI.
-        split: "training", "validation", or "" for none.
+        root: a folder, or a URI, with `images/{training,validation}` and `annotations/{training,validation}`. A dataset
+            without splits has its files directly in `images` and `annotations`.
+        split: "training", "validation", or "" for a dataset without splits.
 
     Returns:
-        As `read_images`. Annotations are numbered as the files are: 0 is other, and classes count from 1
-        (`reduce_labels=True`).
+        As `read_images`. The class ids of annotations are those of the files: 0 is "other", and classes count from 1
+        (use `reduce_labels=True`).
 
     Raises:
-        InputError: there is no such split, or an image has no annotation; the message names it.
+        InputError: there is no such split, or an image has no annotation; the message names the image.
     """
     folders = [posixpath.join(os.fspath(root), kind, split).rstrip("/") for kind in ("images", "annotations")]
     return read_images(folders[0], annotations=folders[1])
@@ -77,38 +78,41 @@ def read_ade20k(root: str | os.PathLike, split: str = "validation") -> ray.data.
 def read_parquet(
     source: str, *, image_column: str = "image", annotation_column: str = "annotation"
 ) -> ray.data.Dataset:
-    """The annotated images of parquet, such as the Hub's files of `scene_parse_150`.
+    """Read annotated images from parquet, such as the files of `scene_parse_150` on the Hugging Face Hub.
 
     Args:
-        source: a parquet file or a folder of them, local or a URI.
+        source: a parquet file or a folder of them: a local path or a URI.
         image_column, annotation_column: columns of encoded bytes or of `{"bytes", "path"}`.
 
     Returns:
-        As `read_images`; `path` is the column of that name or the struct's, else made of the image's bytes.
+        As `read_images`. `path` comes from the column of that name, else from the struct, else from a hash of the
+        image's bytes.
 
     Raises:
-        InputError: there is no parquet, or no such column.
+        InputError: there is no parquet file, or it has no such column.
     """
     found = find_parquet(source, image_column, annotation_column)
-    # Of whole blocks, and with the same CPUs, it is one task with the reading, still of one group of rows.
-    return found.dataset().map_batches(_read, batch_format="pyarrow", batch_size=None, num_cpus=READING_CPUS)
+    # With whole blocks as batches and with the same CPUs, Ray Data fuses this stage with the reading. A task still
+    # handles a single row group.
+    return found.dataset().map_batches(_read_files, batch_format="pyarrow", batch_size=None, num_cpus=READING_CPUS)
 
 
 def from_huggingface(
     dataset: Any, *, image_column: str = "image", annotation_column: str | None = "annotation"
 ) -> ray.data.Dataset:
-    """A Hugging Face `datasets.Dataset`, or the directory that its `save_to_disk` wrote.
+    """Read a Hugging Face `datasets.Dataset`, or the directory that its `save_to_disk` wrote.
 
     Args:
-        dataset: the dataset, whose bytes go to Ray's object store; or the directory, which tasks read as they need
-            it, on every node.
-        image_column, annotation_column: its columns of the type `datasets.Image`; None for no annotations.
+        dataset: the dataset, whose bytes are put in Ray's object store at once; or the directory, which must be there
+            on every node, and which tasks read lazily.
+        image_column, annotation_column: columns of the type `datasets.Image`. `annotation_column=None` reads no
+            annotations.
 
     Returns:
-        As `read_images`; a row whose dataset kept no path has "row-<number>" in its place.
+        As `read_images`. `path` is "row-<number>" for a row without a path.
 
     Raises:
-        InputError: it has no such column, or holds several splits.
+        InputError: the dataset has no such column, or it has several splits.
     """
     import datasets
 
@@ -125,7 +129,7 @@ def from_huggingface(
     starts = [{"start": start} for start in range(0, len(loaded), ROWS_PER_BLOCK)]
 
     def read(batch: pa.Table) -> pa.Table:
-        """The rows from number `start` on."""
+        """Read the block of rows that begins at row `start`."""
         (start,) = batch.column("start").to_pylist()
         rows = datasets.load_from_disk(directory)
         return _encoded(rows.select(range(start, min(start + ROWS_PER_BLOCK, len(rows)))), columns, start)
@@ -135,7 +139,7 @@ def from_huggingface(
 
 
 def _encoded(loaded: Any, columns: dict[str, str], start: int) -> pa.Table:
-    """The rows of a `datasets.Dataset`, of which the first is number `start`, as encoded bytes."""
+    """Return the rows of a `datasets.Dataset` as encoded bytes; the first is row number `start`."""
     import datasets
 
     images = loaded.cast_column(columns["image"], datasets.Image(decode=False))[columns["image"]]
@@ -144,17 +148,17 @@ def _encoded(loaded: Any, columns: dict[str, str], start: int) -> pa.Table:
     for name, column in columns.items():
         structs = loaded.cast_column(column, datasets.Image(decode=False))[column]
         batch[name] = pa.array(structs, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    return _read(pa.table(batch))
+    return _read_files(pa.table(batch))
 
 
-def _masks_below(folder: str) -> dict[str, str]:
-    """The annotations below a folder, by their names without suffix."""
+def _annotations_below(folder: str) -> dict[str, str]:
+    """Return the paths of the annotations below a folder, by their names without suffix."""
     found = find_images(folder)
     return {row["name"]: row["path"] for row in found.take(found.rows)}
 
 
-def _read(batch: pa.Table) -> pa.Table:
-    """`path`, and bytes in place of paths."""
+def _read_files(batch: pa.Table) -> pa.Table:
+    """Return `path`, and `image` and `annotation` with the bytes of their files in place of paths."""
     columns = {"path": batch.column("path")}
     for name in ("image", "annotation"):
         if name in batch.column_names:

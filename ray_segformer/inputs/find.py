@@ -1,4 +1,4 @@
-"""What an input names: a folder, a glob, a list file, an image or parquet, local or remote."""
+"""Find the images of an input: a folder, a glob, a list file, an image or parquet, local or remote."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.fs
-import pyarrow.parquet
 import ray
 
 from ray_segformer.images import SUFFIXES
@@ -28,27 +27,30 @@ from ray_segformer.inputs.parquet import images_in_parquet
 from ray_segformer.inputs.paths import readable, unique_names
 from ray_segformer.inputs.row_keys import DoneRows
 
-_KEYS_AT_ONCE = 2**16
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
+_KEYS_PER_BATCH = 2**16
 
 
 def find_images(source: str) -> ImageInput:
     """Find the images of an input, without reading them and without Ray.
 
     Args:
-        source: a folder (searched recursively, through symbolic links, too, for files with an image's suffix), a glob,
-            a text file with a path on each line (relative ones are relative to it), one image, or parquet (a file, or
-            a folder of them) with an image column of encoded bytes or `{"bytes", "path"}`. Local, or a URI of
-            pyarrow's file systems.
+        source: a local path, or a URI of pyarrow's file systems, of one of these:
+
+            * a folder. It is searched recursively, and through symbolic links, for files with an image's suffix.
+            * a glob.
+            * a list file: a text file with a path on each line. Relative paths are relative to its folder.
+            * an image.
+            * parquet, a file or a folder of files, with an image column of encoded bytes or `{"bytes", "path"}`.
 
     Raises:
-        InputError: there is nothing, or nothing with images, or a folder that may not be read.
+        InputError: nothing is there, or it has no images, or a folder cannot be read.
     """
     file_system, path = file_system_of(source)
     kind = kind_of(file_system, path)
     if kind == pa.fs.FileType.NotFound and glob.has_magic(path):
         folder = fixed_part(path)
-        return _of_files(files_matching(file_system, path, folder), folder, source, file_system)
+        return _images_in_files(files_matching(file_system, path, folder), folder, source, file_system)
     if kind == pa.fs.FileType.NotFound:
         raise InputError(f"{source}: no such file or folder")
     if kind == pa.fs.FileType.Unknown:
@@ -59,9 +61,9 @@ def find_images(source: str) -> ImageInput:
             return images_in_parquet(file_system, [path], source)
         if suffix in _LIST_SUFFIXES:
             paths = paths_in_list(file_system, path)
-            return _of_files(paths, shared_folder(paths), source, file_system)
+            return _images_in_files(paths, shared_folder(paths), source, file_system)
         if suffix in SUFFIXES:
-            return _of_files([path], posixpath.dirname(path), source, file_system)
+            return _images_in_files([path], posixpath.dirname(path), source, file_system)
         raise InputError(
             f"{source}: expected an image, .parquet, or a list of paths ({', '.join(_LIST_SUFFIXES)}); "
             f"the suffix {suffix!r} is none of them"
@@ -69,7 +71,7 @@ def find_images(source: str) -> ImageInput:
     files = files_below(file_system, path)
     images = [file for file in files if posixpath.splitext(file.lower())[1] in SUFFIXES]
     if images:
-        return _of_files(images, path, source, file_system)
+        return _images_in_files(images, path, source, file_system)
     return images_in_parquet(file_system, [file for file in files if file.lower().endswith(".parquet")], source)
 
 
@@ -77,14 +79,16 @@ def find_parquet(source: str, image_column: str = "image", annotation_column: st
     """Find annotated images in parquet, without reading them and without Ray.
 
     Args:
-        source: a parquet file or a folder of them, searched recursively; local, or a URI of pyarrow's file systems.
-        image_column, annotation_column: columns of encoded bytes or `{"bytes", "path"}`, as Hugging Face writes them.
+        source: a parquet file, or a folder that is searched recursively for them. A local path, or a URI of pyarrow's
+            file systems.
+        image_column, annotation_column: columns of encoded bytes or of `{"bytes", "path"}`, as Hugging Face writes
+            them.
 
     Returns:
-        Images as `find_images` has them, whose rows also have `annotation`.
+        As `find_images`; rows also have `annotation`.
 
     Raises:
-        InputError: there is no parquet, or no such column.
+        InputError: there is no parquet file, or it has no such column.
     """
     file_system, path = file_system_of(source)
     kind = kind_of(file_system, path)
@@ -93,11 +97,12 @@ def find_parquet(source: str, image_column: str = "image", annotation_column: st
     files = [path] if kind == pa.fs.FileType.File else files_below(file_system, path)
     files = [file for file in files if file.lower().endswith(".parquet")]
     if not files:
-        raise InputError(f"{source}: neither images/ and annotations/ nor parquet there")
+        raise InputError(f"{source}: neither the folders images/ and annotations/ nor parquet there")
     return images_in_parquet(file_system, files, source, image_column, annotation_column)
 
 
-def _of_files(paths: list[str], folder: str, source: str, file_system: pa.fs.FileSystem) -> ImageInput:
+def _images_in_files(paths: list[str], folder: str, source: str, file_system: pa.fs.FileSystem) -> ImageInput:
+    """Return the images at paths, whose output names are relative to `folder`."""
     if not paths:
         raise InputError(f"{source}: no images there (looked for {', '.join(sorted(SUFFIXES))})")
     if not isinstance(file_system, pa.fs.LocalFileSystem):
@@ -106,25 +111,26 @@ def _of_files(paths: list[str], folder: str, source: str, file_system: pa.fs.Fil
     names = pa.array(unique_names(paths, folder))
     paths = [readable(path) for path in paths]
     column = pa.array(paths)
-    keys_column = column if len(set(paths)) == len(paths) else pa.array(_numbered(paths))
+    keys_column = column if len(set(paths)) == len(paths) else pa.array(_unique_keys(paths))
     rows = pa.table({"path": column, "image": column, "name": names, "key": keys_column})
 
     def keys() -> Iterator[str]:
-        """Those of all rows, of which millions are not to be text at the same time."""
-        return (key for batch in rows.select(["key"]).to_batches(_KEYS_AT_ONCE) for key in batch.column(0).to_pylist())
+        """Yield the keys of all rows. There may be millions, so only a batch of them is Python text at a time."""
+        for batch in rows.select(["key"]).to_batches(_KEYS_PER_BATCH):
+            yield from batch.column(0).to_pylist()
 
     def dataset(done: DoneRows | None = None) -> ray.data.Dataset:
-        """The rows that are not done."""
+        """Return the rows that are not done."""
         return small_blocks(rows if done is None else rows.filter(pa.array(~done.among(keys()))))
 
     return ImageInput(len(rows), dataset, keys, lambda limit: rows.slice(0, limit).to_pylist())
 
 
-def _numbered(paths: list[str]) -> list[str]:
-    """The paths; of one that a list names again, with how often it was named before."""
-    named = Counter[str]()
+def _unique_keys(paths: list[str]) -> list[str]:
+    """Return a key for each path of a list file, which may have duplicates: `a.jpg`, `a.jpg#1`, `a.jpg#2`."""
+    seen = Counter[str]()
     keys = []
     for path in paths:
-        keys.append(f"{path}#{named[path]}" if named[path] else path)
-        named[path] += 1
+        keys.append(f"{path}#{seen[path]}" if seen[path] else path)
+        seen[path] += 1
     return keys

@@ -1,4 +1,4 @@
-"""The images that an input names, before they are read."""
+"""The images of an input, before they are read."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import ray
 
 
 class InputError(ValueError):
-    """An input that names no images; the message says what was looked for, and where."""
+    """An input has no images, or cannot be read. The message says what was expected, and where."""
 
 
 @dataclass(frozen=True)
 class ImageInput:
-    """What an input names.
+    """The images of an input.
 
     Attributes:
-        rows: how many images there are.
-        dataset: makes the dataset of them, on Ray, without those that are done. Its rows have `path` (absolute, or a
-            URI, as which `readable` gives a path that is no UTF-8), `image` (an image cell: the path, or encoded
-            bytes), `name` (relative, without a suffix, unique among files: what an output file may be called), and
-            `key` (what tells the row from every other, whatever the order).
-        keys: of all rows, in any order.
-        take: the first so many of these rows, without Ray.
+        rows: the number of images.
+        dataset: makes a Ray dataset of the images. Its optional argument is the `DoneRows` to leave out. The columns:
+
+            * `path`: an absolute path or a URI. A path that is not UTF-8 is a URI; see `readable`.
+            * `image`: an image cell, either the path or encoded bytes.
+            * `name`: a name for the output file: relative and without suffix. Different files have different names.
+            * `key`: identifies the row, in whatever order the rows come.
+        keys: returns the keys of all rows, in any order.
+        take: returns the first rows of the dataset, as many as its argument says, without Ray.
     """
 
     rows: int

@@ -1,4 +1,4 @@
-"""Images in the rows of parquet files, which tasks read a row group at a time."""
+"""Images in the rows of parquet files. A task reads one row group."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
@@ -19,8 +19,8 @@ from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.paths import readable, safe_name
 from ray_segformer.inputs.row_keys import DoneRows
 
-READING_CPUS = 0.25  # of a task that reads parquet, and mostly waits
-_ROWS_AT_ONCE = 64  # of encoded images
+READING_CPUS = 0.25  # of a task that reads parquet: it mostly waits
+_ROWS_PER_BATCH = 64
 
 
 def images_in_parquet(
@@ -30,11 +30,22 @@ def images_in_parquet(
     image_column: str | None = None,
     annotation_column: str | None = None,
 ) -> ImageInput:
+    """Return the images in parquet files.
+
+    Args:
+        file_system, files: where the files are.
+        source: the input as the user named it, for error messages.
+        image_column: None for the column `image`, else the first column that can hold encoded images.
+        annotation_column: None for no annotations.
+
+    Raises:
+        InputError: there are no files or no rows, or a column is missing, or the name of a file is not UTF-8.
+    """
     if not files:
         raise InputError(f"{source}: neither images nor parquet there (looked for {', '.join(sorted(SUFFIXES))})")
     for file in files:
         if readable(file) != file:
-            raise InputError(f"{readable(file)}: the name of a parquet file is UTF-8; rename it")
+            raise InputError(f"{readable(file)}: the name of a parquet file must be UTF-8; rename it")
     schema = pa.parquet.read_schema(files[0], filesystem=file_system)
     image_column = image_column or _image_column(schema, source)
     for column in filter(None, (image_column, annotation_column)):
@@ -48,14 +59,15 @@ def images_in_parquet(
     read = _ParquetRows(file_system, image_column, annotation_column, has_path)
 
     def dataset(done: DoneRows | None = None) -> ray.data.Dataset:
-        """The rows that are not done, read by tasks."""
+        """Return the rows that are not done, which tasks read."""
         options: dict[str, Any] = {"fn_kwargs": {"done": ray.put(done)}} if done is not None else {}
-        # A task reads one group: with CPUs of its own, Ray does not join it to the stage after it, which wants batches.
+        # A task reads one row group. The next stage wants batches of many rows, and Ray Data must not fuse the two:
+        # it does not where they reserve different CPUs.
         groups_dataset = installed.from_items(groups, len(groups))
         return groups_dataset.map_batches(read, batch_size=1, num_cpus=READING_CPUS, **options)
 
     def take(limit: int) -> list[dict[str, Any]]:
-        """The first rows, read here."""
+        """Read the first rows, in this process."""
         tables = (table for group in groups for table in read.of_group(group))
         taken: list[dict[str, Any]] = []
         for table in tables:
@@ -65,15 +77,20 @@ def images_in_parquet(
         return taken[:limit]
 
     def keys() -> Iterator[str]:
-        """Those of all rows, whose number the files' metadata say."""
-        places = ((group["file"], group["before"] + row) for group in groups for row in range(group["rows"]))
-        return (_ParquetRows.KEY.format(*place) for place in places)
+        """Yield the keys of all rows. The files' metadata are enough for that."""
+        for group in groups:
+            for row in range(group["rows"]):
+                yield _key(group["file"], group["before"] + row)
 
     return ImageInput(rows, dataset, keys, take)
 
 
 def _row_groups(file_system: pa.fs.FileSystem, files: list[str]) -> list[dict[str, Any]]:
-    """The row groups of parquet files: which of which file, its rows, and how many the file has before it."""
+    """Return the row groups of parquet files.
+
+    Each has its `file`, its number in the file (`group`), its number of `rows`, and the number of rows of the file that
+    are `before` it.
+    """
     groups = []
     for file in files:
         metadata = pa.parquet.read_metadata(file, filesystem=file_system)
@@ -86,32 +103,37 @@ def _row_groups(file_system: pa.fs.FileSystem, files: list[str]) -> list[dict[st
 
 
 class _ParquetRows:
-    """Reads row groups, a few rows at a time, and names their columns as the command has them. For `map_batches`.
+    """Reads row groups, a few rows at a time, as rows of an `ImageInput`. For `map_batches`.
 
-    Ray's own `read_parquet` does not say which row of its file a row was, on every Ray. A path that is missing is made
-    of the bytes.
+    Not every version of Ray's own `read_parquet` tells the number of a row in its file, which the key needs. A row
+    without a path gets one from a hash of its bytes.
     """
 
-    KEY = "{}#{}"  # a file, and the number of a row in it
-
-    def __init__(self, file_system: pa.fs.FileSystem, image_column: str, annotation_column: str | None, has_path: bool):
+    def __init__(
+        self, file_system: pa.fs.FileSystem, image_column: str, annotation_column: str | None, has_path: bool
+    ) -> None:
         self._file_system = file_system
         self._columns = {"image": image_column} | ({"annotation": annotation_column} if annotation_column else {})
         self._has_path = has_path
 
-    def __call__(self, batch: dict[str, np.ndarray], done: ray.ObjectRef | None = None) -> Iterator[pa.Table]:
+    def __call__(
+        self, batch: dict[str, npt.NDArray[Any]], done: ray.ObjectRef[DoneRows] | None = None
+    ) -> Iterator[pa.Table]:
         done_rows = None if done is None else ray.get(done)
         for file, group, before in zip(batch["file"], batch["group"], batch["before"], strict=True):
             yield from self.of_group({"file": str(file), "group": int(group), "before": int(before)}, done_rows)
 
     def of_group(self, group: dict[str, Any], done: DoneRows | None = None) -> Iterator[pa.Table]:
-        """The rows of a group that are not done: `path`, `image`, `name`, `key` and, if asked for, `annotation`."""
+        """Yield the rows of a row group that are not done, in tables.
+
+        Their columns are `path`, `image`, `name` and `key`, and `annotation` if there is an annotation column.
+        """
         number = group["before"]
         columns = [*self._columns.values(), *(["path"] if self._has_path else [])]
         with self._file_system.open_input_file(group["file"]) as file:
             reader = pa.parquet.ParquetFile(file)
-            for batch in reader.iter_batches(_ROWS_AT_ONCE, row_groups=[group["group"]], columns=columns):
-                keys = [self.KEY.format(group["file"], row) for row in range(number, number + len(batch))]
+            for batch in reader.iter_batches(_ROWS_PER_BATCH, row_groups=[group["group"]], columns=columns):
+                keys = [_key(group["file"], row) for row in range(number, number + len(batch))]
                 try:
                     batch.validate(full=True)
                 except pa.ArrowInvalid as error:
@@ -119,10 +141,10 @@ class _ParquetRows:
                         f"{group['file']}: broken from row {number} on, in the columns {', '.join(columns)}: {error}"
                     ) from error
                 number += len(batch)
-                table = self._named(batch, keys)
+                table = self._as_rows(batch, keys)
                 yield table if done is None else table.filter(pa.array(~done.among(keys)))
 
-    def _named(self, batch: pa.RecordBatch, keys: list[str]) -> pa.Table:
+    def _as_rows(self, batch: pa.RecordBatch, keys: list[str]) -> pa.Table:
         images = batch.column(self._columns["image"]).to_pylist()
         paths: list[Any] = batch.column("path").to_pylist() if self._has_path else [None] * len(images)
         for row, image in enumerate(images):
@@ -130,7 +152,7 @@ class _ParquetRows:
             if isinstance(image, dict):
                 content = image.get("bytes")
                 paths[row] = paths[row] or image.get("path")
-            paths[row] = _text(paths[row])
+            paths[row] = _as_text(paths[row])
             if not paths[row]:
                 paths[row] = "image-" + hashlib.sha256(content or b"").hexdigest()[:16]
         columns: dict[str, Any] = {"path": pa.array(paths, pa.string())}
@@ -138,24 +160,27 @@ class _ParquetRows:
         return pa.table(columns | {"name": [safe_name(path) for path in paths], "key": keys})
 
 
-def _text(path: Any) -> str:
-    """What stands in a column of paths, which may hold bytes or numbers, as text."""
-    return readable(os.fsdecode(path)) if isinstance(path, bytes) else "" if path is None else str(path)
+def _key(file: str, row: int) -> str:
+    """Return the key of a row: its file, and its number in that file."""
+    return f"{file}#{row}"
+
+
+def _as_text(path: Any) -> str:
+    """Return a value of a `path` column as text. Such a column may hold bytes or numbers; null gives ""."""
+    if path is None:
+        return ""
+    return readable(os.fsdecode(path)) if isinstance(path, bytes) else str(path)
 
 
 def _image_column(schema: pa.Schema, source: str) -> str:
-    """The column called `image`, else the first one that can hold encoded images."""
-
-    def holds_images(field: pa.Field) -> bool:
+    """Return the name of the column `image`, else of the first column that can hold encoded images."""
+    if "image" in schema.names:
+        return "image"
+    for field in schema:
         kind = field.type
-        if pa.types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-    named = [field.name for field in schema if field.name == "image"]
-    column = next(iter(named + [field.name for field in schema if holds_images(field)]), None)
-    if column is None:
-        raise InputError(
-            f'{source}: no image column; expected one of encoded bytes or {{"bytes", "path"}}, found {schema.names}'
-        )
-    return column
+        is_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+        if is_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            return str(field.name)
+    raise InputError(
+        f'{source}: no image column; expected a column of encoded bytes or {{"bytes", "path"}}, found {schema.names}'
+    )

@@ -1,4 +1,4 @@
-"""Paths that nobody vouches for: as text, and as the relative names of output files."""
+"""Paths that are not trusted: as text, and as relative names of output files."""
 
 from __future__ import annotations
 
@@ -17,37 +17,45 @@ _NOT_TEXT = re.compile(r"[\ud800-\udfff]")
 
 
 def readable(path: str) -> str:
-    """`path` as text that UTF-8 can hold: itself, or, where its bytes are no UTF-8, its `file://` URI.
+    """Return a path as text that can be encoded as UTF-8.
 
-    So `/photos/caf\\xe9.jpg` is `file:///photos/caf%E9.jpg`, from which it can be read; a relative path is only quoted.
+    A path whose bytes are UTF-8 is returned as it is. An absolute path that is not UTF-8 becomes a URI such as
+    `file:///photos/caf%E9.jpg`, from which the file can be read. A relative one is only percent-encoded.
     """
     if not _NOT_TEXT.search(path):
         return path
     return ("file://" if os.path.isabs(path) else "") + quote(os.fsencode(path))
 
 
+def folded(name: str) -> str:
+    """Return a name in a form that is equal for names which some file systems cannot tell apart.
+
+    Such file systems ignore upper and lower case, or whether an accented letter is one character or two.
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
 def unique_names(paths: list[str], folder: str) -> list[str]:
-    """Names of paths below `folder`, relative to it: without suffix, but with it where two would be alike."""
-    prefix = safe_path(folder) + "/"
-    relative = [safe_path(path).removeprefix(prefix) or "image" for path in paths]
-    stems = digests_of(folded(posixpath.splitext(path)[0]) for path in relative)  # of millions, the texts are too much
+    """Return a name for each path: relative to `folder`, and without suffix unless that would make two names equal."""
+    prefix = _safe_path(folder) + "/"
+    relative = [_safe_path(path).removeprefix(prefix) or "image" for path in paths]
+    # Digests instead of texts, to save memory: there may be millions.
+    stems = digests_of(folded(posixpath.splitext(path)[0]) for path in relative)
     _, numbers, counts = np.unique(stems, return_inverse=True, return_counts=True)
-    alone = (counts == 1)[numbers]
-    return [posixpath.splitext(path)[0] if only else path for path, only in zip(relative, alone, strict=True)]
+    is_unique = (counts == 1)[numbers]
+    return [posixpath.splitext(path)[0] if unique else path for path, unique in zip(relative, is_unique, strict=True)]
 
 
 def safe_name(path: str) -> str:
-    """`path` without suffix, as a relative path that cannot leave a folder."""
-    return posixpath.splitext(safe_path(path))[0] or "image"
+    """Return a path without its suffix, as a relative path that stays below the folder it is joined to."""
+    return posixpath.splitext(_safe_path(path))[0] or "image"
 
 
-def safe_path(path: str) -> str:
-    """`path` without scheme, root and `..`; control characters are `_`, and bytes that are no UTF-8 `%E9`."""
+def _safe_path(path: str) -> str:
+    """Return a path without scheme, root and `..`.
+
+    Control characters become `_`. Bytes that are not UTF-8 are percent-encoded, such as `%E9`.
+    """
     parts = path.split("://")[-1].replace("\\", "/").split("/")
     path = "/".join(part for part in parts if part not in ("", ".", ".."))
     return _CONTROL.sub("_", _NOT_TEXT.sub(lambda found: quote(os.fsencode(found[0])), path))
-
-
-def folded(name: str) -> str:
-    """What two names share that are one on a file system which ignores case, or how letters are composed."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

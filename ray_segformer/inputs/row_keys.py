@@ -1,4 +1,4 @@
-"""The keys of rows, of which millions fit in memory."""
+"""Digests of row keys: 16 bytes each, so that millions of them fit in memory."""
 
 from __future__ import annotations
 
@@ -6,35 +6,37 @@ import hashlib
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 DIGEST_BYTES = 16
-DIGEST = f"S{DIGEST_BYTES}"
+DIGEST = f"S{DIGEST_BYTES}"  # the dtype
 
 
 class DoneRows:
-    """The keys of rows that are done: 16 bytes a row, whatever the key.
+    """The keys of the rows that are done, as digests of 16 bytes each.
 
     Args:
-        digests: `(N,)`, of the dtype S16, in any order.
+        digests: from `digests_of`: S16 `(N,)`, in any order.
     """
 
-    def __init__(self, digests: np.ndarray):
+    def __init__(self, digests: npt.NDArray[np.bytes_]) -> None:
         self._digests = np.sort(digests)
 
     def __len__(self) -> int:
         return len(self._digests)
 
-    def among(self, keys: Iterable[str]) -> np.ndarray:
-        """Which of the keys are done: bool `(N,)`."""
+    def among(self, keys: Iterable[str]) -> npt.NDArray[np.bool_]:
+        """Return for each key whether it is done: bool `(N,)`."""
         wanted = digests_of(keys)
         if not len(self):
             return np.zeros(len(wanted), bool)
         places = np.searchsorted(self._digests, wanted).clip(max=len(self) - 1)
-        return self._digests[places] == wanted
+        is_done: npt.NDArray[np.bool_] = self._digests[places] == wanted
+        return is_done
 
 
-def digests_of(keys: Iterable[str]) -> np.ndarray:
-    """What is kept of keys: S16 `(N,)`. Two of ten million are alike with a chance of 1e-25."""
+def digests_of(keys: Iterable[str]) -> npt.NDArray[np.bytes_]:
+    """Return the digests of keys: S16 `(N,)`. Among ten million keys, the probability of a collision is 1e-25."""
     texts = (key.encode("utf-8", "surrogatepass") for key in keys)
     digests = (hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest() for text in texts)
     return np.fromiter(digests, DIGEST)

@@ -1,9 +1,10 @@
-"""Jobs: from an input to an output, on Ray.
+"""Jobs: turn an input into an output, on Ray.
 
-Here live `predict` and `evaluate`, the folders that they write, and the journal that an interrupted job resumes from. A
-new output format is added here. This room does not know the command line, and does not train.
+This room has `predict` and `evaluate`, the folders that they write, and the journal from which an interrupted job
+resumes. Add a new output format here. This room does not know the command line, and does not train.
 """
 
+from ray_segformer.jobs.cluster import ENCODING_CPUS, ResourceError, resources_for, start_ray
 from ray_segformer.jobs.encode import EncodeMasks
 from ray_segformer.jobs.evaluate import ScoredImage, evaluate, most_confused
 from ray_segformer.jobs.mask_folder import MaskFolder
@@ -12,8 +13,6 @@ from ray_segformer.jobs.output_names import TakenNames
 from ray_segformer.jobs.predict import encoded_masks, predict
 from ray_segformer.jobs.progress import with_progress
 from ray_segformer.jobs.protocol import EvaluationPredictor, Protocol, short_side_size
-from ray_segformer.jobs.resources import ENCODING_CPUS, ResourceError, resources_for
-from ray_segformer.jobs.session import start_ray
 
 __all__ = [
     "ENCODING_CPUS",

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Atomic writes: a file is complete, or it does not exist."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import pyarrow.parquet
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """The content of a parquet file."""
+    """Return a table as the bytes of a parquet file."""
     buffer = io.BytesIO()
     pa.parquet.write_table(table, buffer)
     return buffer.getvalue()
 
 
 def write_atomically(path: str, content: bytes, *, durable: bool = True) -> None:
-    """Write a file that is there as a whole or not at all, whenever the process is killed.
+    """Write a file so that it is complete or absent, even if the process is killed.
 
     Args:
-        path: in a folder that exists.
-        content: the whole of it.
-        durable: wait until the disk has it, so that this holds for a power failure, too.
+        path: the file, in a folder that exists.
+        content: the whole content.
+        durable: flush the file and its folder to disk, so that the guarantee also holds for a power failure. Default:
+            True.
     """
-    # Always the same name: what a killed process left there is replaced, and not left for ever.
+    # The name is fixed, so that the next write replaces what a killed process left there.
     unfinished = path + "~"
-    with open(unfinished, "wb", opener=_open_here) as file:
+    with open(unfinished, "wb", opener=_open_without_links) as file:
         file.write(content)
         if durable:
             file.flush()
@@ -40,5 +41,6 @@ def write_atomically(path: str, content: bytes, *, durable: bool = True) -> None
             os.close(folder)
 
 
-def _open_here(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o644)  # a link may lead elsewhere
+def _open_without_links(path: str, flags: int) -> int:
+    # A symbolic link that somebody put there must not redirect the write.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o644)

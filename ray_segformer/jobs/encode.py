@@ -1,15 +1,19 @@
-"""Predictions to the rows of an output: PNGs of class ids, and JPEGs of overlays."""
+"""Encode predictions as the rows of an output: PNGs of class ids, and JPEGs of overlays."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ray_segformer import stage_times
+from ray_segformer.batch_columns import of_row
 from ray_segformer.images import MAX_PIXELS, ImageError, encode, to_rgb
-from ray_segformer.preprocessor import of_row
 from ray_segformer.viz import overlay
 
+# The columns of an output in parquet.
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -22,39 +26,40 @@ SCHEMA = pa.schema(
 
 
 class EncodeMasks:
-    """Turns predictions into what is written: PNG bytes, and JPEG bytes of overlays. For `map_batches`, in pyarrow.
+    """Encodes masks as PNG, and overlays as JPEG. For `map_batches`; returns Arrow tables.
 
     Args:
-        palette: uint8 `(classes, 3)` to draw overlays with; None to draw none. A `source` column has their images.
-        max_pixels: as for the predictor.
+        palette: uint8 `(classes, 3)`, the colours of overlays. The images to draw on are then in the column `source`.
+            None draws no overlays.
+        max_pixels: as for `SegformerPredictor`.
     """
 
-    def __init__(self, palette: np.ndarray | None, max_pixels: int = MAX_PIXELS):
+    def __init__(self, palette: npt.NDArray[np.uint8] | None, max_pixels: int = MAX_PIXELS) -> None:
         self._palette = palette
         self._max_pixels = max_pixels
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
-        """Encode a batch; a null mask gives nulls.
+    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> pa.Table:
+        """Encode a batch. A row whose prediction failed has nulls, and its error.
 
         Raises:
-            ImageError: an image cannot be read for its overlay, though it was for its mask, and errors are not kept.
+            ImageError: an image can no longer be read for its overlay, and `on_error` is not "keep".
         """
         with stage_times.timed("encode", len(batch["segmentation"])):
             encoded = self._encoded(batch)
-        stage_times.hand_over()
+        stage_times.report()
         return encoded
 
-    def _encoded(self, batch: dict[str, np.ndarray]) -> pa.Table:
+    def _encoded(self, batch: dict[str, npt.NDArray[Any]]) -> pa.Table:
         rows = []
         for row, mask in enumerate(batch["segmentation"]):
             error = batch["error"][row] if "error" in batch else None
             failed = isinstance(error, str) and error != ""
-            picture = None
+            overlay_jpeg = None
             if not failed and self._palette is not None:
                 try:
                     image = to_rgb(batch["source"][row], self._max_pixels)
-                    picture = encode(overlay(image, mask, self._palette), "JPEG", quality=90)
-                except ImageError as problem:  # a file that vanished since it was predicted
+                    overlay_jpeg = encode(overlay(image, mask, self._palette), "JPEG", quality=90)
+                except ImageError as problem:  # such as a file that was deleted after it was predicted
                     error, failed = of_row(row, batch["path"][row], problem), True
                     if "error" not in batch:
                         raise ImageError(error) from problem
@@ -67,7 +72,7 @@ class EncodeMasks:
                     "width": None if failed else mask.shape[1],
                     "segmentation": None if failed else encode(mask, "PNG"),
                     "error": error if failed else None,
-                    "overlay": picture,
+                    "overlay": overlay_jpeg,
                 }
             )
         schema = pa.schema([*SCHEMA, ("name", pa.string()), ("key", pa.string()), ("overlay", pa.binary())])

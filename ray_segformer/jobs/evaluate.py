@@ -1,18 +1,20 @@
-"""Evaluation: annotated images through a pool of predictors to scores, the worst images and the confusions."""
+"""Evaluation: score a checkpoint on annotated images, and find the worst images and the most confused classes."""
 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import ray
 
 from ray_segformer.images import MAX_PIXELS, ImageError, encode, reduce_labels, to_class_ids
+from ray_segformer.jobs.cluster import ENCODING_CPUS
 from ray_segformer.jobs.progress import with_progress
 from ray_segformer.jobs.protocol import EvaluationPredictor, Protocol
-from ray_segformer.jobs.resources import ENCODING_CPUS
 from ray_segformer.metrics import SegmentationMetrics
 
 
@@ -21,10 +23,10 @@ class ScoredImage:
     """One image and its score.
 
     Attributes:
-        accuracy: the share of its annotated pixels that are predicted right; NaN where none is annotated.
-        path: where it came from.
-        image: encoded bytes.
-        annotation, prediction: PNGs of class ids in the model's numbering.
+        accuracy: the share of annotated pixels that are predicted right; NaN if no pixel is annotated.
+        path: the path of the image.
+        image: its encoded bytes.
+        annotation, prediction: PNGs of class ids, numbered as the model's classes.
     """
 
     accuracy: float
@@ -47,21 +49,27 @@ def evaluate(
     progress: bool = False,
     **resources: Any,
 ) -> tuple[SegmentationMetrics, list[ScoredImage], int]:
-    """Score a checkpoint on a dataset, streaming: the driver sees counts, and the images that were worst so far.
+    """Score a checkpoint on a dataset.
+
+    Images are streamed: the driver keeps only a confusion matrix, and the worst images so far.
 
     Args:
-        dataset: `path`, `image` and `annotation`, as `ray_segformer.datasets` reads them.
+        dataset: has `path`, `image` and `annotation`, as the datasets of `ray_segformer.datasets`.
         checkpoint: a `SegformerCheckpoint`.
-        workers: predictors at most.
-        batch_size: images predicted at once.
-        reduce_annotations: whether annotations are numbered as ADE20K's files are.
-        worst: how many of the worst images to return.
-        max_pixels: a larger image or annotation is an error; see `SegformerPreprocessor`.
-        progress: whether to count images on stderr.
-        resources: what a predictor reserves, for `map_batches`.
+        protocol: how images are shown to the network.
+        workers: the most predictors.
+        batch_size: the number of images that are predicted at once.
+        reduce_annotations: whether annotations have the class ids of ADE20K's files; see `reduce_labels`.
+        worst: how many of the worst images to return. Default: 8.
+        max_pixels: a larger image or annotation is an error; see `SegformerPreprocessor`. Default: `MAX_PIXELS`.
+        progress: whether to show on stderr how many images are done. Default: False.
+        resources: what a predictor reserves: further arguments of `map_batches`.
 
     Returns:
-        The metrics of all images, the worst ones (the worst first), and how many images there were.
+        The metrics of all images, the images with the lowest accuracy (the worst first), and the number of images.
+
+    Raises:
+        ImageError: an image or annotation cannot be read, or the two have different sizes. Ray may wrap it.
     """
     num_classes = checkpoint.content.num_labels
     scored = dataset.map_batches(
@@ -80,21 +88,40 @@ def evaluate(
         places, counts = np.frombuffer(row["counts"], np.int64).reshape(2, -1)
         metrics.confusion.ravel()[places] += counts
         images += 1
-        if row["accuracy"] == row["accuracy"]:  # else nothing is annotated
-            own = {name: row[name] for name in ("accuracy", "path", "image", "annotation", "prediction")}
-            worst_images = heapq.nsmallest(worst, [*worst_images, ScoredImage(**own)], key=lambda image: image.accuracy)
+        if not math.isnan(row["accuracy"]):
+            image = ScoredImage(*(row[field.name] for field in fields(ScoredImage)))
+            worst_images = heapq.nsmallest(worst, [*worst_images, image], key=lambda image: image.accuracy)
     return metrics, worst_images, images
 
 
-class _Score:
-    """Turns predictions into an image's counts and accuracy, and its maps into PNGs. For `map_batches`."""
+def most_confused(metrics: SegmentationMetrics, count: int = 12) -> list[int]:
+    """Return the ids of the classes that are confused most often, the worst first.
 
-    def __init__(self, num_classes: int, reduce_annotations: bool, max_pixels: int):
+    A class is ranked by its number of wrong pixels: its pixels that are predicted as another class, plus pixels of
+    other classes that are predicted as it. Classes without wrong pixels are left out.
+
+    Args:
+        metrics: the metrics of `evaluate`.
+        count: how many classes to return at most. Default: 12.
+    """
+    wrong = metrics.confusion - np.diag(np.diag(metrics.confusion))
+    pixels = wrong.sum(axis=0) + wrong.sum(axis=1)
+    return [int(class_id) for class_id in np.argsort(-pixels, kind="stable")[:count] if pixels[class_id]]
+
+
+class _Score:
+    """Scores each image of a batch of predictions. For `map_batches`.
+
+    `accuracy` is the image's. `counts` is its confusion matrix without the cells that are 0: the bytes of an int64
+    array `(2, N)`, which holds the flat indices of the other cells and their counts.
+    """
+
+    def __init__(self, num_classes: int, reduce_annotations: bool, max_pixels: int) -> None:
         self._num_classes = num_classes
         self._reduce = reduce_annotations
         self._max_pixels = max_pixels
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
         columns: dict[str, list[Any]] = {name: [] for name in ("accuracy", "counts", "annotation", "prediction")}
         for path, mask, cell in zip(batch["path"], batch["segmentation"], batch["annotation"], strict=True):
             metrics = SegmentationMetrics(self._num_classes)
@@ -102,7 +129,7 @@ class _Score:
                 annotation = to_class_ids(cell, self._max_pixels)
                 annotation = reduce_labels(annotation) if self._reduce else annotation
                 metrics.update(mask, annotation)
-            except ValueError as error:  # an ImageError is one
+            except ValueError as error:  # of `to_class_ids` or `update`; an ImageError is a ValueError
                 raise ImageError(f"{path}: {error}") from error
             places = np.flatnonzero(metrics.confusion)
             columns["counts"].append(np.stack([places, metrics.confusion.ravel()[places]]).tobytes())
@@ -110,10 +137,3 @@ class _Score:
             columns["annotation"].append(encode(annotation, "PNG"))
             columns["prediction"].append(encode(mask, "PNG"))
         return {"path": batch["path"], "image": batch["image"], **columns}
-
-
-def most_confused(metrics: SegmentationMetrics, count: int = 12) -> list[int]:
-    """The class ids with the most pixels taken for another class or another class's taken for them, the worst first."""
-    wrong = metrics.confusion - np.diag(np.diag(metrics.confusion))
-    pixels = wrong.sum(axis=0) + wrong.sum(axis=1)
-    return [int(class_id) for class_id in np.argsort(-pixels, kind="stable")[:count] if pixels[class_id]]

@@ -1,4 +1,4 @@
-"""Which rows of a job are done: a small file for each shard, from which an interrupted job goes on."""
+"""The journal of a job: which rows are done, a small file for each shard. An interrupted job resumes from it."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ _SCHEMA = pa.schema([("key", pa.binary(DIGEST_BYTES)), ("name", pa.string()), ("
 
 
 class JournalError(ValueError):
-    """A job that cannot go on; the message says why, and what to do."""
+    """A job cannot be resumed. The message says why, and what to do."""
 
 
 class Journal:
-    """What a job was asked for, and what it has done, in a folder.
+    """The options of a job, and the shards it has done, in a folder.
 
-        journal/job.json            the options that results depend on
-        journal/part-00000.parquet  a shard's rows: digests of their keys, names, causes of failures
+        journal/job.json            the options that the results depend on
+        journal/part-00000.parquet  the rows of a shard: digests of their keys, names, causes of failures
 
-    A part is there when, and only when, the shard is: it is written last, under another name, and then renamed within
-    its folder. Nothing else says what is done, so that a process may be killed at any moment.
+    A part exists if and only if its shard is complete: it is written after the shard, and atomically. Nothing else
+    records what is done, so the process may be killed at any moment.
 
     Args:
-        folder: where the journal is, or is to be.
-        options: what results depend on, as JSON can hold it.
-        resume: whether to go on with the one that is there.
+        folder: the folder of the journal.
+        options: the options that the results depend on. JSON must be able to hold them.
+        resume: whether to continue the journal in the folder. Otherwise, a new one is begun.
 
     Attributes:
-        shards: how many are done.
-        rows: how many they hold.
-        causes: how many rows failed, by cause.
+        shards: the number of complete shards.
+        rows: the number of their rows.
+        causes: the number of failed rows, by cause.
 
     Raises:
-        JournalError: there is no journal to go on with, or its options are others; the message names them.
+        JournalError: there is no readable journal to resume, or it has other options; the message names them.
     """
 
-    def __init__(self, folder: str, options: Mapping[str, Any], *, resume: bool):
+    def __init__(self, folder: str, options: Mapping[str, Any], *, resume: bool) -> None:
         self._folder = folder
         self.shards = self.rows = 0
         self.causes: Counter[str] = Counter()
@@ -61,22 +61,23 @@ class Journal:
 
     @property
     def done(self) -> DoneRows:
-        """The rows of all shards."""
+        """The rows of all complete shards."""
         return DoneRows(np.concatenate(self._digests))
 
     def names(self) -> Iterator[str]:
-        """The names of these rows, which are read again: of millions, they are not to be kept twice."""
+        """Yield the names of these rows. They are read from the files, to not keep millions of them in memory."""
         for number in range(self.shards):
             yield from pa.parquet.read_table(self._part(number), columns=["name"]).column("name").to_pylist()
 
     def commit(self, rows: list[dict[str, Any]]) -> None:
-        """Say that a shard is done, after everything else of it is on disk.
+        """Record a shard as complete. All its other files must be on disk before.
 
         Args:
-            rows: its rows' `key`, `name` and, where they failed, `cause`, else None.
+            rows: the `key`, `name` and `cause` of each row. `cause` is None if the row did not fail.
         """
         digests = digests_of(row["key"] for row in rows)
-        columns = {"key": [digest.ljust(DIGEST_BYTES, b"\0") for digest in digests.tolist()]}
+        # NumPy drops zero bytes at the end of a bytes value.
+        columns: dict[str, list[Any]] = {"key": [digest.ljust(DIGEST_BYTES, b"\0") for digest in digests.tolist()]}
         columns |= {name: [row[name] for row in rows] for name in ("name", "cause")}
         table = pa.table(columns, schema=_SCHEMA)
         write_atomically(self._part(self.shards), parquet_bytes(table))
@@ -97,18 +98,20 @@ class Journal:
             with open(path, encoding="utf-8") as file:
                 before = json.load(file)
         except (OSError, ValueError) as error:
-            raise JournalError(f"{path}: no journal of a job to go on with: {error}; start anew") from error
+            raise JournalError(f"{path}: cannot read the journal: {error}; start again with --overwrite") from error
         changed = differences(before, json.loads(json.dumps(dict(options))))
         if changed:
-            raise JournalError(f"{changed}: results would be a mixture; go on as before, or start anew")
+            raise JournalError(
+                f"{changed}: results would be a mixture; use the earlier options, or start again with --overwrite"
+            )
 
 
 def has_journal(folder: str) -> bool:
-    """Whether a job was begun in a folder."""
+    """Return whether a job was begun in a folder."""
     return os.path.isfile(os.path.join(folder, _JOB_NAME))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The options that are not what they were, in words; "" if there are none."""
+    """Return which options changed, as text for an error message; "" if none did."""
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     return "; ".join(f"{name} was {before.get(name)}, now {now.get(name)}" for name in changed)

@@ -1,4 +1,4 @@
-"""Masks written in shards, so that a job that was interrupted goes on where it was."""
+"""The output folder of masks, written in shards, from which an interrupted job resumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_segformer.images import cause_of
-from ray_segformer.inputs import DoneRows
+from ray_segformer.inputs import DIGEST, DoneRows
 from ray_segformer.jobs.atomic_write import parquet_bytes, write_atomically
 from ray_segformer.jobs.encode import SCHEMA
 from ray_segformer.jobs.journal import Journal, JournalError, differences, has_journal
@@ -28,32 +28,33 @@ _JOURNAL_NAME = "journal"
 
 
 class MaskFolder(OutputFolder):
-    """An `OutputFolder` of masks, to which rows are committed a shard at a time.
+    """An `OutputFolder` of masks, to which rows are committed in shards.
 
-        path/masks/          part-00000.parquet ..., a file a shard, or one PNG an image
+        path/masks/          part-00000.parquet ..., one file a shard; or one PNG an image
         path/overlays/       one JPEG an image
 
-    Until it is complete, all this is in `<path>.unfinished`, with a `Journal` of what is done. A process may be killed
-    at any moment: what is not in the journal is as if it was never written. On an exception, the rows so far are
-    committed.
+    Until the run is complete, all files are in `<path>.unfinished`, together with a `Journal` of the rows that are
+    done. The process may be killed at any moment: a row that is not in the journal counts as not written, and is done
+    again. An exception commits the rows so far.
 
     Args:
         path: a local folder.
         mask_format: "parquet" or "png".
-        options: what the masks depend on, as JSON can hold it.
-        overwrite: replace an earlier output, once the new one is complete.
-        resume: go on with what an interrupted run left, if it left anything.
-        rows_per_shard: at most so many rows are lost, and done again, beside those that are being predicted.
+        options: the options that the masks depend on. JSON must be able to hold them.
+        overwrite: replace an earlier output, once the new one is complete. Default: False.
+        resume: continue what an interrupted run left, if it left anything. Default: False.
+        rows_per_shard: the rows in a shard. A killed process loses at most so many rows that were written. Default:
+            1024.
 
     Attributes:
-        finished: the summary of a run that was complete already; None else.
+        finished: the summary of the earlier run, if `resume` finds that it was complete; else None.
 
     Raises:
-        OutputError: as for `OutputFolder`; or, on entering, another process is writing there, or the options of what
-            is to be resumed are others.
+        OutputError: as for `OutputFolder`. Also, on entering: another process is writing there, or the run to resume
+            had other options.
     """
 
-    _ADVICE = "go on with --resume, or start anew with --overwrite"
+    _ADVICE = "continue with --resume, or start again with --overwrite"
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class MaskFolder(OutputFolder):
         overwrite: bool = False,
         resume: bool = False,
         rows_per_shard: int = ROWS_PER_SHARD,
-    ):
+    ) -> None:
         self._mask_format = mask_format
         self._options = json.loads(json.dumps(dict(options)))
         self._rows_per_shard = rows_per_shard
@@ -72,7 +73,7 @@ class MaskFolder(OutputFolder):
         self._names = TakenNames()
         self._journal: Journal | None = None
         self.finished: dict[str, Any] | None = None
-        # What an earlier run left is looked at on entering, when nobody else writes there.
+        # With `resume`, what an earlier run left is checked on entering: only then does this process hold the lock.
         super().__init__(path, overwrite or resume)
         self._resume = resume
         self._lock = filelock.FileLock(self.unfinished + ".lock")
@@ -86,13 +87,13 @@ class MaskFolder(OutputFolder):
         try:
             if self._resume and self._read_finished():
                 return self
-            going_on = self._resume and has_journal(folder)
-            if going_on:
+            resumes = self._resume and has_journal(folder)
+            if resumes:
                 self._refuse_links()
-            if not going_on:
+            else:
                 shutil.rmtree(self.unfinished, ignore_errors=True)
                 os.makedirs(self.unfinished)
-            self._journal = Journal(folder, self._options, resume=going_on)
+            self._journal = Journal(folder, self._options, resume=resumes)
         except BaseException as error:
             self._release()
             if isinstance(error, JournalError):
@@ -112,21 +113,21 @@ class MaskFolder(OutputFolder):
 
     @property
     def done(self) -> DoneRows:
-        """The rows that are committed."""
-        return DoneRows(np.empty(0, "S16")) if self._journal is None else self._journal.done
+        """The keys of the rows that are committed."""
+        return DoneRows(np.empty(0, DIGEST)) if self._journal is None else self._journal.done
 
     @property
     def rows(self) -> int:
-        """How many they are."""
+        """The number of rows that are committed."""
         return 0 if self._journal is None else self._journal.rows
 
     @property
     def causes(self) -> Counter[str]:
-        """How many of them failed, by cause."""
+        """The number of committed rows that failed, by cause."""
         return Counter() if self._journal is None else self._journal.causes
 
     def write(self, row: dict[str, Any]) -> None:
-        """Write a row of `EncodeMasks`."""
+        """Write a row of `EncodeMasks`. It is committed with its shard."""
         name = self._names.unique(row["name"])
         if row.get("overlay") is not None:
             self.write_file(f"overlays/{name}.jpg", row["overlay"])
@@ -136,25 +137,14 @@ class MaskFolder(OutputFolder):
         if len(self._rows) >= self._rows_per_shard:
             self.commit()
 
-    def finish(self, summary: dict[str, Any], id2label: dict[int, str]) -> dict[str, Any]:
-        """Commit what is left, mark the run as finished, and give the folder its name; what the summary then holds."""
-        self.commit()
-        if self._mask_format == "parquet" and self._journal is not None and not self._journal.shards:
-            self._write_part([])  # of no rows: whoever reads parquet finds some
-        return super().finish({**summary, "options": self._options}, id2label)
-
-    def _publish(self) -> None:
-        shutil.rmtree(os.path.join(self.unfinished, _JOURNAL_NAME), ignore_errors=True)
-        super()._publish()
-
     def commit(self) -> None:
-        """Commit the rows so far, fewer than a shard."""
+        """Commit the rows so far as a shard, also if they are fewer than `rows_per_shard`."""
         if not self._rows or self._journal is None:
             return
         if self._mask_format == "parquet":
             self._write_part(self._rows)
         if self._mask_format == "png" or any(row.get("overlay") is not None for row in self._rows):
-            os.sync()  # of many small files, before the journal says that they are there
+            os.sync()  # all the small files must be on disk before the journal lists them
         causes = [None if row["error"] is None else cause_of(row["error"]) for row in self._rows]
         self._journal.commit(
             [
@@ -164,28 +154,46 @@ class MaskFolder(OutputFolder):
         )
         self._rows = []
 
+    def finish(self, summary: dict[str, Any], id2label: dict[int, str]) -> dict[str, Any]:
+        """Commit the last rows, write the summary, and rename the folder to its final name.
+
+        Returns:
+            The content of the summary: as for `OutputFolder.finish`, and `options`.
+        """
+        self.commit()
+        if self._mask_format == "parquet" and self._journal is not None and not self._journal.shards:
+            self._write_part([])  # so that reading masks/ as parquet works without rows, too
+        return super().finish({**summary, "options": self._options}, id2label)
+
+    def _publish(self) -> None:
+        shutil.rmtree(os.path.join(self.unfinished, _JOURNAL_NAME), ignore_errors=True)
+        super()._publish()
+
     def _write_part(self, rows: list[dict[str, Any]]) -> None:
         masks = os.path.join(self.unfinished, "masks")
         os.makedirs(masks, exist_ok=True)
         number = self._journal.shards if self._journal is not None else 0
         table = pa.Table.from_pylist([{name: row[name] for name in SCHEMA.names} for row in rows], schema=SCHEMA)
-        # A part of this number that the journal does not know, left by a killed process, is replaced.
+        # This replaces a part of the same number that a killed process wrote but did not commit.
         write_atomically(os.path.join(masks, f"part-{number:05d}.parquet"), parquet_bytes(table))
 
     def _refuse_links(self) -> None:
-        """What is to be resumed may lie where others could write; no run makes a link to a folder."""
+        """Raise an `OutputError` if the folder to resume has symbolic links to folders.
+
+        No run makes such a link. Where other users can write, they may have put it there to redirect what is written.
+        """
         for folder, folders, _ in os.walk(self.unfinished):
             for path in (os.path.join(folder, name) for name in folders):
                 if os.path.islink(path):
                     raise OutputError(
-                        f"{path} is a symbolic link, through which nothing is written; remove it, or start anew "
+                        f"{path} is a symbolic link, through which nothing is written; remove it, or start again "
                         "with --overwrite"
                     )
 
     def _read_finished(self) -> bool:
-        """Whether an earlier run was complete; `finished` is its summary then."""
+        """Return whether an earlier run was complete, and set `finished` to its summary if it was."""
         if os.path.isfile(os.path.join(self.unfinished, self._summary_name)):
-            self._publish()  # before which it was killed
+            self._publish()  # the earlier run was killed after it wrote the summary and before this
         path = os.path.join(self.path, self._summary_name)
         if not os.path.isfile(path):
             return False

@@ -1,4 +1,4 @@
-"""A folder that exists under its name only when it is complete."""
+"""The output folder of a command."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ UNFINISHED_SUFFIX = ".unfinished"
 
 
 class OutputError(ValueError):
-    """An output folder that may not be written; the message says why, and what to do."""
+    """The output cannot be written there. The message says why, and what to do."""
 
 
 class OutputFolder:
-    """A folder that exists under its name only when it is complete.
+    """A folder that exists under its final name only if it is complete.
 
-    Everything is written to `<path>.unfinished`, which `finish` renames. A context manager: an exception removes
-    the unfinished folder; a killed process leaves it, under that name.
+    All files are written to `<path>.unfinished`, which `finish` renames. Use it as a context manager: an exception
+    removes the unfinished folder. A killed process leaves it.
 
-        path/summary.json    what was done (or another name); there when, and only when, the run finished
+        path/summary.json    what was done; it exists if and only if the run finished
         path/classes.json    class names by class id
 
     Args:
         path: a local folder.
-        overwrite: replace an earlier output, once the new one is complete.
-        summary_name: what the summary is called.
+        overwrite: replace an earlier output, once the new one is complete. Default: False.
+        summary_name: the file name of the summary. Default: summary.json.
 
     Attributes:
-        path: absolute, and where a symbolic link to a folder leads.
-        unfinished: where files are until then.
+        path: the absolute path; of a symbolic link to a folder, the path of that folder.
+        unfinished: the folder with the files until `finish`.
 
     Raises:
-        OutputError: `path` is no local path, exists (with `overwrite`: and is not an output of this class), or an
-            interrupted run left its unfinished folder, or that is a symbolic link.
+        OutputError: `path` is not local; or it exists without `overwrite`; or it exists and is not an earlier output;
+            or an interrupted run left its unfinished folder; or the unfinished folder is a symbolic link.
     """
 
     _ADVICE = "remove it, or use --overwrite"
 
-    def __init__(self, path: str, overwrite: bool = False, summary_name: str = SUMMARY_NAME):
+    def __init__(self, path: str, overwrite: bool = False, summary_name: str = SUMMARY_NAME) -> None:
         if "://" in path:
-            raise OutputError(f"{path}: the output is a local folder; copy it from there")
+            raise OutputError(f"{path}: the output is a local folder; name one, and copy it to the URI afterwards")
         self.path = os.path.realpath(os.path.expanduser(path))
         self.unfinished = self.path + UNFINISHED_SUFFIX
         self._summary_name = summary_name
@@ -57,7 +57,7 @@ class OutputFolder:
         if os.path.islink(self.unfinished):
             raise OutputError(f"{self.unfinished} is a symbolic link, through which nothing is written; remove it")
         if os.path.exists(self.unfinished) and not overwrite:
-            raise OutputError(f"{self.unfinished} is left of an interrupted run; {self._ADVICE}")
+            raise OutputError(f"{self.unfinished} was left by an interrupted run; {self._ADVICE}")
 
     def __enter__(self) -> OutputFolder:
         shutil.rmtree(self.unfinished, ignore_errors=True)
@@ -69,13 +69,21 @@ class OutputFolder:
             shutil.rmtree(self.unfinished, ignore_errors=True)
 
     def write_file(self, name: str, content: bytes | str) -> None:
-        """Write a file, with its folders, below the output folder."""
+        """Write a file below the output folder, and make its folders. Text is encoded as UTF-8."""
         path = os.path.join(self.unfinished, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         write_atomically(path, content.encode("utf-8") if isinstance(content, str) else content, durable=False)
 
     def finish(self, summary: dict[str, Any], id2label: dict[int, str]) -> dict[str, Any]:
-        """Mark the run as finished, and give the folder its name; what the summary then holds."""
+        """Write the class names and the summary, and rename the folder to its final name.
+
+        Args:
+            summary: what was done. JSON must be able to hold it.
+            id2label: class names by class id.
+
+        Returns:
+            The content of the summary: `summary`, and `finished`, which is True.
+        """
         summary = {**summary, "finished": True}
         self.write_file("classes.json", _json({str(class_id): label for class_id, label in id2label.items()}))
         self.write_file(self._summary_name, _json(summary))
@@ -83,7 +91,10 @@ class OutputFolder:
         return summary
 
     def _publish(self) -> None:
-        """Give the complete folder its name; where that is a mount of its own, copy it there, the summary last."""
+        """Rename the complete folder to its final name.
+
+        If that is a mount point, which cannot be replaced, copy the files into it, the summary last.
+        """
         replaced = self.path + ".replaced"
         try:
             shutil.rmtree(replaced, ignore_errors=True)

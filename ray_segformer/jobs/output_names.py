@@ -1,4 +1,4 @@
-"""Names of output files: writable, and unlike each other on every common file system."""
+"""Names of output files that are valid and unique on every common file system."""
 
 from __future__ import annotations
 
@@ -8,47 +8,49 @@ from collections.abc import Iterable
 
 from ray_segformer.inputs import folded
 
-# What `MaskFolder` adds to a name, and `write_atomically` while it writes.
+# The suffixes that `MaskFolder` adds to a name, and those of `write_atomically` while it writes.
 _SUFFIXES = (".png", ".jpg", ".png~", ".jpg~")
 _LONGEST_SUFFIX = 5
 
-# Of bytes, in a folder or a file's name with its suffix, on all common file systems; and in a whole relative path,
-# where Linux allows 4096 from the root.
-_PART, _PATH = 255, 2048
+_MAX_PART = 255  # bytes in the name of a folder, or of a file with its suffix: the limit of common file systems
+_MAX_PATH = 2048  # bytes in a relative path; Linux allows 4096 in an absolute one
 
 
 class TakenNames:
-    """The names of an output so far, and new ones unlike them.
+    """The names that an output has so far, and new names that differ from them.
 
     Args:
-        names: those of earlier runs.
+        names: the names that earlier runs gave. Default: none.
     """
 
-    def __init__(self, names: Iterable[str] = ()):
+    def __init__(self, names: Iterable[str] = ()) -> None:
         self._names: set[str] = set()
-        self._folders: set[str] = set()  # those that a file might be called
-        self._numbers: dict[str, int] = {}  # the last one given, by what is numbered
+        self._folders: set[str] = set()  # folders whose names end like those of files
+        self._numbers: dict[str, int] = {}  # the last number added to a name
         for name in names:
             self._take(name)
 
     def unique(self, name: str) -> str:
-        """`name`; with a number where it is taken, a folder with `_` that is a file already, and shortened if need be.
+        """Return a unique name, and take it.
+
+        It is `name`, changed as little as possible. A name that is taken gets a number. A folder that has the name of a
+        file gets a `_`. Names that are too long are shortened.
 
         Args:
-            name: of `safe_name` or `unique_names`.
+            name: the `name` of a row of an `ImageInput`.
         """
         *folders, stem = name.split("/")
-        if len(name.encode()) > _PATH:
+        if len(name.encode()) > _MAX_PATH:
             folders, stem = [], f"{stem}~{_digest(name)}"
         for number, folder in enumerate(folders):
-            folders[number] = _shortened(folder, _PART)
+            folders[number] = _shortened(folder, _MAX_PART)
             while self._is_file("/".join(folders[: number + 1])):
-                folders[number] = _shortened(folders[number] + "_", _PART)
-        first = candidate = "/".join((*folders, _shortened(stem, _PART - _LONGEST_SUFFIX)))
+                folders[number] = _shortened(folders[number] + "_", _MAX_PART)
+        first = candidate = "/".join((*folders, _shortened(stem, _MAX_PART - _LONGEST_SUFFIX)))
         number = self._numbers.get(folded(first), 1)
         while self._is_taken(candidate):
             number += 1
-            room = _PART - _LONGEST_SUFFIX - len(f"-{number}")
+            room = _MAX_PART - _LONGEST_SUFFIX - len(f"-{number}")
             candidate = "/".join((*folders, _shortened(stem, room) + f"-{number}"))
         if number > 1:
             self._numbers[folded(first)] = number
@@ -73,12 +75,12 @@ class TakenNames:
             folder = posixpath.dirname(folder)
 
 
-def _shortened(part: str, most: int) -> str:
-    """`part` in so many bytes at most, then with a hash of what it was."""
+def _shortened(part: str, limit: int) -> str:
+    """Return `part` if it has at most `limit` bytes; else its beginning, and a hash of the whole."""
     content = part.encode()
-    if len(content) <= most:
+    if len(content) <= limit:
         return part
-    return content[: most - 17].decode(errors="ignore") + "~" + _digest(part)
+    return content[: limit - 17].decode(errors="ignore") + "~" + _digest(part)
 
 
 def _digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""How images are shown to the network, on which scores depend, and the predictor that does it."""
+"""How images are shown to the network for evaluation, and the predictor that does it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,31 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from ray_segformer.images import ImageError, object_array, to_rgb
 from ray_segformer.predictor import SegformerPredictor
 
-_SHORT_SIDE, _LONGEST, _MULTIPLE = 512, 2048, 32  # mmsegmentation's protocol for ADE20K
+# mmsegmentation's protocol for ADE20K, in pixels
+_SHORT_SIDE, _LONGEST, _MULTIPLE = 512, 2048, 32
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How images are shown to the network, on which scores depend.
+    """How images are shown to the network. Scores depend on it, so reports must name it.
 
     Attributes:
-        resize: "square" is the checkpoint's own size whatever the image's shape, transformers' default; "short-side"
-            keeps the shape, as mmsegmentation does: the shorter side 512 pixels, the longer at most 2048, both then
-            rounded up to multiples of 32.
-        flip: whether logits are the mean of the image's and its mirror image's.
-        window, stride: pixels of sliding windows over the image at its own size, instead of resizing; None for none.
+        resize: "square" (default), as transformers does by default, resizes to the checkpoint's own size, whatever the
+            image's aspect ratio. "short-side", as mmsegmentation does, keeps the aspect ratio: the short side becomes
+            512 pixels, the long side at most 2048, and both are then rounded up to multiples of 32.
+        flip: whether to average the logits of the image and of its mirror image. Default: False.
+        window: the side of sliding windows, in pixels. The windows move over the image at its own size, and nothing is
+            resized. Default: None, no windows.
+        stride: the distance between windows, in pixels. Default: `window`, so that windows do not overlap.
+
+    Raises:
+        ValueError: an unknown `resize`, a `stride` without `window`, or a window or stride that `check_window` refuses.
     """
 
     resize: Literal["square", "short-side"] = "square"
@@ -35,38 +42,52 @@ class Protocol:
         if self.resize not in ("square", "short-side"):
             raise ValueError(f'resize is "square" or "short-side", not {self.resize!r}')
         if self.window is not None:
-            from ray_segformer.network import check_window  # here, not above: it imports torch
+            from ray_segformer.network import check_window  # not at the top, because it imports torch
 
             check_window(self.window, self.stride or self.window)
         elif self.stride is not None:
-            raise ValueError("a stride is of windows; name their size with --window")
+            raise ValueError("stride (--stride) needs sliding windows; give their size, window (--window)")
 
     def describe(self, height: int, width: int) -> str:
-        """The protocol in a sentence; `height` and `width` are the checkpoint's own."""
+        """Return the protocol as a line of text.
+
+        Args:
+            height, width: the checkpoint's own size, in pixels.
+        """
         if self.window is not None:
             how = f"windows of {self.window} pixels every {self.stride or self.window}, at the image's own size"
         elif self.resize == "square":
-            how = f"resized to {height} x {width}, whatever the shape (transformers' default)"
+            how = f"resized to {height} x {width}, whatever the aspect ratio (transformers' default)"
         else:
             how = (
-                f"shape kept, short side {_SHORT_SIDE}, at most {_LONGEST}, multiples of {_MULTIPLE} (mmsegmentation's)"
+                f"aspect ratio kept, short side {_SHORT_SIDE}, long side at most {_LONGEST}, multiples of {_MULTIPLE} "
+                "(mmsegmentation's)"
             )
         return how + (", logits averaged with the mirror image's" if self.flip else "") + "; scored at the image's size"
 
 
 class EvaluationPredictor(SegformerPredictor):
-    """A `SegformerPredictor` by a `Protocol`, for batches with `path` and `image`; `options` are that one's."""
+    """A `SegformerPredictor` that shows images to the network by a `Protocol`.
 
-    def __init__(self, source: Any, *, protocol: Protocol, **options: Any):
+    Its batches have the columns `path` and `image`.
+
+    Args:
+        source: see `SegformerPredictor`.
+        protocol: the protocol.
+        options: those of `SegformerPredictor`.
+    """
+
+    def __init__(self, source: Any, *, protocol: Protocol, **options: Any) -> None:
         super().__init__(source, **options)
         self._protocol = protocol
-        self.set_preprocessor(None)  # which resizes to the square
+        self._segmenter.flip = protocol.flip
+        self.set_preprocessor(None)  # The protocol resizes instead.
 
     def __call__(self, batch: Any) -> Any:
-        """Predict a batch of `Dataset.map_batches`, and keep its images too, for those that turn out the worst."""
+        """Predict a batch of `Dataset.map_batches`. The images stay: those with the worst scores are shown."""
         return {**super().__call__(batch), "image": batch["image"]}
 
-    def _predict_numpy(self, data: Any) -> dict[str, np.ndarray]:
+    def _predict_numpy(self, data: Any) -> dict[str, npt.NDArray[Any]]:  # type: ignore[override]
         protocol = self._protocol
         if protocol.window is None and protocol.resize == "square":
             return super()._predict_numpy(data)
@@ -80,7 +101,7 @@ class EvaluationPredictor(SegformerPredictor):
             from ray_segformer.network import segment_windows
 
             stride = protocol.stride or protocol.window
-            masks = [segment_windows(self._logits, image, protocol.window, stride) for image in images]
+            masks = [segment_windows(self._segmenter.logits, image, protocol.window, stride) for image in images]
             return {"segmentation": object_array(masks)}
         resized = [
             np.asarray(Image.fromarray(image).resize(short_side_size(image), self._images.resample)) for image in images
@@ -89,16 +110,9 @@ class EvaluationPredictor(SegformerPredictor):
         pixel_values = object_array([image.transpose(2, 0, 1) for image in resized])
         return super()._predict_numpy({"pixel_values": pixel_values, "original_size": sizes})
 
-    def _logits(self, pixel_values: np.ndarray) -> Any:
-        logits = super()._logits(pixel_values)
-        if not self._protocol.flip:
-            return logits
-        mirrored = super()._logits(np.ascontiguousarray(pixel_values[..., ::-1]))
-        return ((logits + mirrored.flip(2)) / 2).contiguous()
 
-
-def short_side_size(image: np.ndarray) -> tuple[int, int]:
-    """Width and height of an image `(H, W, 3)` by the protocol "short-side"."""
+def short_side_size(image: npt.NDArray[Any]) -> tuple[int, int]:
+    """Return the width and height, in pixels, to which the protocol "short-side" resizes an image `(H, W, 3)`."""
     height, width = image.shape[:2]
     scale = min(_SHORT_SIDE / min(height, width), _LONGEST / max(height, width))
     width, height = (-(-int(side * scale + 0.5) // _MULTIPLE) * _MULTIPLE for side in (width, height))

@@ -1,16 +1,17 @@
-"""The engine: SegFormer as one network of our own, and what makes it fast.
+"""The engine: SegFormer as a network of our own, and the parts that make it fast.
 
-Here live the network, the runtimes that run it, the upsampled argmax, sliding windows, and the groups of images that
-fit in memory. A new runtime is added to `runtimes.py`. This room knows neither Ray nor files nor image cells, and
-imports where only torch is installed.
+Here live the network, the runtimes that execute it, the upsampled argmax, sliding windows, and batching within limited
+memory. A new runtime is added to `runtimes.py`. This room knows nothing of Ray, image files or image cells, and can be
+imported where only torch is installed.
 """
 
 from ray_segformer.network.allocator import keep_freed_memory
 from ray_segformer.network.argmax import upsampled_argmax
 from ray_segformer.network.batching import Groups, pieces
 from ray_segformer.network.cost import gmac
+from ray_segformer.network.hub_format import NetworkError
 from ray_segformer.network.runtimes import Runtime, check_options, make_runtime
-from ray_segformer.network.segformer import NetworkError, SegformerNetwork
+from ray_segformer.network.segformer import SegformerNetwork
 from ray_segformer.network.windows import check_window, segment_windows
 
 __all__ = [

@@ -1,24 +1,25 @@
-"""Memory that the C library keeps for the next tensor."""
+"""Memory that stays in the process when it is freed, so that the next tensor can reuse it."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 
-# Of malloc.h.
+# Options of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> bool:
-    """Have this process keep the memory that it frees, for good.
+    """Make glibc keep the memory that this process frees, until the process ends.
 
-    By default glibc gives a large freed block back to the kernel, and gets it back page by page, each page by a fault
-    and cleared: on a CPU that can cost a network as much as its arithmetic. Afterwards the process stays as large as it
-    ever was, and no larger. `SegformerPredictor` calls this in Ray's actors, which do nothing else; a process of your
-    own is yours to decide.
+    By default glibc returns a large freed block to the kernel. The next large tensor then gets new pages from the
+    kernel, each after a page fault and a clearing. On a CPU this can take as long as the network's arithmetic. After
+    this call the process stays at its peak size, but does not grow beyond it.
+
+    `SegformerPredictor` calls this in Ray actors, which do nothing else. In other processes the choice is the user's.
 
     Returns:
-        Whether it was done: True on Linux with glibc, False elsewhere.
+        True where the settings were applied (Linux with glibc), else False.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

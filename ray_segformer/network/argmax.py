@@ -1,61 +1,63 @@
-"""Class ids at the size of the image from logits at a quarter of it, without the full-size logits.
+"""Class ids at the image's size, computed from logits at a quarter of it.
 
-The usual way upsamples all classes and then takes the argmax: a float array `(classes, height, width)` per
-image, 840 MB for 150 classes at 1024x1366. Here each pixel's class is computed from the logits around it, on
-a CPU by `argmax_numba`, on a GPU by `argmax_triton`. Each is imported when it is first needed.
+The usual way is to upsample the logits of all classes and then take the argmax. It needs a float array
+`(classes, height, width)` for each image: 840 MB for 150 classes at 1024x1366. Here each pixel's class is computed from
+the logits around it, and the full-size logits never exist. `argmax_numba` does it on a CPU and `argmax_triton` on a
+GPU. Each is imported when it is first needed.
 """
 
 from __future__ import annotations
 
 import operator
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 
 @overload
 def upsampled_argmax(
     logits: torch.Tensor, size: tuple[int, int], *, confidence: Literal[False] = False
-) -> np.ndarray: ...
+) -> npt.NDArray[np.unsignedinteger[Any]]: ...
 
 
 @overload
 def upsampled_argmax(
     logits: torch.Tensor, size: tuple[int, int], *, confidence: Literal[True]
-) -> tuple[np.ndarray, np.ndarray]: ...
+) -> tuple[npt.NDArray[np.unsignedinteger[Any]], npt.NDArray[np.float32]]: ...
 
 
 def upsampled_argmax(
     logits: torch.Tensor, size: tuple[int, int], *, confidence: bool = False
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    """The class with the highest logit at each pixel, after bilinear interpolation of the logits.
+) -> npt.NDArray[np.unsignedinteger[Any]] | tuple[npt.NDArray[np.unsignedinteger[Any]], npt.NDArray[np.float32]]:
+    """Return the class with the highest logit at each pixel, after bilinear interpolation of the logits.
 
     The result is that of `torch.nn.functional.interpolate(..., size=size, mode="bilinear", align_corners=False)`
     followed by `argmax` over the classes, which is what transformers' `post_process_semantic_segmentation` does.
-    It may differ only where two classes are equal to rounding. Of exactly equal classes the first one wins.
+    It may differ only where two classes are equal up to rounding. If several classes are exactly equal, the first wins.
 
-    Where a logit in reach of a pixel is NaN or infinite, the pixel gets one of the class ids, but which one is
-    not defined, and its confidence is not either.
+    If a logit that a pixel is interpolated from is NaN or infinite, the pixel gets some valid class id, but it is
+    undefined which one. The pixel's confidence is undefined too.
 
     Args:
         logits: float32 `(h, w, classes)` of one image, on a CPU (needs numba) or a CUDA device (needs triton).
-            Copied if it is not contiguous. No gradient flows.
-        size: `(height, width)` of the result, any positive numbers, also smaller than `h` and `w`.
-        confidence: also return the softmax probability of the winner.
+            Copied if it is not contiguous. Gradients are not computed.
+        size: `(height, width)` of the result: any positive integers, even less than `h` and `w`.
+        confidence: also return the softmax probability of the winning class.
 
     Returns:
-        Class ids `(height, width)`, uint8, or uint16 of more than 255 classes. With `confidence` a tuple of
-        these and the probabilities, float32 `(height, width)`, within 1e-5 of the softmax of what torch interpolates.
+        Class ids `(height, width)`: uint8, or uint16 if there are more than 255 classes. With `confidence`, a tuple of
+        the ids and the probabilities, float32 `(height, width)`, within 1e-5 of the softmax of torch's interpolation.
 
     Raises:
-        ValueError: the logits' shape, dtype or device, or the size, is not as described.
-        TypeError: the size is not of integers.
+        ValueError: the shape, dtype or device of the logits, or the size, is not as described.
+        TypeError: the size does not consist of integers.
     """
     if logits.ndim != 3 or 0 in logits.shape or logits.shape[2] > 65535:
         raise ValueError(
-            "logits of one image have the shape (h, w, classes), not empty and of at most 65535 classes, "
-            f"but these have {tuple(logits.shape)}"
+            "logits of one image have the shape (h, w, classes), are not empty and have at most 65535 classes; "
+            f"these have the shape {tuple(logits.shape)}"
         )
     if logits.dtype != torch.float32:
         raise ValueError(f"logits are float32, not {logits.dtype}")
@@ -64,11 +66,11 @@ def upsampled_argmax(
     logits = logits.detach().contiguous()
     size = operator.index(size[0]), operator.index(size[1])
     if logits.device.type == "cpu":
-        from .argmax_numba import upsampled_argmax_numba
+        from ray_segformer.network.argmax_numba import upsampled_argmax_numba
 
         ids, probability = upsampled_argmax_numba(logits.numpy(), size, confidence)
     elif logits.device.type == "cuda":
-        from .argmax_triton import upsampled_argmax_triton
+        from ray_segformer.network.argmax_triton import upsampled_argmax_triton
 
         device_ids, device_probability = upsampled_argmax_triton(logits, size, confidence)
         ids = device_ids.cpu().numpy()

@@ -1,4 +1,4 @@
-"""Compiled programs, kept on disk so that a machine compiles each of them once."""
+"""A cache of compiled programs on disk, so that a machine compiles each of them only once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from typing import Any
 
 from torch import Tensor
 
+# The sources that decide what a compiled network computes.
+_NETWORK_SOURCES = ("segformer.py", "layers.py", "decoder.py", "hub_format.py")
+
 
 def cache_directory() -> str:
-    """`$RAY_SEGFORMER_CACHE`, else `$XDG_CACHE_HOME/ray_segformer`, else `~/.cache/ray_segformer`; made if missing.
+    """Return the cache's directory, which is created if it is missing.
+
+    It is `$RAY_SEGFORMER_CACHE`, else `$XDG_CACHE_HOME/ray_segformer`, else `~/.cache/ray_segformer`.
 
     Raises:
-        RuntimeError: others could write there. What lies in it is run.
+        RuntimeError: another user owns the directory or can write to it. That user could run code in this process,
+            because the programs in the directory are executed.
     """
     path = os.environ.get("RAY_SEGFORMER_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ray_segformer"
@@ -28,16 +34,17 @@ def cache_directory() -> str:
     status = os.stat(path)
     if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
         raise RuntimeError(
-            f"{path} belongs to another user, or others can write to it, and compiled programs are run from it; "
-            "chmod 700 it, or set RAY_SEGFORMER_CACHE to a directory of your own"
+            f"{path} belongs to another user, or others can write to it. Compiled programs in it are executed. "
+            "Run chmod 700 on it, or set RAY_SEGFORMER_CACHE to a directory of your own"
         )
     return path
 
 
 def cached(key: str, make: Callable[[str], None]) -> str:
-    """The directory `key` in the cache; `make(directory)` fills it first where there is none.
+    """Return the path of the directory `key` in the cache.
 
-    Of several processes that ask for the same, one makes it and the others wait.
+    If it does not exist, `make(directory)` is called to fill it. If several processes ask for the same key at once, one
+    of them calls `make` and the others wait for it. A `make` that fails leaves nothing behind.
     """
     from filelock import FileLock
 
@@ -57,10 +64,14 @@ def cached(key: str, make: Callable[[str], None]) -> str:
 
 
 def program_key(config: Mapping[str, Any], weights: Mapping[str, Tensor], *settings: Any) -> str:
-    """A name for what is compiled of a network, by this code, for this processor, with `settings`."""
+    """Return the cache key of a compiled network: 32 hexadecimal digits.
+
+    It depends on the network's source code, configuration and weights, on the processor, and on `settings`.
+    """
     digest = hashlib.sha256()
-    with open(os.path.join(os.path.dirname(__file__), "segformer.py"), "rb") as source:
-        digest.update(source.read())
+    for name in _NETWORK_SOURCES:
+        with open(os.path.join(os.path.dirname(__file__), name), "rb") as source:
+            digest.update(source.read())
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     for name in sorted(weights):
         digest.update(f"{name} {weights[name].dtype} {tuple(weights[name].shape)}".encode())
@@ -70,7 +81,7 @@ def program_key(config: Mapping[str, Any], weights: Mapping[str, Tensor], *setti
 
 
 def _processor() -> tuple[str, ...]:
-    """What a compiler asks of a processor: on Linux, its model and instruction sets."""
+    """Return what compiled code depends on: on Linux, the processor's model and instruction sets."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             lines = file.read().split("\n\n")[0].splitlines()

@@ -1,13 +1,14 @@
-"""How the network is run: by torch as it is, compiled by torch, or by OpenVINO.
+"""Runtimes, which execute the network: torch in eager mode, torch's ahead-of-time compiler, or OpenVINO.
 
-| runtime | needs | the first time on a machine | in a process |
+| runtime | needs | first use on a machine | first use in each process |
 |---|---|---|---|
 | eager | nothing | | |
-| compile | a C++ compiler, torch 2.6 | half a minute, for each image size and number of threads | loads it |
-| openvino | `pip install "ray_segformer[openvino]"` | seconds | compiles in half a second for each image size |
+| compile | a C++ compiler, torch 2.6 | compiles, half a minute | loads the program |
+| openvino | `pip install "ray_segformer[openvino]"` | converts the network, seconds | compiles, half a second |
 
-What was compiled is kept in `program_cache.cache_directory()`. Each uses as many threads as torch does in the process,
-which in a Ray actor is its `num_cpus`.
+`compile` compiles again for each other image size, number of images at once, and number of threads; `openvino` for each
+other image size. Compiled programs and converted networks are kept in `program_cache.cache_directory()`. All runtimes
+use as many threads as torch does in the process; in a Ray actor this is its `num_cpus`.
 """
 
 from __future__ import annotations
@@ -37,24 +38,24 @@ _DTYPES = {
     "float16": torch.float16,
 }
 
-# On a CPU one image at a time leaves its activations in the cache; a GPU wants more to do.
+# On a CPU the activations of a single image stay in its cache. A GPU needs more images to be busy.
 _ROWS = {"cpu": 1, "cuda": 16}
-_SIZES = 8  # image sizes that a process keeps programs for
+_PROGRAMS = 8  # how many programs, for the last image sizes, a process keeps in memory
 
 
 class Runtime(Protocol):
-    """A network that can be called.
+    """A network that is ready to be called.
 
     Attributes:
-        rows: how many images to give it at once, at most; may be lowered.
+        rows: the largest number of images for one call. Callers may lower it.
     """
 
     rows: int
 
     def __call__(self, pixel_values: Tensor) -> Tensor:
-        """Float32 logits (B, height / 4, width / 4, classes) of normalised float32 pixel values (B, 3, height, width).
+        """Return float32 logits (B, H / 4, W / 4, classes) of normalised float32 pixel values (B, 3, H, W).
 
-        The logits' memory is the runtime's, and valid until its next call.
+        The runtime owns the memory of the logits. They are valid until its next call.
         """
         ...
 
@@ -67,18 +68,18 @@ def make_runtime(
     dtype: str = "auto",
     device: str = "cpu",
 ) -> Runtime:
-    """A network, ready to run. Tested on CPU; on CUDA this code has not been run yet.
+    """Build the network in a runtime. Tested on CPU; not yet run on CUDA.
 
     Args:
         config, weights: as for `SegformerNetwork`.
-        runtime: one of the table above; "auto" is "eager".
-        dtype: of the arithmetic: "float32"; "bfloat16", faster and less exact; "float16", on CUDA only. "auto" is
-            "float32" on the CPU, and "bfloat16" on CUDA. Logits are float32 in each.
+        runtime: "eager", "compile" or "openvino" (see the table at the top of this file), or "auto", which is "eager".
+        dtype: the dtype of the arithmetic. "float32"; "bfloat16", which is faster and less exact; or "float16", on CUDA
+            only. "auto" is "float32" on a CPU and "bfloat16" on CUDA. Logits are float32 in all cases.
         device: "cpu" or "cuda".
 
     Raises:
-        ValueError: an option has none of its values, or they do not go together, or the weights do not fit `config`.
-        RuntimeError: what the runtime needs is not installed.
+        ValueError: an option has an unknown value, two options exclude each other, or the weights do not fit `config`.
+        RuntimeError: a package that the runtime needs is missing or too old.
     """
     check_options(runtime, dtype, device)
     number_type = _DTYPES[dtype] or (torch.float32 if device == "cpu" else torch.bfloat16)
@@ -90,7 +91,7 @@ def make_runtime(
 
 
 def check_options(runtime: str, dtype: str, device: str) -> None:
-    """Raise what `make_runtime` would raise of these options, without a network."""
+    """Check the options of `make_runtime` without building a network. Raises the same errors."""
     for option, value, values in (("runtime", runtime, _RUNTIMES), ("dtype", dtype, tuple(_DTYPES))):
         if value not in values:
             raise ValueError(f"{option} is one of {values}, not {value!r}")
@@ -110,37 +111,42 @@ def check_options(runtime: str, dtype: str, device: str) -> None:
 
 
 class EagerRuntime:
-    """torch, operation by operation."""
+    """torch in eager mode: one operation after another."""
 
-    def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype, device: str):
+    def __init__(
+        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype, device: str
+    ) -> None:
         self.rows = _ROWS[device]
         self._network = _network(config, weights, dtype, device)
 
     def __call__(self, pixel_values: Tensor) -> Tensor:
         """See `Runtime`."""
         with torch.inference_mode():
-            return self._network(pixel_values)
+            logits: Tensor = self._network(pixel_values)
+        return logits
 
 
 class CompiledRuntime:
     """torch's ahead-of-time compiler (AOTInductor), with the weights frozen into the program.
 
-    A program has one shape: the last rows of a batch are filled up with zeros.
+    A program is compiled for one input shape, including the number of images. Fewer images are padded with zeros.
     """
 
-    def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype, device: str):
+    def __init__(
+        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype, device: str
+    ) -> None:
         self.rows = _ROWS[device]
         self._network = _network(config, weights, dtype, device)
         self._key = functools.partial(program_key, config, weights, torch.__version__, dtype, device)
-        self._program = functools.lru_cache(_SIZES)(self._load)
+        self._program = functools.lru_cache(_PROGRAMS)(self._load)
 
     def __call__(self, pixel_values: Tensor) -> Tensor:
         """See `Runtime`."""
         program = self._program(self.rows, *pixel_values.shape[-2:])
         rows = len(pixel_values)
         with torch.inference_mode():
-            filled = F.pad(pixel_values, (0, 0, 0, 0, 0, 0, 0, self.rows - rows)) if rows < self.rows else pixel_values
-            return program(filled.contiguous())[:rows]
+            padded = F.pad(pixel_values, (0, 0, 0, 0, 0, 0, 0, self.rows - rows)) if rows < self.rows else pixel_values
+            return program(padded.contiguous())[:rows]
 
     def _load(self, rows: int, height: int, width: int) -> Callable[[Tensor], Tensor]:
         key = self._key(rows, height, width, torch.get_num_threads())
@@ -148,7 +154,7 @@ class CompiledRuntime:
         return torch._inductor.aoti_load_package(os.path.join(path, "network.pt2"))
 
     def _compile(self, rows: int, height: int, width: int, directory: str) -> None:
-        logger.info("compiling the network for images of %d x %d, once on this machine", width, height)
+        logger.info("compiling the network for images of %d x %d pixels, once on this machine", width, height)
         device = next(self._network.parameters()).device
         example = torch.zeros(rows, 3, height, width, device=device)
         path = os.path.join(directory, "network.pt2")
@@ -161,17 +167,17 @@ class CompiledRuntime:
                 )
             except Exception as error:
                 raise RuntimeError(
-                    'runtime="compile" could not compile the network; it needs a C++ compiler (g++ or clang++) and '
-                    f'the headers of Python. runtime="eager" needs neither. The compiler said: {error}'
+                    'runtime="compile" could not compile the network. It needs a C++ compiler (g++ or clang++) and '
+                    f"Python's headers; runtime=\"eager\" needs neither. The compiler's error: {error}"
                 ) from error
 
 
 class OpenVinoRuntime:
-    """OpenVINO, on CPUs. In bfloat16 all of the network is, its classifier too."""
+    """OpenVINO, on CPUs. With bfloat16 the whole network runs in bfloat16, including the classifier."""
 
     rows = _ROWS["cpu"]
 
-    def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype):
+    def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         import openvino
 
         self._core = openvino.Core()
@@ -179,12 +185,12 @@ class OpenVinoRuntime:
             "INFERENCE_PRECISION_HINT": {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # the actors of a machine would all pin themselves to its first cores
+            "ENABLE_CPU_PINNING": False,  # else all actors of a machine pin their threads to its first cores
         }
         network = SegformerNetwork(config, weights)
         key = program_key(config, weights, torch.__version__, openvino.__version__)
         self._path = os.path.join(cached(key, functools.partial(self._convert, network)), "network.xml")
-        self._program = functools.lru_cache(_SIZES)(self._load)
+        self._program = functools.lru_cache(_PROGRAMS)(self._load)
 
     def __call__(self, pixel_values: Tensor) -> Tensor:
         """See `Runtime`."""
@@ -211,5 +217,5 @@ def _network(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype, device: str
 ) -> SegformerNetwork:
     on_x86 = device == "cpu" and platform.machine() in ("x86_64", "AMD64")
-    by_convolution = on_x86 and torch.backends.mkldnn.is_available()
+    by_convolution = on_x86 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return SegformerNetwork(config, weights, dtype=dtype, by_convolution=by_convolution).to(device)

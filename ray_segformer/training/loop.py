@@ -1,21 +1,7 @@
-"""Fine-tuning SegFormer on Ray Train and Ray Tune: a training loop for `TorchTrainer`, and for the trials of a `Tuner`.
+"""The training loop, for `TorchTrainer` of Ray Train and for the trials of Ray Tune's `Tuner`.
 
-    trainer = TorchTrainer(
-        train_loop_per_worker,
-        train_loop_config={"model": "nvidia/segformer-b0-finetuned-ade-512-512", "epochs": 20, "batch_size": 4},
-        scaling_config=ScalingConfig(num_workers=4),
-        run_config=RunConfig(failure_config=FailureConfig(max_failures=3)),
-        datasets={"train": read_ade20k(root, "training"), "validation": read_ade20k(root, "validation")},
-        dataset_config=EveryRowOfValidation(),
-    )
-    SegformerPredictor.from_checkpoint(trainer.fit().checkpoint)
-
-    trial = tune.with_resources(tune.with_parameters(train_in_trial, datasets=datasets), {"GPU": 1})
-    results = tune.Tuner(trial, param_space={"model": ..., "learning_rate": tune.loguniform(1e-5, 1e-3)}).fit()
-    SegformerPredictor.from_checkpoint(results.get_best_result(metric="mean_iou", mode="max").checkpoint)
-
-Model and loss are transformers'. Encoded images stream from Ray Data into each worker, which decodes and augments them
-in the background. It is tested on CPUs; on a GPU none of it has been run.
+The model and the loss are transformers'. Encoded images stream from Ray Data into each worker, which decodes and
+augments them in background threads. The loop is tested on CPUs. It has not been run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -34,63 +20,71 @@ import torch.distributed
 from ray_segformer.metrics import SegmentationMetrics
 from ray_segformer.network import upsampled_argmax
 from ray_segformer.preprocessor import SegformerPreprocessor
-from ray_segformer.training.augmentation import IGNORED, EveryRowOfValidation, TrainingRows, mixed
+from ray_segformer.training.augmentation import IGNORED
+from ray_segformer.training.rows import TrainingRows, combined_seed
 from ray_segformer.training.run import new_run, resumed_run, save_run
 from ray_segformer.training.settings import Settings
 from ray_segformer.training.workers import TrainWorker, TuneTrial, sum_over_workers
 
-__all__ = ["EveryRowOfValidation", "Settings", "train_in_trial", "train_loop_per_worker"]
 _SECONDS_BETWEEN_LINES = 30
-_MOST_WARM_UP_STEPS = 1500  # the paper's
+_MAX_WARM_UP_STEPS = 1500  # as in the SegFormer paper
 
 
 def train_loop_per_worker(config: dict[str, Any]) -> None:
-    """Train, and after each epoch score, save and report; for `ray.train.torch.TorchTrainer`.
+    """Train a SegFormer; for `ray.train.torch.TorchTrainer`. After each epoch, score it, save it and report.
 
-    Needs the datasets "train" and "validation" with images and annotations, such as those of `ray_segformer.datasets`.
-    Reports `epoch` (from 1), `loss` (of training, the mean over its steps), `learning_rate` (of the last step),
-    and of all validation images together, at their own sizes, `mean_iou`, `mean_accuracy` and `overall_accuracy`
-    (see `SegmentationMetrics`), `val_loss` (transformers' of each image at the network's size, the mean) and
-    `validation_images`.
+    The trainer needs the datasets "train" and "validation" with images and annotations, such as those of
+    `ray_segformer.datasets`. Each epoch reports these metrics:
 
-    Each checkpoint is a `SegformerCheckpoint`'s directory: with its size, `training.json` (settings, versions and the
-    history of all epochs), `curves.png` (the same as a picture, `draw_curves`), and `optimizer.safetensors` and
-    `training_state.json`, from which a run that was interrupted goes on. Nothing is pickled. Each epoch has random
-    numbers of its own, so that a resumed one repeats what would have been, as far as Ray Data keeps the order
-    (`preserve_order`). How far it is, the first worker prints every half minute and after each epoch.
+    * `epoch`: from 1.
+    * `loss`: the training loss, the mean over the epoch's steps.
+    * `learning_rate`: of the last step.
+    * `mean_iou`, `mean_accuracy`, `overall_accuracy`: see `SegmentationMetrics`, of all validation images together, at
+      their own sizes.
+    * `val_loss`: the mean over the validation images of transformers' loss, at the network's input size.
+    * `validation_images`: their number.
+
+    Each checkpoint is the directory of a `SegformerCheckpoint`, with the trained input size. It also has
+    `training.json` (settings, versions and the history of all epochs), `curves.png` (the history as a picture, see
+    `draw_curves`), and `optimizer.safetensors` and `training_state.json`, from which an interrupted run resumes.
+    Nothing is pickled. Random numbers depend on the epoch, not on earlier epochs. A resumed run therefore gives the
+    same result, if Ray Data keeps the order of rows (`preserve_order`). The first worker prints its progress every half
+    minute and after each epoch.
 
     Args:
-        config: `Settings`, as a dict.
+        config: the `Settings`, as a dict.
 
     Raises:
-        ValueError: a setting is unknown or wrong, or an annotation has ids outside the classes; the message names it.
-        ImageError: an image cannot be read; the message names it.
+        ValueError: a setting is unknown or wrong. The message names it.
+        ImageError: an image cannot be read, or an annotation has unknown class ids. The message names it.
         CheckpointError: `model`, or the checkpoint to resume from, holds no SegFormer.
     """
     _train(Settings.of(config), TrainWorker())
 
 
 def train_in_trial(config: dict[str, Any], datasets: Mapping[str, Any]) -> None:
-    """The same as a trial of Ray Tune, for `Tuner(tune.with_parameters(train_in_trial, datasets=...))`.
+    """Train as `train_loop_per_worker` does, in a trial: `Tuner(tune.with_parameters(train_in_trial, datasets=...))`.
 
-    The trial's own process trains, on its GPU if it has one, and reports to Tune: each epoch is a `training_iteration`
-    with a checkpoint, also where a scheduler stops the trial before its last. There is one process, hence one GPU, a
-    trial. Ray Data reads with the CPUs that trials leave: `tune.with_resources` and `max_concurrent_trials` are to
-    leave at least one, or trials wait for ever.
+    The process of the trial trains, on its GPU if it has one, and reports to Ray Tune. A trial has one process, hence
+    one GPU at most. Each epoch is a `training_iteration` with a checkpoint, so a scheduler may stop the trial early.
+    Ray Data reads with the CPUs that the trials leave. Choose `tune.with_resources` and `max_concurrent_trials` so that
+    at least one CPU is left. Otherwise the trials wait forever.
 
     Args:
-        config: `Settings`, as a dict; a sample of the `Tuner`'s `param_space`.
-        datasets: "train" and "validation", Ray datasets as for `train_loop_per_worker`.
+        config: the `Settings`, as a dict: a sample of the `Tuner`'s `param_space`.
+        datasets: the Ray datasets "train" and "validation", as for `train_loop_per_worker`.
 
     Raises:
-        ValueError, ImageError, CheckpointError: as for `train_loop_per_worker`.
-        RuntimeError: it is called elsewhere than in a trial.
+        ValueError: as for `train_loop_per_worker`.
+        ImageError: as for `train_loop_per_worker`.
+        CheckpointError: as for `train_loop_per_worker`.
+        RuntimeError: the caller is not a trial.
     """
     _train(Settings.of(config), TuneTrial(datasets))
 
 
 def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
-    """What `train_loop_per_worker` describes."""
+    """Train as `train_loop_per_worker` describes, in a worker of Ray Train or a trial of Ray Tune."""
     device, shards = worker.device, worker.shards
     run = resumed_run(worker.checkpoint) or new_run(settings)
     if run.images is None:
@@ -112,7 +106,7 @@ def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
             image_column=settings.image_column,
             annotation_column=settings.annotation_column,
         )
-        torch.manual_seed(mixed(settings.seed, epoch, worker.rank))
+        torch.manual_seed(combined_seed(settings.seed, epoch, worker.rank))
         losses, rate = [], math.nan
         progress = _Progress(f"epoch {epoch + 1} of {settings.epochs}", steps_an_epoch)
         for batch in rows.training_batches(shards["train"], settings.batch_size):
@@ -121,12 +115,12 @@ def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
             losses.append(train_step(model, optimizer, run.preprocessor, batch, rate, half))
             run.step += 1
             if worker.rank == 0:
-                progress.say(losses)
+                progress.print_if_due(losses)
         counted = [loss for loss in losses if loss is not None]
         total, steps = sum_over_workers(np.array([sum(counted), len(counted)]), device)
         metrics = {"epoch": epoch + 1, "loss": float(total / steps) if steps else math.nan, "learning_rate": rate}
         if torch.distributed.is_initialized():
-            for buffer in run.model.buffers():  # batch norm's statistics are those of the worker that saves
+            for buffer in run.model.buffers():  # All workers use the batch norm statistics of the one that saves.
                 torch.distributed.broadcast(buffer, 0)
         batches = rows.validation_batches(shards["validation"], settings.batch_size)
         scores = evaluate(run.model, run.preprocessor, batches, device)
@@ -143,37 +137,43 @@ def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
 
 
 class _Progress:
-    """Says now and then, in the worker's output, which Ray shows on the driver, how far an epoch is."""
+    """Prints the progress of an epoch now and then. Ray shows a worker's output on the driver."""
 
-    def __init__(self, epoch: str, steps: int):
+    def __init__(self, epoch: str, steps: int) -> None:
         self.epoch, self._steps = epoch, steps
-        self._started = self._said = time.monotonic()
+        self._started = self._printed = time.monotonic()
 
-    def say(self, losses: list[float | None]) -> None:
-        """Say it, given the losses of the epoch's steps so far, if it is time."""
+    def print_if_due(self, losses: list[float | None]) -> None:
+        """Print a line if the last one is half a minute old. `losses` are those of the epoch's steps so far."""
         now = time.monotonic()
-        if now - self._said >= _SECONDS_BETWEEN_LINES:
-            self._said = now
+        if now - self._printed >= _SECONDS_BETWEEN_LINES:
+            self._printed = now
             left = (self._steps - len(losses)) * (now - self._started) / len(losses)
             loss = "none" if losses[-1] is None else f"{losses[-1]:.4f}"
             print(f"{self.epoch}: step {len(losses)} of {self._steps}, loss {loss}, {left:.0f} s left", flush=True)
 
 
 def schedule(step: int, steps: int) -> float:
-    """The learning rate's factor in a step: a linear warm-up, times a linear decay, as the SegFormer paper has it."""
-    warm_up = max(1, min(_MOST_WARM_UP_STEPS, steps // 10))
+    """Return the factor of the learning rate in a step: a linear warm-up times a linear decay, as in the paper."""
+    warm_up = max(1, min(_MAX_WARM_UP_STEPS, steps // 10))
     return min(1.0, (step + 1) / warm_up) * max(0.0, 1 - step / steps)
 
 
 def train_step(
     model: Any, optimizer: Any, preprocessor: SegformerPreprocessor, batch: dict[str, Any], rate: float, half: bool
 ) -> float | None:
-    """One step of the optimizer; the loss before it, transformers' own, None where all pixels are ignored.
+    """Do one step of the optimizer.
 
     Args:
+        model: a transformers `SegformerForSemanticSegmentation`, or the same wrapped for distributed training.
+        optimizer: the torch optimizer of the model.
+        preprocessor: normalises the images.
         batch: `pixel_values`, uint8 `(N, 3, height, width)`, and `labels`, int64 `(N, height, width)`, on the device.
         rate: the learning rate.
         half: whether the forward pass is autocast to bfloat16.
+
+    Returns:
+        transformers' loss before the step; None if all pixels are ignored.
     """
     model.train()
     for group in optimizer.param_groups:
@@ -181,7 +181,8 @@ def train_step(
     with torch.autocast(batch["labels"].device.type, torch.bfloat16, enabled=half):
         output = model(pixel_values=preprocessor.normalize(batch["pixel_values"]), labels=batch["labels"])
     counted = bool((batch["labels"] != IGNORED).any())
-    loss = output.loss if counted else output.logits.sum() * 0  # all workers step, also one with nothing to learn
+    # A worker with only ignored pixels must step too, because all workers step together.
+    loss = output.loss if counted else output.logits.sum() * 0
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -189,7 +190,11 @@ def train_step(
 
 
 def evaluate(model: Any, preprocessor: SegformerPreprocessor, batches: Any, device: torch.device) -> dict[str, Any]:
-    """The scores of all workers' validation images, with the model in eval mode; see `train_loop_per_worker`."""
+    """Score the validation images of all workers, and leave the model in eval mode.
+
+    Returns:
+        The metrics of validation that `train_loop_per_worker` describes, and `per_category_iou`.
+    """
     model.eval()
     metrics = SegmentationMetrics(model.config.num_labels)
     loss, counted, images = 0.0, 0, 0
@@ -214,9 +219,9 @@ def evaluate(model: Any, preprocessor: SegformerPreprocessor, batches: Any, devi
 
 
 def _count_rows(shard: Any, device: torch.device) -> int:
-    """The rows of all workers' shards."""
+    """Return the number of rows of all workers' shards."""
     own = sum(table.num_rows for table in shard.iter_batches(batch_size=None, batch_format="pyarrow"))
     total = int(sum_over_workers(np.array([own]), device)[0])
     if not own:
-        raise ValueError(f"the dataset 'train' has no rows for every worker: {total} in all")
+        raise ValueError(f"the dataset 'train' has too few rows for this many workers: {total} in all")
     return total

@@ -1,4 +1,4 @@
-"""A model in training, and the checkpoint from which a run that was interrupted goes on."""
+"""A training run: new, saved in a checkpoint after each epoch, or resumed from one."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ CURVES_NAME = "curves.png"
 
 @dataclass
 class TrainingRun:
-    """A model in training, and how far it is.
+    """A model in training, and the progress of the run.
 
     Attributes:
-        model: transformers' `SegformerForSemanticSegmentation`.
-        preprocessor: of its images.
-        base: what it started from; None for nothing.
-        images: how many there are to train on, over all workers; None while they are not counted.
-        step: steps so far.
-        history: metrics of each epoch so far.
-        optimizer: its state dict; None before the first step.
+        model: a transformers `SegformerForSemanticSegmentation`.
+        preprocessor: the preprocessor of its images.
+        base: the source of the model that the run started from; None if it started from scratch.
+        images: the number of training images of all workers; None if they are not counted yet.
+        step: the number of steps so far.
+        history: the metrics of each epoch so far.
+        optimizer: the optimizer's state dict; None before the first step.
     """
 
     model: Any
@@ -54,7 +54,12 @@ class TrainingRun:
 
 
 def new_run(settings: Settings) -> TrainingRun:
-    """Before the first step."""
+    """Make a run that starts at the first step.
+
+    Raises:
+        ValueError: the class names have gaps, or the model's number of classes or ignored class id is not supported.
+        CheckpointError: `settings.model` holds no SegFormer.
+    """
     checkpoint = None
     if settings.model is None:
         config, options = dict(settings.config or {}), {}
@@ -66,14 +71,17 @@ def new_run(settings: Settings) -> TrainingRun:
     if settings.id2label is not None:
         labels = {int(number): str(name) for number, name in settings.id2label.items()}
         if sorted(labels) != list(range(len(labels))):
-            raise ValueError(f"id2label names the classes 0 to {len(labels) - 1}, not {sorted(labels)}")
+            raise ValueError(f"id2label must name the classes 0 to {len(labels) - 1}, but names {sorted(labels)}")
         config = {name: value for name, value in config.items() if name != "num_labels"}
         config |= {"id2label": labels, "label2id": {name: number for number, name in labels.items()}}
     torch.manual_seed(settings.seed)
     model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(config))
     classes, ignored = len(model.config.id2label or {}), model.config.semantic_loss_ignore_index
     if not 2 <= classes <= IGNORED or ignored != IGNORED:
-        raise ValueError(f"a model of 2 to {IGNORED} classes that ignores {IGNORED}, not of {classes}, {ignored}")
+        raise ValueError(
+            f"training needs 2 to {IGNORED} classes and semantic_loss_ignore_index={IGNORED}; the model has {classes} "
+            f"classes and {ignored}"
+        )
     if checkpoint is not None:
         weights = checkpoint.get_model().state_dict()
         if len(weights["decode_head.classifier.bias"]) != classes:
@@ -90,7 +98,12 @@ def new_run(settings: Settings) -> TrainingRun:
 
 
 def resumed_run(checkpoint: Any) -> TrainingRun | None:
-    """What the run's last checkpoint holds; None where there is none."""
+    """Load the run from its last checkpoint; None if there is no checkpoint.
+
+    Raises:
+        ValueError: the checkpoint has no state of a run.
+        CheckpointError: the checkpoint holds no SegFormer.
+    """
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as directory:
@@ -100,7 +113,10 @@ def resumed_run(checkpoint: Any) -> TrainingRun | None:
                 state = json.load(file)
             tensors = load_file(os.path.join(directory, OPTIMIZER_NAME))
         except OSError as error:
-            raise ValueError(f"{directory} is no checkpoint to resume from, but one to start from: {error}") from error
+            raise ValueError(
+                f"{directory}: cannot resume from this checkpoint, because it has no training state; pass it as "
+                f"'model' to start a new run from it: {error}"
+            ) from error
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         number, _, kind = name.partition(".")
@@ -121,26 +137,28 @@ def resumed_run(checkpoint: Any) -> TrainingRun | None:
 def save_run(
     directory: str, run: TrainingRun, settings: Settings, optimizer: torch.optim.Optimizer, workers: int
 ) -> None:
-    """Write the checkpoint of an epoch."""
-    kept = {
-        each.name: getattr(settings, each.name) for each in fields(settings) if each.name not in ("model", "config")
+    """Write the checkpoint of an epoch into `directory`."""
+    used_settings = {
+        setting.name: getattr(settings, setting.name)
+        for setting in fields(settings)
+        if setting.name not in ("model", "config")
     }
-    kept |= {
+    used_settings |= {
         "id2label": run.model.config.id2label,
         "size": [run.preprocessor.height, run.preprocessor.width],
         "reduce_labels": run.preprocessor.do_reduce_labels,
         "training_images": run.images,
     }
-    versions = {each.__name__: each.__version__ for each in (ray, torch, transformers, ray_segformer)}
+    versions = {package.__name__: package.__version__ for package in (ray, torch, transformers, ray_segformer)}
     training: Any = {
-        "settings": kept,
+        "settings": used_settings,
         "base_model": run.base,
         "workers": workers,
         "epoch": len(run.history),
         "history": run.history,
         "versions": versions,
     }
-    training = _json(training)
+    training = _for_json(training)
     SegformerCheckpoint.from_model(run.model, run.preprocessor, directory, training=training)
     draw_curves(training).save(os.path.join(directory, CURVES_NAME))
     state = optimizer.state_dict()
@@ -151,12 +169,12 @@ def save_run(
         json.dump(content, file, indent=2)
 
 
-def _json(value: Any) -> Any:
-    """A value as JSON can hold it: NaN is null."""
+def _for_json(value: Any) -> Any:
+    """Convert a value to types of JSON. NaN and infinity become null."""
     if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
+        return {str(key): _for_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_json(item) for item in value]
+        return [_for_json(item) for item in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     return value

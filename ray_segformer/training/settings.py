@@ -1,4 +1,4 @@
-"""The settings of a fine-tuning run: what `train_loop_config` may hold."""
+"""The settings of a fine-tuning run, which `train_loop_config` holds."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What `train_loop_config` may hold. One of `model` and `config` is needed.
+    """The keys of `train_loop_config` and their defaults. Either `model` or `config` is required.
 
     Attributes:
-        model: what to start from, a `SegformerCheckpoint`, or a directory or Hub name, which every worker then reads.
+        model: the model to start from: a `SegformerCheckpoint`, or a directory or Hub name, which every worker reads.
         config: to train from scratch, a transformers `SegformerConfig` as a dict.
-        id2label: class names by class id; None for those of `model` or `config`. Where their number is another, the
-            classifier starts anew, as with transformers' `ignore_mismatched_sizes=True`; else its weights stay.
+        id2label: class names by class id; None for those of `model` or `config`. If the number of classes differs from
+            the model's, the classifier starts with new weights, as with transformers' `ignore_mismatched_sizes=True`.
         epochs: passes over the training data.
-        batch_size: images a step and worker.
-        learning_rate: of all parameters, after the warm-up: a tenth of all steps, at most 1500. Through all steps it
-            falls linearly to zero.
-        weight_decay: AdamW's.
-        size: `(height, width)` of crops, and of the network's input ever after, or one number; None for the size in
-            the model's `preprocessor_config.json`.
-        reduce_labels: whether annotations are ADE20K's (0 is other); None for what the model says.
-        augment: whether to change training images at random (`augment`); else they are resized whole.
-        seed: of augmentation, order, dropout and new weights.
-        image_column, annotation_column: columns of image cells (see `ray_segformer.images`).
-        mixed_precision: "bfloat16" for torch's autocast, "float32" for none, "auto" for the first on CUDA and the
-            second on CPUs. Never run on CUDA yet.
-        training_images: how many there are over all workers; None to count them in a pass over the data, undecoded.
+        batch_size: images per step and worker.
+        learning_rate: the learning rate of all parameters after the warm-up. The warm-up is a tenth of all steps, at
+            most 1500. Over all steps, the rate falls linearly to zero.
+        weight_decay: AdamW's weight decay.
+        size: `(height, width)` of crops, or one number for a square; also the input size of the trained model. None for
+            the size in the model's `preprocessor_config.json`.
+        reduce_labels: whether annotations are numbered as in ADE20K (0 is other); None for the model's own setting.
+        augment: whether to change training images at random (see `augment`). Otherwise they are resized whole.
+        seed: the seed of augmentation, order, dropout and new weights.
+        image_column: the column with image cells (see `ray_segformer.images`).
+        annotation_column: the column with annotations, which are image cells, too.
+        mixed_precision: "bfloat16" for torch's autocast, "float32" for none, "auto" for bfloat16 on CUDA and float32 on
+            CPUs. It has not been run on CUDA yet.
+        training_images: the number of training images of all workers; None to count them in a pass over the data, which
+            decodes no image.
 
     Raises:
-        ValueError: a setting has none of its values.
+        ValueError: a setting has an invalid value.
     """
 
     model: Any = None
@@ -64,10 +66,10 @@ class Settings:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Settings:
-        """Those in a `train_loop_config`.
+        """Make the settings from a `train_loop_config`.
 
         Raises:
-            ValueError: it has unknown keys, which the message names, or as for the class.
+            ValueError: there are unknown keys, which the message names, or a setting has an invalid value.
         """
         known = [setting.name for setting in fields(cls)]
         unknown = sorted(set(config) - set(known))

@@ -1,11 +1,11 @@
-"""Whoever trains: a worker of Ray Train or a trial of Ray Tune, as the training loop sees it."""
+"""The worker that runs the training loop. Workers of Ray Train and trials of Ray Tune have the same interface here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import ray.train
 import ray.train.torch
 import ray.tune
@@ -14,7 +14,15 @@ import torch.distributed
 
 
 class TrainWorker:
-    """A worker of Ray Train, as the loop sees it."""
+    """A worker of Ray Train.
+
+    Attributes:
+        rank: the worker's number, from 0.
+        workers: the number of workers.
+        device: the torch device to train on.
+        checkpoint: the checkpoint to resume from, or None.
+        shards: the worker's shards of the datasets "train" and "validation".
+    """
 
     def __init__(self) -> None:
         context = ray.train.get_context()
@@ -24,16 +32,16 @@ class TrainWorker:
         self.shards = {name: ray.train.get_dataset_shard(name) for name in ("train", "validation")}
 
     def prepare(self, model: Any) -> Any:
-        """The model on the device, and its gradients averaged over the workers."""
+        """Return the model on the device. Its gradients are averaged over the workers."""
         return ray.train.torch.prepare_model(model)
 
     def report(self, metrics: dict[str, Any], directory: str | None) -> None:
-        """Report an epoch, and the checkpoint in a directory."""
+        """Report an epoch, with the checkpoint in a directory, if given."""
         ray.train.report(metrics, checkpoint=directory and ray.train.Checkpoint.from_directory(directory))
 
 
 class TuneTrial:
-    """A trial of Ray Tune, as the loop sees it: the only worker."""
+    """A trial of Ray Tune: one process, which is the only worker. It has the attributes of `TrainWorker`."""
 
     rank, workers = 0, 1
 
@@ -43,16 +51,16 @@ class TuneTrial:
         self.shards = {name: datasets[name].iterator() for name in ("train", "validation")}
 
     def prepare(self, model: Any) -> Any:
-        """The model on the device."""
+        """Return the model on the device."""
         return model.to(self.device)
 
     def report(self, metrics: dict[str, Any], directory: str | None) -> None:
-        """Report an epoch, and the checkpoint in a directory."""
+        """Report an epoch, with the checkpoint in a directory, if given."""
         ray.tune.report(metrics, checkpoint=directory and ray.tune.Checkpoint.from_directory(directory))
 
 
-def sum_over_workers(values: np.ndarray, device: torch.device) -> np.ndarray:
-    """The workers' arrays of one shape and dtype, added up."""
+def sum_over_workers(values: npt.NDArray[Any], device: torch.device) -> npt.NDArray[Any]:
+    """Return the sum of an array over all workers, which call this with the same shape and dtype."""
     if not torch.distributed.is_initialized():
         return values
     tensor = torch.from_numpy(values.copy()).to(device)

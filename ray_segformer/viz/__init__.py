@@ -1,4 +1,9 @@
-"""Pictures: class maps in colour, sheets of images, timelines of runs."""
+"""Pictures of images, class maps, scores and runs, as Pillow images.
+
+Here live the colours of classes, overlays, sheets of images, and charts of confusion matrices, training curves and
+timelines. A new kind of picture gets a file of its own. This room runs no network, writes no files and knows no
+commands, and importing it needs neither Ray nor torch nor matplotlib.
+"""
 
 from __future__ import annotations
 

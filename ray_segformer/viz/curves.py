@@ -1,4 +1,4 @@
-"""How a training went, as a picture: losses and mean IoU by epoch."""
+"""Training curves as a picture: losses and mean IoU by epoch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-# Told apart by lightness and line, too.
+# The two differ in lightness, marker and line too, for readers who cannot tell the colours apart.
 _TRAINING: dict[str, Any] = {"color": "#0063a0", "marker": "o"}
 _VALIDATION: dict[str, Any] = {"color": "#c44e00", "marker": "s", "linestyle": "--"}
 _INK = "#282828"
@@ -18,17 +19,17 @@ _DPI = 130
 
 
 def draw_curves(training: Mapping[str, Any]) -> Image.Image:
-    """Two panels: the losses of training and validation, and validation's mean IoU, by epoch.
+    """Draw two panels by epoch: the losses of training and validation, and the mean IoU of validation.
 
     Args:
-        training: the content of a `training.json` that `ray_segformer.train` wrote, `checkpoint.content.training`;
-            with `history`, a list of dicts with `epoch`, `loss`, `val_loss` and `mean_iou`. None leaves a gap.
+        training: the content of a `training.json` that `ray_segformer.train` wrote, or `checkpoint.content.training`.
+            Its `history` is a list of dicts with `epoch`, `loss`, `val_loss` and `mean_iou`. A value of None is a gap.
 
     Returns:
-        An RGB image, 1170 pixels wide and 442 high.
+        An RGB image, 1170 pixels wide and 442 pixels high.
 
     Raises:
-        ValueError: there is no history.
+        ValueError: `history` is missing or empty.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -39,7 +40,7 @@ def draw_curves(training: Mapping[str, Any]) -> Image.Image:
         raise ValueError("there is no history; expected the training.json of a model that ray_segformer.train trained")
     epochs = [epoch["epoch"] for epoch in history]
     figure = Figure(figsize=_SIZE, dpi=_DPI, facecolor="white", layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     losses, scores = figure.subplots(1, 2)
     losses.plot(epochs, _values(history, "loss"), label="training", **_TRAINING)
     losses.plot(epochs, _values(history, "val_loss"), label="validation", **_VALIDATION)
@@ -65,5 +66,6 @@ def draw_curves(training: Mapping[str, Any]) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-def _values(history: list[Mapping[str, Any]], name: str) -> np.ndarray:
+def _values(history: list[Mapping[str, Any]], name: str) -> npt.NDArray[np.float64]:
+    """Return a value of every epoch, NaN for None."""
     return np.array([np.nan if epoch[name] is None else epoch[name] for epoch in history], float)

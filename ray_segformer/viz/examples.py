@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
@@ -19,17 +20,17 @@ from ray_segformer.viz.sheet import contact_sheet, note, scaled
 def display_example_images(
     images: Any, *, count: int = 8, columns: int = 4, image_column: str = "image", tile_width: int = 240
 ) -> Image.Image:
-    """The first images, in a grid.
+    """Return the first images in a grid.
 
-    A notebook shows the result of a cell that ends with it; `.save(path)` writes it to a file.
+    A notebook displays the result if it is the last expression of a cell. `.save(path)` writes it to a file.
 
     Args:
-        images: image cells (whatever `ray_segformer.images.to_rgb` takes) in a list, an array or a Series; or a Ray
-            Dataset, of which only the first `count` rows are computed.
-        count: how many images, at most.
-        columns: how many beside each other.
-        image_column: the Dataset's column of image cells.
-        tile_width: pixels; images are scaled to it.
+        images: image cells (anything that `ray_segformer.images.to_rgb` takes) in a list, an array, a Series or another
+            iterable; or a Ray Dataset, of which only the first `count` rows are computed.
+        count: the largest number of images.
+        columns: how many images to put next to each other.
+        image_column: the Dataset's column of image cells. Not used for other `images`.
+        tile_width: the width in pixels that images are scaled to.
 
     Returns:
         An RGB image.
@@ -40,7 +41,7 @@ def display_example_images(
     """
     if count < 1 or columns < 1:
         raise ValueError(f"count and columns are at least 1, not {count} and {columns}")
-    # Arrays and Series have a `take` too, of another meaning.
+    # Arrays and Series have a `take` too, but with another meaning.
     if hasattr(images, "take") and not isinstance(images, (np.ndarray, pd.Series)):
         images = [_cell(row, image_column) for row in images.take(count)]
     pictures = []
@@ -66,28 +67,30 @@ def visualize_predictions(
     tile_width: int = 300,
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """Each image beside itself under its annotation, where there are any, and under SegFormer's mask.
+    """Return a sheet with a row for each image: the image, its annotation over it, and SegFormer's mask over it.
 
-    A row without a mask (a failed one) shows a note in its place, and its image, or why that is unreadable. Below is a
-    legend of the classes that are shown, with the share that each has of all masks' and annotations' pixels.
+    If a row has no mask, because it failed, a note takes the mask's place. If its image is unreadable too, another note
+    says why. Below the rows is a legend of the classes that occur, each with its share of the pixels of all masks and
+    annotations.
 
     Args:
-        images: image cells, whatever `ray_segformer.images.to_rgb` takes.
-        masks: class ids `(H, W)` of the images' own sizes, any integer dtype (or cells of them, such as the bytes of
-            a PNG); None, or an empty array, for a row that failed.
-        id2label: class names by class id; `class_palette` gives the colours.
-        annotations: as `masks`, in the same numbering: of ADE20K's files, less 1. 255 (ignored) is drawn black.
-        losses: a number for each row, or None (or NaN) to leave it out.
-        names: a caption for each row, or None to leave it out.
-        tile_width: pixels; images are scaled to it.
-        max_pixels: an image of more is unreadable, and a mask or annotation too.
+        images: image cells (anything that `ray_segformer.images.to_rgb` takes).
+        masks: for each image class ids `(H, W)` of the image's size, any integer dtype, or a cell of them such as the
+            bytes of a PNG. None or an empty array for a row that failed.
+        id2label: class names by class id. `class_palette` chooses the colours.
+        annotations: like `masks`, and with the same class ids: those in ADE20K's files are larger by 1. 255 (ignored)
+            is drawn black. Without annotations there is no column for them.
+        losses: a number for each row; None or NaN to leave it out.
+        names: a caption for each row; None to leave it out.
+        tile_width: the width in pixels that images are scaled to.
+        max_pixels: images, masks and annotations with more pixels are unreadable.
 
     Returns:
         An RGB image.
 
     Raises:
-        ValueError: there are no images, the arguments' lengths differ, or a mask or annotation is not of its image's
-            size; the message names the row and both.
+        ValueError: there are no images, arguments have different lengths, or a mask or annotation has not its image's
+            size; the message names the row and both sizes.
         ImageError: an image with a mask is unreadable, or a mask or annotation is; the message names the row.
     """
     given = {"images": images, "masks": masks, "annotations": annotations, "losses": losses, "names": names}
@@ -115,7 +118,8 @@ def visualize_predictions(
             pictures.append([note(text, tile_width, tile_width * 3 // 4) for text in texts])
             continue
         over = [_over(row, image, name, ids, palette, tile_width) for name, ids in maps.items()]
-        pictures.append([scaled(picture, tile_width) for picture in (image, *over)])  # not held at their own sizes
+        # Scaled at once, so that the full-size pictures need not stay in memory.
+        pictures.append([scaled(picture, tile_width) for picture in (image, *over)])
         shown += [ids.ravel() for ids in maps.values() if ids is not None]
     areas = class_areas(np.concatenate(shown), id2label) if shown else {}
     return contact_sheet(
@@ -128,13 +132,14 @@ def visualize_predictions(
 
 
 def _cell(row: Mapping[str, Any], column: str) -> Any:
+    """Return the cell in a column of a dataset's row."""
     if column not in row:
         raise ValueError(f"the dataset has no column {column!r}; it has {', '.join(map(repr, row))}")
     return row[column]
 
 
-def _class_map(row: int, cell: Any, max_pixels: int) -> np.ndarray | None:
-    """Class ids `(H, W)`; None where there are none, which Ray Data's NumPy batches show as an empty array."""
+def _class_map(row: int, cell: Any, max_pixels: int) -> npt.NDArray[Any] | None:
+    """Return class ids `(H, W)`, or None if there are none: Ray Data's NumPy batches have empty arrays for nulls."""
     if cell is None or (isinstance(cell, np.ndarray) and cell.size == 0):
         return None
     try:
@@ -144,9 +149,14 @@ def _class_map(row: int, cell: Any, max_pixels: int) -> np.ndarray | None:
 
 
 def _over(
-    row: int, image: np.ndarray, name: str, ids: np.ndarray | None, palette: np.ndarray, tile_width: int
-) -> np.ndarray:
-    """An image under its mask or annotation, or a note of the image's shape where there is none."""
+    row: int,
+    image: npt.NDArray[np.uint8],
+    name: str,
+    ids: npt.NDArray[Any] | None,
+    palette: npt.NDArray[np.uint8],
+    tile_width: int,
+) -> npt.NDArray[np.uint8]:
+    """Return an image with its mask or annotation over it, or a note of the image's proportions if there is none."""
     if ids is None:
         return note(f"no {name}", tile_width, max(round(image.shape[0] * tile_width / image.shape[1]), 1))
     if ids.shape != image.shape[:2]:
@@ -155,10 +165,12 @@ def _over(
 
 
 def _caption(lists: Mapping[str, list[Any]], row: int) -> str:
+    """Return the name and the loss of a row, as far as they are given."""
     name = lists["names"][row] if "names" in lists else None
     loss = lists["losses"][row] if "losses" in lists else None
     return "   ".join([*([str(name)] if name else []), *([f"loss {loss:.3f}"] if loss is not None else [])])
 
 
 def _percent(share: float) -> str:
+    """Return a share as a text in percent."""
     return f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %"

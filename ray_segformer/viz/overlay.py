@@ -1,41 +1,49 @@
-"""Class maps in colour, and how much of a picture each class covers."""
+"""Class maps in colour, and the share of pixels of each class."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 
-def colorize(segmentation: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """A class map in its colours.
+def colorize(segmentation: npt.NDArray[np.integer[Any]], palette: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return a class map in the colours of its classes.
 
     Args:
         segmentation: class ids `(H, W)`, any integer dtype, none negative.
         palette: uint8 `(classes, 3)`, RGB.
 
     Returns:
-        uint8 `(H, W, 3)`, RGB; ids without a colour (255, ignored) are black.
+        uint8 `(H, W, 3)`, RGB. Ids without a colour, such as 255 (ignored), are black.
     """
     colours = np.zeros((int(max(segmentation.max(initial=0), len(palette))) + 1, 3), np.uint8)
     colours[: len(palette)] = palette
-    return colours[segmentation]
+    coloured: npt.NDArray[np.uint8] = colours[segmentation]
+    return coloured
 
 
-def overlay(image: np.ndarray, segmentation: np.ndarray, palette: np.ndarray, alpha: float = 0.5) -> np.ndarray:
-    """An image under its class map, with the borders between classes drawn in full colour.
+def overlay(
+    image: npt.NDArray[np.uint8],
+    segmentation: npt.NDArray[np.integer[Any]],
+    palette: npt.NDArray[np.uint8],
+    alpha: float = 0.5,
+) -> npt.NDArray[np.uint8]:
+    """Return an image with its class map over it. The borders between classes are drawn in full colour.
 
     Args:
         image: uint8 `(H, W, 3)`, RGB.
         segmentation: class ids `(H, W)`, as for `colorize`.
         palette: uint8 `(classes, 3)`, RGB.
-        alpha: how much of the class colour there is, from 0 to 1.
+        alpha: the share of the class colour, from 0 to 1.
 
     Returns:
         uint8 `(H, W, 3)`, RGB.
 
     Raises:
-        ValueError: the sizes differ.
+        ValueError: the image and the class map differ in size.
     """
     if image.shape[:2] != segmentation.shape:
         raise ValueError(f"the image is {image.shape[:2]} but its segmentation is {segmentation.shape}, (H, W)")
@@ -47,16 +55,17 @@ def overlay(image: np.ndarray, segmentation: np.ndarray, palette: np.ndarray, al
     return (image * (1 - weight) + colours * weight + 0.5).astype(np.uint8)
 
 
-def class_areas(segmentation: np.ndarray, id2label: Mapping[int, str]) -> dict[int, float]:
-    """Which classes a class map shows, and how much of it each covers.
+def class_areas(segmentation: npt.NDArray[np.integer[Any]], id2label: Mapping[int, str]) -> dict[int, float]:
+    """Return the share of pixels of each class in a class map.
 
     Args:
         segmentation: class ids, of any shape and any integer dtype.
         id2label: class names by class id.
 
     Returns:
-        For each class with a pixel its share of all pixels, above 0 and up to 1: the largest first, equal ones by
-        id. Ids without a label (255, ignored) are left out, so that the shares may add up to less than 1.
+        For each class with at least one pixel, its share of all pixels, above 0 and up to 1. The largest comes first;
+        equal ones are in the order of their ids. Ids without a label, such as 255 (ignored), are left out, so the
+        shares may add up to less than 1.
     """
     ids, counts = np.unique(segmentation, return_counts=True)
     areas = {int(class_id): int(count) / segmentation.size for class_id, count in zip(ids, counts, strict=True)}

@@ -1,4 +1,4 @@
-"""A colour for each class: ADE20K's own, or made ones."""
+"""A colour for each class: the usual ones for ADE20K, generated ones for other classes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import colorsys
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
-# RRGGBB by class id, 15 a line: color150 of MIT's Scene Parsing Benchmark (SceneParse150).
+# RRGGBB by class id, 15 in a line: the colours of MIT's Scene Parsing Benchmark (color150 of SceneParse150).
 _ADE20K = """
 787878 B47878 06E6E6 503232 04C803 787850 8C8C8C CC05FF E6E6E6 04FA07 E005FF EBFF07 96053D 787846 08FF33
 FF0652 8FFF8C CCFF04 FF3307 CC4603 0066C8 3DE6FA FF0633 0B66FF FF0747 FF09E0 0907E6 DCDCDC FF095C 7009FF
@@ -21,31 +22,32 @@ FFCC00 FF008F 00FFEB 85FF00 FF00EB F500FF FF007A FFF500 0ABED4 D6FF00 00CCFF 140
 00FFCC 2900FF 29FF00 AD00FF 00F5FF 4700FF 7A00FF 00FFB8 005CFF B8FF00 0085FF FFD600 19C2C2 66FF00 5C00FF
 """
 
-# The Hub's configs spell many of the names differently, but none of these.
+# ADE20K is recognised by these classes. Configurations on the Hub spell many other names differently, but not these.
 _ADE20K_NAMES = {0: "wall", 1: "building", 2: "sky", 4: "tree", 12: "person", 149: "flag"}
 
 
-def class_palette(id2label: Mapping[int, str]) -> np.ndarray:
-    """The colours of a model's classes: ADE20K's own where its classes are ADE20K's 150, else `make_palette`'s.
+def class_palette(id2label: Mapping[int, str]) -> npt.NDArray[np.uint8]:
+    """Return the colours of a model's classes.
 
-    Class 0 has the first colour: ADE20K's wall is (120, 120, 120). No class is black, which is for ignored pixels
-    (255; see `colorize`).
+    If the classes are ADE20K's 150, they have the colours of MIT's benchmark; class 0, wall, is (120, 120, 120). Other
+    classes have the colours of `make_palette`. No class is black, because black is for ignored pixels (255; see
+    `colorize`).
 
     Args:
-        id2label: class names by class id, as `SegformerCheckpoint.id2label` has them; ids are ints.
+        id2label: class names by class id (int), such as `SegformerCheckpoint.id2label`.
 
     Returns:
-        uint8 `(classes, 3)`, RGB; a row for each id up to the largest.
+        uint8 `(classes, 3)`, RGB: a row for each id from 0 to the largest.
     """
     if _is_ade20k(id2label):
         return np.frombuffer(bytes.fromhex(_ADE20K), np.uint8).reshape(150, 3).copy()
     return make_palette(max(id2label, default=-1) + 1)
 
 
-def make_palette(num_classes: int) -> np.ndarray:
-    """Colours that tell neighbouring class ids apart.
+def make_palette(num_classes: int) -> npt.NDArray[np.uint8]:
+    """Return a colour for each class id; consecutive ids have clearly different colours.
 
-    Hues are a golden angle apart, so that any few consecutive ones differ; lightness changes in turn.
+    Consecutive hues are a golden angle apart, and lightness cycles through three values.
 
     Returns:
         uint8 `(num_classes, 3)`, RGB.
@@ -59,7 +61,7 @@ def make_palette(num_classes: int) -> np.ndarray:
 
 
 def _is_ade20k(id2label: Mapping[int, str]) -> bool:
-    """Whether these are ADE20K's 150 classes in their order, judged by the first synonym of a few of them."""
+    """Return whether these are ADE20K's 150 classes in the usual order. Only a few names are compared."""
     if set(id2label) != set(range(150)):
         return False
     return all(

@@ -1,10 +1,11 @@
-"""Pictures in a grid, with text and a legend."""
+"""Sheets: pictures in a grid, with texts and a legend."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 _BACKGROUND = (250, 250, 248)
@@ -16,7 +17,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[np.ndarray]],
+    rows: Sequence[Sequence[npt.NDArray[np.uint8]]],
     headings: Sequence[str],
     *,
     captions: Sequence[str] = (),
@@ -25,18 +26,18 @@ def contact_sheet(
     tile_width: int = 300,
     sheet_columns: int = 1,
 ) -> Image.Image:
-    """Pictures in a grid, with headings above its columns, a caption below each row and a legend at the end.
+    """Arrange pictures in a grid, with headings above the columns, a caption below each row and a legend at the end.
 
-    Text too long for its place goes on in further lines (captions) or is cut short (headings, title, legend).
+    A caption that is too long for one line is wrapped. Headings, the title and names in the legend are cut short.
 
     Args:
-        rows: for each row, one RGB picture uint8 `(H, W, 3)` per heading; sizes may differ.
-        headings: the names of the columns; where all are "", no room is left for them.
-        captions: a text for each row, or none.
-        legend: colours, RGB from 0 to 255, by class name.
-        title: a line above everything.
-        tile_width: pixels; pictures are scaled to it.
-        sheet_columns: how many rows to put beside each other.
+        rows: for each row one picture for each heading: uint8 `(H, W, 3)`, RGB, of any size.
+        headings: the names of the columns. If all are empty, no space is left for them.
+        captions: a text for each row, or an empty sequence for no captions.
+        legend: the colour, RGB from 0 to 255, of each class name.
+        title: a line above everything else; "" for none.
+        tile_width: the width in pixels that pictures are scaled to.
+        sheet_columns: how many rows to put next to each other.
 
     Returns:
         An RGB image.
@@ -45,7 +46,7 @@ def contact_sheet(
     row_width = len(headings) * (tile_width + _MARGIN) + _MARGIN
     width = row_width * sheet_columns + _MARGIN
     tiles = [[Image.fromarray(scaled(picture, tile_width)) for picture in row] for row in rows]
-    texts = [_lines(text, row_width - 2 * _MARGIN, small) for text in captions] or [[]] * len(tiles)
+    texts: list[list[str]] = [_lines(text, row_width - 2 * _MARGIN, small) for text in captions] or [[]] * len(tiles)
     bands = [range(start, min(start + sheet_columns, len(tiles))) for start in range(0, len(tiles), sheet_columns)]
     heights = [
         max(tile.height for row in band for tile in tiles[row])
@@ -81,14 +82,18 @@ def contact_sheet(
     return sheet
 
 
-def scaled(picture: np.ndarray, width: int) -> np.ndarray:
-    """A picture, uint8 `(H, W, 3)`, at another width in pixels and in the same proportions."""
+def scaled(picture: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
+    """Return a picture, uint8 `(H, W, 3)`, scaled to a width in pixels with the same proportions."""
     height = max(round(picture.shape[0] * width / picture.shape[1]), 1)
     return np.asarray(Image.fromarray(picture).resize((width, height)))
 
 
-def note(text: str, width: int, height: int) -> np.ndarray:
-    """A grey picture that says why there is none, uint8 `(height, width, 3)`; higher where the text needs it."""
+def note(text: str, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Return a grey picture with a text, to show in place of a missing picture.
+
+    Returns:
+        uint8 `(height, width, 3)`, or higher if the text needs more space.
+    """
     font = ImageFont.load_default(13)
     lines = _lines(text, width - 2 * _MARGIN, font)
     picture = Image.new("RGB", (width, max(height, 2 * _MARGIN + len(lines) * _CAPTION_LINE)), (225, 225, 222))
@@ -99,13 +104,13 @@ def note(text: str, width: int, height: int) -> np.ndarray:
 
 
 def _caption_height(texts: Sequence[Sequence[str]]) -> int:
-    """Pixels below a band of pictures for the longest of its captions."""
+    """Return the pixels needed below a line of pictures for the longest of their captions."""
     lines = max(map(len, texts))
     return 7 + lines * _CAPTION_LINE if lines else 0
 
 
 def _lines(text: str, width: int, font: _Font) -> list[str]:
-    """A text in lines of at most `width` pixels, broken at spaces where there are any, else (long paths) anywhere."""
+    """Wrap a text into lines of at most `width` pixels: at spaces if possible, else (as in long paths) anywhere."""
     lines = []
     text = " ".join(text.splitlines())  # Pillow cannot measure several lines
     while text:
@@ -119,7 +124,7 @@ def _lines(text: str, width: int, font: _Font) -> list[str]:
 
 
 def _cut(text: str, width: int, font: _Font) -> str:
-    """A text in one line of at most `width` pixels: where it is too long, its beginning and three dots."""
+    """Return a text as one line of at most `width` pixels. A longer text is cut and ends with three dots."""
     text = " ".join(text.splitlines())
     if font.getlength(text) <= width:
         return text
@@ -127,7 +132,7 @@ def _cut(text: str, width: int, font: _Font) -> str:
 
 
 def _fitting(text: str, width: float, font: _Font) -> int:
-    """How many of a text's characters are at most `width` pixels wide: one at least, so that there is progress."""
+    """Return how many characters of a text fit into `width` pixels, but at least 1, so that callers make progress."""
     end = len(text)
     while end > 1 and font.getlength(text[:end]) > width:
         end -= 1
@@ -135,7 +140,7 @@ def _fitting(text: str, width: float, font: _Font) -> int:
 
 
 def _flow(legend: Mapping[str, Sequence[int]], width: int, font: _Font) -> list[list[tuple[int, str, tuple[int, ...]]]]:
-    """Legend entries in lines of `width` pixels: (left edge, name, colour)."""
+    """Arrange the legend's entries, as (left edge, name, colour), in lines of at most `width` pixels."""
     lines: list[list[tuple[int, str, tuple[int, ...]]]] = []
     left = width
     for name, colour in legend.items():

@@ -1,4 +1,4 @@
-"""Who did what when, as a picture: a panel for each run, a lane for each worker."""
+"""Timelines of runs as a picture: a panel for each run, and in it a lane for each worker."""
 
 from __future__ import annotations
 
@@ -11,41 +11,43 @@ from PIL import Image
 if TYPE_CHECKING:
     from ray_segformer.architectures import Event, Timeline
 
-# Told apart by lightness alone, too: pale, middle, strong. Blue and vermillion are so to every kind of colour vision.
+# The colours differ in lightness too: pale, medium, strong. Blue and vermillion are distinct for every kind of colour
+# vision.
 _IDLE = "#f0efec"
 _LOAD: dict[str, Any] = {"facecolor": "#d2d2d2", "edgecolor": "#8c8c8c", "hatch": "////", "linewidth": 0}
 _PREPROCESS = "#a9d3ee"
 _PREDICT = ("#0063a0", "#c44e00", "#1d2b53")
 _INK = "#282828"
 
-_WIDTH, _LANE, _TITLE, _AROUND = 11, 0.3, 0.36, 0.65  # inches; the last: legend and axis
-_PADDING = 0.2  # of a lane: room above the first and below the last, together
+# Inches: the picture's width, and the heights of a lane, of a title, and of the legend and the axis together.
+_WIDTH, _LANE, _TITLE, _AROUND = 11, 0.3, 0.36, 0.65
+_PADDING = 0.2  # lanes: the space above the first lane and below the last one, together
 _DPI = 130
 
 
 def draw_timelines(timelines: Mapping[str, Timeline]) -> Image.Image:
-    """Runs above each other, on one time axis: 0 s is the start of each run, a vertical line its end.
+    """Draw runs above each other on one time axis. 0 s is the start of each run, and a vertical line is its end.
 
-    Each worker has a lane, pale where it did nothing, in the order of the workers' first events and by node, where
-    there are several. Loads of a model are hatched grey, preprocessing is pale blue, and predictions are in strong
-    colours that change from batch to batch; those wide enough bear the positions of their images. Above each panel are
-    the run's seconds, the share of its workers' time that they preprocessed or predicted, and its loads.
+    Each worker has a lane, pale where the worker was idle. Lanes are in the order of the workers' first events, grouped
+    by node. Loading a model is hatched grey, preprocessing is pale blue, and predictions have strong colours that
+    change from batch to batch. If a bar is wide enough, it shows the positions of its images. Above each panel are the
+    duration of the run, the share of the workers' time that they preprocessed or predicted, and the number of loads.
 
     Args:
-        timelines: what to draw, by the name to draw above it.
+        timelines: timelines by name. The name is drawn above the panel.
 
     Returns:
-        An RGB image 1430 pixels wide, of a height that follows from the number of lanes.
+        An RGB image, 1430 pixels wide. Its height depends on the number of lanes.
 
     Raises:
-        ValueError: there are no timelines, or one has no events.
+        ValueError: `timelines` is empty, or a timeline has no events.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     if not timelines:
-        raise ValueError("there are no timelines; expected one at least")
+        raise ValueError("there are no timelines; expected at least one")
     for name, timeline in timelines.items():
         if not timeline.events:
             raise ValueError(f"the timeline of {name!r} has no events")
@@ -53,7 +55,7 @@ def draw_timelines(timelines: Mapping[str, Timeline]) -> Image.Image:
     height = _LANE * sum(lanes) + _TITLE * len(lanes) + _AROUND
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white", layout=layout)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     panels = figure.subplots(len(timelines), 1, sharex=True, squeeze=False, height_ratios=lanes)[:, 0]
     texts = []
     for axes, (name, timeline) in zip(panels, timelines.items(), strict=True):
@@ -61,7 +63,7 @@ def draw_timelines(timelines: Mapping[str, Timeline]) -> Image.Image:
     panels[0].set_xlim(0, max(timeline.seconds for timeline in timelines.values()) * 1.01)
     panels[-1].set_xlabel("seconds since the start of the run", fontsize=9, color=_INK)
     _draw_legend(figure)
-    figure.draw_without_rendering()  # lays the panels out, so that widths are known
+    figure.draw_without_rendering()  # computes the layout; without it the widths of bars are unknown
     for text, start, end in texts:
         (left, _), (right, _) = text.axes.transData.transform([(start, 0), (end, 0)])
         text.set_visible(text.get_window_extent().width + 4 < right - left)
@@ -70,19 +72,19 @@ def draw_timelines(timelines: Mapping[str, Timeline]) -> Image.Image:
 
 
 def _draw_panel(axes: Any, name: str, timeline: Timeline) -> list[tuple[Any, float, float]]:
-    """One run; returns its bars' texts with the start and the end of the bar."""
+    """Draw a run. Return the text of each bar with the start and the end of the bar, in seconds."""
     labels = _labels(timeline)
     lanes = {worker: lane for lane, worker in enumerate(labels)}
     axes.barh(range(len(lanes)), timeline.seconds, height=0.84, color=_IDLE)
     bars: dict[str, list[tuple[Event, int]]] = {"load": [], "preprocess": [], "predict": []}
     for event in timeline.events:
         bars[event.kind].append((event, lanes[event.worker]))
-    done = dict.fromkeys(lanes.values(), 0)
+    batches = dict.fromkeys(lanes.values(), 0)
     colours = []
     for _, lane in bars["predict"]:
-        # Batches that follow each other in a lane differ, and mostly those of neighbouring lanes at one time.
-        colours.append(_PREDICT[(lane + done[lane]) % len(_PREDICT)])
-        done[lane] += 1
+        # Consecutive batches of a lane differ in colour. Those of neighbouring lanes at the same time mostly do too.
+        colours.append(_PREDICT[(lane + batches[lane]) % len(_PREDICT)])
+        batches[lane] += 1
     styles: dict[str, dict[str, Any]] = {
         "load": _LOAD,
         "preprocess": {"color": _PREPROCESS},
@@ -128,7 +130,7 @@ def _draw_legend(figure: Any) -> None:
         "idle": Patch(color=_IDLE),
         "loading the model": Patch(**_LOAD),
         "preprocessing": Patch(color=_PREPROCESS),
-        "prediction, a batch a bar": tuple(Patch(color=colour) for colour in _PREDICT),
+        "prediction, one bar per batch": tuple(Patch(color=colour) for colour in _PREDICT),
         "end of the run": Line2D([], [], color=_INK, linewidth=1.5),
     }
     figure.legend(
@@ -138,7 +140,7 @@ def _draw_legend(figure: Any) -> None:
 
 
 def _labels(timeline: Timeline) -> dict[tuple[str, int], str]:
-    """The workers by node, with their lanes' labels, from top to bottom."""
+    """Return the label of each worker's lane, from top to bottom. Workers are grouped by node."""
     nodes: dict[str, list[tuple[str, int]]] = {}
     for worker in timeline.workers:
         nodes.setdefault(worker[0], []).append(worker)
@@ -150,7 +152,7 @@ def _labels(timeline: Timeline) -> dict[tuple[str, int], str]:
 
 
 def _range(images: tuple[int, ...]) -> str:
-    """Positions as text: "4", "0-3", or "0,3,6" where they do not follow each other."""
+    """Return positions as text: "4", "0-3" if they are consecutive, else "0,3,6"."""
     if len(images) > 1 and images == tuple(range(images[0], images[-1] + 1)):
         return f"{images[0]}-{images[-1]}"
     return ",".join(map(str, images))

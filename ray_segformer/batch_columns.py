@@ -1,0 +1,96 @@
+"""The columns of a batch: images and pixel values by name, errors by row, and predictions as Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from ray_segformer.air import installed
+from ray_segformer.images import cells, object_array
+
+
+def name_column(array: npt.NDArray[Any], image_column: str) -> dict[str, npt.NDArray[Any]]:
+    """Name the only column of a batch that came as a bare array.
+
+    Ray hands over a dataset of one column in this way. Rows of shape `(3, H, W)` become `pixel_values`. All other rows
+    become images.
+
+    Args:
+        array: `(N, ...)`, or an object array `(N,)`.
+        image_column: the name for images.
+
+    Raises:
+        ValueError: the array looks like a single image.
+    """
+    if array.dtype != object and array.ndim == 3 and array.shape[-1] in (3, 4):
+        raise ValueError(
+            f"an array of shape {array.shape} is one image or many grey ones; give a batch as (N, H, W, 3)"
+        )
+    if array.dtype == object:
+        shape = np.shape(array[0]) if len(array) and isinstance(array[0], np.ndarray) else ()
+    else:
+        shape = array.shape[1:]
+    if len(shape) == 3 and shape[0] == 3 and shape[-1] not in (1, 3, 4):
+        return {"pixel_values": array}
+    return {image_column: array}
+
+
+def of_row(row: int, path: Any, why: Any) -> str:
+    """Return the text of the `error` column for a row. `ray_segformer.images.cause_of` reads it."""
+    return f"row {row} of the batch" + (f" ({path})" if path else "") + f": {why}"
+
+
+def paths_of(batch: Mapping[str, Any], rows: int) -> list[Any]:
+    """Return the `path` column of a batch, which errors name. Without that column, all paths are None."""
+    return list(cells(batch["path"])) if "path" in batch else [None] * rows
+
+
+def errors_of(batch: Mapping[str, Any], rows: int) -> list[str | None]:
+    """Return the `error` column of a batch, None for rows without an error. Without that column, all are None."""
+    return [error or None for error in cells(batch["error"])] if "error" in batch else [None] * rows
+
+
+def error_column(errors: list[str | None]) -> npt.NDArray[Any]:
+    """Return errors as a column: an object array `(N,)` of text and nulls. It is the reverse of `errors_of`."""
+    return object_array(installed.NULL_TEXT if error is None else error for error in errors)
+
+
+def stack(arrays: Sequence[Any], dtype: Any, empty_shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return arrays as a column: `(N, ...)` if their shapes agree, else an object array `(N,)` of them.
+
+    Args:
+        arrays: one array, or None, for each row.
+        dtype: the dtype of a column without rows.
+        empty_shape: the shape of a row, for a column without rows.
+    """
+    if not arrays:
+        return np.empty((0, *empty_shape), dtype)
+    if any(array is None for array in arrays) or len({array.shape for array in arrays}) > 1:
+        return object_array(arrays)
+    return np.stack(arrays)
+
+
+def predictions_to_arrow(predictions: Any, mask_dtype: Any) -> pa.Table:
+    """Return predictions as an Arrow table, whose `segmentation` and `confidence` may be null.
+
+    Args:
+        predictions: a dict of arrays or a DataFrame.
+        mask_dtype: the dtype of `segmentation`, which matters if all rows are null.
+    """
+    columns = {}
+    for name in predictions:
+        values = predictions[name]
+        values = values.to_numpy() if isinstance(values, pd.Series) else values
+        if name in ("segmentation", "confidence"):
+            dtype = mask_dtype if name == "segmentation" else np.float32
+            columns[name] = installed.nullable_tensor_array(list(values), dtype, ndim=2)
+        elif name == "error":
+            columns[name] = pa.array(errors_of({name: values}, len(values)), pa.string())
+        else:
+            columns[name] = installed.convert_to_arrow({name: values}).column(0)
+    return pa.table(columns)

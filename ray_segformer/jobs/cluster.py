@@ -1,0 +1,82 @@
+"""The Ray cluster that a job runs on: connecting to it, and the resources that workers reserve."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from ray_segformer.inputs import READING_CPUS
+
+# Reserved by a stage that encodes masks or scores predictions. It must fit beside all other stages: Ray Data gives CPUs
+# to stages from first to last, and without any for the last, nothing is written until all images are preprocessed.
+ENCODING_CPUS = 0.25
+
+_DEFAULT_MAX_WORKERS = 8  # every worker holds its own copy of torch
+
+
+class ResourceError(ValueError):
+    """Workers cannot get the resources they are to reserve. The message says what the cluster has."""
+
+
+def start_ray() -> None:
+    """Connect to the cluster that RAY_ADDRESS names, or else start Ray on this machine. Keep Ray if it already runs.
+
+    Ray's own messages and progress bars are turned off, and datasets keep the order of their input.
+    """
+    # Ray's messages are for its developers. What users must know comes as an error, or from this package.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    with _silent_stderr():  # Ray prints there that it found RAY_BACKEND_LOG_LEVEL
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+
+
+def resources_for(
+    rows: int, batch_size: int, workers: int | None = None, gpus_per_worker: float = 0.0
+) -> dict[str, Any]:
+    """Return the resource arguments of `BatchPredictor.predict` for a dataset.
+
+    Args:
+        rows: the number of rows of the dataset.
+        batch_size, workers, gpus_per_worker: as for `predict`.
+
+    Raises:
+        ResourceError: the cluster has fewer GPUs than a worker reserves.
+    """
+    resources: dict[str, Any] = {"batch_size": batch_size, "num_gpus_per_worker": gpus_per_worker}
+    available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    if gpus_per_worker > available.get("GPU", 0):
+        raise ResourceError(
+            f"--gpus-per-worker {gpus_per_worker:g}: the cluster has {available.get('GPU', 0):g} GPU(s)"
+        )
+    if gpus_per_worker > 0:
+        return {**resources, "max_scoring_workers": workers or int(available["GPU"] / gpus_per_worker)}
+    cpus = max(int(available.get("CPU", 1)), 1)
+    workers = workers or min(cpus, _DEFAULT_MAX_WORKERS, math.ceil(rows / batch_size))
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    cpu_nodes = sum(1 for node in nodes if node["Alive"] and node["Resources"].get("CPU"))
+    other_cpus = cpu_nodes + READING_CPUS + ENCODING_CPUS  # a CPU on each node is for preprocessing
+    cpus_per_worker = min(1.0, math.floor(max(cpus - other_cpus, 0) / workers * 100) / 100)
+    return {**resources, "max_scoring_workers": workers, "num_cpus_per_worker": cpus_per_worker}
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Discard what this process, including native libraries, writes to stderr during the `with` block."""
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as devnull:
+        os.dup2(devnull.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

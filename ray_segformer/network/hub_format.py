@@ -1,0 +1,94 @@
+"""SegFormer as the Hugging Face Hub stores it: the settings of `config.json`, and the tensors' names and shapes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+# The defaults of transformers' SegformerConfig, for settings that a config.json leaves out. They describe B0.
+DEFAULTS: dict[str, Any] = {
+    "num_channels": 3,
+    "depths": (2, 2, 2, 2),
+    "sr_ratios": (8, 4, 2, 1),
+    "hidden_sizes": (32, 64, 160, 256),
+    "patch_sizes": (7, 3, 3, 3),
+    "strides": (4, 2, 2, 2),
+    "num_attention_heads": (1, 2, 5, 8),
+    "mlp_ratios": (4, 4, 4, 4),
+    "hidden_act": "gelu",
+    "decoder_hidden_size": 256,
+}
+
+# Parts of the names in `SegformerNetwork`, and the parts that replace them in the Hub's names, in this order.
+_HUB_NAMES = {
+    ".attention.out.": ".attention.output.dense.",
+    ".attention.query.": ".attention.self.query.",
+    ".attention.key.": ".attention.self.key.",
+    ".attention.value.": ".attention.self.value.",
+    ".attention.sr.": ".attention.self.sr.",
+    ".attention.layer_norm.": ".attention.self.layer_norm.",
+    ".mlp.dwconv.": ".mlp.dwconv.dwconv.",
+    "embeddings.": "patch_embeddings.",
+    "blocks.": "block.",
+}
+
+
+class NetworkError(ValueError):
+    """The configuration describes no SegFormer, or the weights do not fit it."""
+
+
+def read_directory(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read `config.json` and `model.safetensors`; the tensors are converted to float32."""
+    from safetensors.torch import load_file
+
+    with open(os.path.join(directory, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    weights = load_file(os.path.join(directory, "model.safetensors"))
+    return config, {name: tensor.float() for name, tensor in weights.items()}
+
+
+def encoder_name(name: str) -> str:
+    """Return the Hub's name of a tensor of the encoder, given its name in `SegformerNetwork`."""
+    for ours, theirs in _HUB_NAMES.items():
+        name = name.replace(ours, theirs)
+    return f"segformer.encoder.{name}"
+
+
+def decoder_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the decoder's tensors by the Hub's names.
+
+    The number of classes is the length of `id2label`; without one it is `num_labels`, and without that 2.
+    """
+    size, stages = config["decoder_hidden_size"], config["hidden_sizes"]
+    labels = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2)
+    shapes: dict[str, tuple[int, ...]] = {
+        "decode_head.linear_fuse.weight": (size, size * len(stages), 1, 1),
+        "decode_head.classifier.weight": (labels, size, 1, 1),
+        "decode_head.classifier.bias": (labels,),
+    }
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        shapes[f"decode_head.batch_norm.{name}"] = (size,)
+    for stage, channels in enumerate(stages):
+        shapes[f"decode_head.linear_c.{stage}.proj.weight"] = (size, channels)
+        shapes[f"decode_head.linear_c.{stage}.proj.bias"] = (size,)
+    return shapes
+
+
+def check_weights(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check that all tensors in `shapes` are there and have these shapes. Other tensors are ignored.
+
+    Raises:
+        NetworkError: tensors are missing or have other shapes; the message names the first five.
+    """
+    problems = [f"{name} is missing" for name in sorted(shapes) if name not in weights] + [
+        f"{name} has the shape {tuple(weights[name].shape)}, expected {shape}"
+        for name, shape in sorted(shapes.items())
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise NetworkError(f"the weights do not fit config.json: {shown}")
