@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ray_segformer.air import BatchMapper, BatchPredictor, Predictor
     from ray_segformer.checkpoint import SegformerCheckpoint
-    from ray_segformer.checkpoint_directory import CheckpointError
     from ray_segformer.images import ImageError
     from ray_segformer.predictor import SegformerPredictor
     from ray_segformer.preprocessor import SegformerPreprocessor
+    from ray_segformer.pretrained import CheckpointError
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "BatchMapper": "air",
     "BatchPredictor": "air",
-    "CheckpointError": "checkpoint_directory",
+    "CheckpointError": "pretrained",
     "ImageError": "images",
     "Predictor": "air",
     "SegformerCheckpoint": "checkpoint",

@@ -15,17 +15,16 @@ from typing import Any
 import ray
 
 from ray_segformer.air import Checkpoint, installed
-from ray_segformer.checkpoint_directory import (
+from ray_segformer.guesses import say
+from ray_segformer.preprocessor import SegformerPreprocessor
+from ray_segformer.pretrained import (
     CONFIG_NAME,
-    PICKLE_NAME,
     TRAINING_NAME,
-    WEIGHTS_NAME,
     CheckpointError,
     SegformerContent,
+    local_directory,
     quiet_transformers,
 )
-from ray_segformer.image_settings import CONFIG_NAME as PREPROCESSOR_NAME
-from ray_segformer.preprocessor import SegformerPreprocessor
 
 # The last key is that of `Checkpoint.set_preprocessor` of Ray 2.6.
 _PROCESSOR_KEYS = ("preprocessor", "image_processor", "feature_extractor", "_preprocessor")
@@ -104,14 +103,15 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
     def from_pretrained(cls, name_or_dir: str | os.PathLike[str]) -> SegformerCheckpoint:
         """Load a local directory, or a model of the Hugging Face Hub by its name (downloaded and cached).
 
+        Warns:
+            SegformerWarning: something that changes results is not in the files, and is assumed.
+
         Raises:
             CheckpointError: there is no such checkpoint, or it is incomplete or broken.
         """
-        directory = os.path.expanduser(os.fspath(name_or_dir))
-        if not os.path.isdir(directory) and not _is_path(directory):
-            directory = _download(directory)
-        content = SegformerContent.read(directory)
+        content = SegformerContent.read(local_directory(name_or_dir))
         content.check()
+        say(content.guesses)
         checkpoint: SegformerCheckpoint = installed.at_directory(cls, content.source)
         checkpoint._content = content
         return checkpoint
@@ -138,6 +138,7 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
         with checkpoint.as_directory() as directory:
             content = SegformerContent.read(directory)
         content.check()
+        say(content.guesses)
         converted: SegformerCheckpoint = installed.without_directory(cls, content.source)
         converted._content = content
         return converted
@@ -162,7 +163,8 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
     def id2label(self) -> dict[int, str]:
         """The class names by class id."""
         labels = self.content.config.get("id2label") or {}
-        return {int(class_id): str(label) for class_id, label in labels.items()}
+        labels = {int(class_id): str(label) for class_id, label in labels.items()}
+        return {class_id: labels.get(class_id, f"LABEL_{class_id}") for class_id in range(self.content.num_labels)}
 
     def get_model(self) -> Any:
         """Return a new transformers `SegformerForSemanticSegmentation`: float32, in eval mode, without gradients.
@@ -272,28 +274,3 @@ def _process_in_ray() -> tuple[str, str] | None:
         return None
     context = ray.get_runtime_context()
     return context.get_node_id(), context.get_worker_id()
-
-
-def _is_path(name: str) -> bool:
-    """Return whether a name cannot be a Hub name, which is `name` or `organization/name`."""
-    return name.startswith((".", "/")) or name.count("/") > 1 or (os.sep != "/" and os.sep in name)
-
-
-def _download(repository: str) -> str:
-    """Download a model of the Hub, and return its local directory."""
-    from transformers.utils.hub import cached_file
-
-    def fetch(file: str, required: bool) -> str | None:
-        return cached_file(repository, file, _raise_exceptions_for_missing_entries=required)
-
-    try:
-        config = fetch(CONFIG_NAME, required=True)
-        for name in (PREPROCESSOR_NAME, TRAINING_NAME):
-            fetch(name, required=False)
-        if fetch(WEIGHTS_NAME, required=False) is None:
-            fetch(PICKLE_NAME, required=True)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{repository!r} is not a local directory, and loading it from the Hugging Face Hub failed: {error}"
-        ) from error
-    return os.path.dirname(str(config))

@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        code: int = arguments.run(arguments)
+        with common.plain_warnings():
+            code: int = arguments.run(arguments)
         return code
     except KeyboardInterrupt:
         print("ray-segformer: interrupted; the output was not written", file=sys.stderr)

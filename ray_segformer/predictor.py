@@ -26,9 +26,9 @@ from ray_segformer.batch_columns import (
     stack,
 )
 from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, is_segformer, model_and_processor
-from ray_segformer.checkpoint_directory import SegformerContent
 from ray_segformer.images import MAX_PIXELS, ImageError, cause_of
 from ray_segformer.preprocessor import SegformerPreprocessor
+from ray_segformer.pretrained import SegformerContent
 from ray_segformer.segmenter import Segmenter
 
 # The predictor consumes these columns. All other columns of a `map_batches` batch stay.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -16,8 +16,8 @@ from PIL import Image
 from ray_segformer import stage_times
 from ray_segformer.air import BatchMapper
 from ray_segformer.batch_columns import error_column, errors_of, name_column, of_row, paths_of, stack
-from ray_segformer.image_settings import CONFIG_NAME, ImageSettings, settings_in
 from ray_segformer.images import MAX_PIXELS, ImageError, cells, describe, reduce_labels, to_class_ids, to_rgb
+from ray_segformer.pretrained import PREPROCESSOR_NAME, ImageSettings, settings_in
 
 # Small enough that a task's decoded images fit in a worker's memory, large enough to pay for the task.
 _BATCH_SIZE = 16
@@ -43,7 +43,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
     Other columns stay. A batch that has `pixel_values` already passes unchanged.
 
     Args:
-        size: `{"height": h, "width": w}` in pixels, or one number for a square.
+        size: what images are resized to, in pixels; see `ImageSettings`.
         image_column: the column with image cells (see `ray_segformer.images`).
         annotation_column: the column with annotations, or None.
         on_error: "raise" an error that names the row, or "keep" the row.
@@ -60,7 +60,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
 
     def __init__(
         self,
-        size: int | Mapping[str, int] = 512,
+        size: float | Sequence[float] | Mapping[str, float] = 512,
         *,
         image_column: str = "image",
         annotation_column: str | None = None,
@@ -103,7 +103,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
             FileNotFoundError: the file is missing.
             ValueError: it is not JSON, or a setting has no meaning here.
         """
-        path = os.path.join(directory, CONFIG_NAME)
+        path = os.path.join(directory, PREPROCESSOR_NAME)
         try:
             with open(path, encoding="utf-8") as file:
                 config = json.load(file)
@@ -191,10 +191,11 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         size = rgb.shape[:2]
         with stage_times.timed("resize"):
             if self.do_resize:
-                if size[0] * self.width > max(self.max_pixels, MAX_PIXELS):  # Some versions of Pillow hold all of it.
-                    raise ImageError(f"too large: {size[0]} rows, each resized from {size[1]} to {self.width} pixels")
-                rgb = np.asarray(Image.fromarray(rgb).resize((self.width, self.height), self.resample))
-                labels = np.asarray(Image.fromarray(labels).resize((self.width, self.height), Image.Resampling.NEAREST))
+                height, width = self.resized(*size)
+                if max(size[0], height) * width > max(self.max_pixels, MAX_PIXELS):  # Pillow may hold all rows so wide.
+                    raise ImageError(f"too large: {size[0]} rows, each resized from {size[1]} to {width} pixels")
+                rgb = np.asarray(Image.fromarray(rgb).resize((width, height), self.resample))
+                labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
         return rgb.transpose(2, 0, 1), size, labels
 
     def _decoded(self, cell: Any, annotation: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from ray_segformer import stage_times
 from ray_segformer.air import installed
-from ray_segformer.checkpoint_directory import SegformerContent
-from ray_segformer.image_settings import ImageSettings
+from ray_segformer.pretrained import ImageSettings, SegformerContent
 
 
 class Segmenter:
@@ -42,7 +41,7 @@ class Segmenter:
 
         self.flip = False
         self.num_labels = content.num_labels
-        self.ignored = content.config.get("semantic_loss_ignore_index", 255)
+        self.ignored = content.ignore_index
         self._confidence = confidence
         self._device = device
         self._settings = settings

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import re
 import sys
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 EXIT_FAILURES = 1  # some images failed, or the run stopped early
@@ -76,6 +79,27 @@ def image_error(error: BaseException) -> str:
     return ""
 
 
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print what is guessed on stderr, each guess once, in one line and without a line of code."""
+    from ray_segformer.guesses import SegformerWarning
+
+    said = set()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_plainly(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+            if not issubclass(category, SegformerWarning):
+                show(message, category, *where, **options)
+            elif str(message) not in said:
+                said.add(str(message))
+                print(f"ray-segformer: warning: {printable(message)}", file=sys.stderr)
+
+        warnings.simplefilter("always", SegformerWarning)
+        warnings.showwarning = show_plainly
+        yield
+
+
 def fail(code: int, error: Any, hint: str = "") -> int:
     """Print one line on stderr that says what was wrong, and return the exit code.
 
@@ -84,8 +108,11 @@ def fail(code: int, error: Any, hint: str = "") -> int:
         error: an exception, or text.
         hint: what the user can do. It follows the error.
     """
-    line = " ".join(str(error).split())
-    # A file name in the message must not send escape sequences to the terminal.
-    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
-    print(f"ray-segformer: error: {shown}{hint}", file=sys.stderr)
+    print(f"ray-segformer: error: {printable(error)}{hint}", file=sys.stderr)
     return code
+
+
+def printable(message: Any) -> str:
+    """Return a message as one line that sends no escape sequences of a file name to the terminal."""
+    line = " ".join(str(message).split())
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)

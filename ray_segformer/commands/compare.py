@@ -74,11 +74,11 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     from ray_segformer.architectures import Timeline
-    from ray_segformer.checkpoint_directory import CheckpointError
     from ray_segformer.comparison import GalleryImage, Settings, compare, describe_machine, render_report, uneven
     from ray_segformer.images import MAX_PIXELS, ImageError, encode, to_rgb
     from ray_segformer.inputs import InputError, find_images
     from ray_segformer.jobs import OutputError, OutputFolder
+    from ray_segformer.pretrained import CheckpointError
     from ray_segformer.viz import draw_timelines
 
     names = list(dict.fromkeys(arguments.architectures or _ARCHITECTURES))

@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import time
+from collections import Counter
 from typing import Any
 
 from ray_segformer.commands.common import (
@@ -81,7 +82,6 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     from ray_segformer.architectures import worker_resources
-    from ray_segformer.checkpoint_directory import CheckpointError
     from ray_segformer.images import MAX_PIXELS, encode
     from ray_segformer.inputs import InputError
     from ray_segformer.jobs import (
@@ -93,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         most_confused,
         start_ray,
     )
+    from ray_segformer.pretrained import CheckpointError
     from ray_segformer.viz import draw_confusion, visualize_predictions
 
     try:
@@ -123,10 +124,11 @@ def run(arguments: argparse.Namespace) -> int:
         return fail(EXIT_FAILURES, cause(error))
     scores, names = metrics.compute(), checkpoint.id2label
     seconds = time.monotonic() - started
+    twice = {name for name, count in Counter(names.values()).items() if count > 1}
     by_class = {
-        names.get(class_id, str(class_id)): {"iou": _number(iou), "accuracy": _number(accuracy)}
-        for class_id, (iou, accuracy) in enumerate(
-            zip(scores["per_category_iou"], scores["per_category_accuracy"], strict=True)
+        f"{name} ({class_id})" if name in twice else name: {"iou": _number(iou), "accuracy": _number(accuracy)}
+        for (class_id, name), iou, accuracy in zip(
+            sorted(names.items()), scores["per_category_iou"], scores["per_category_accuracy"], strict=True
         )
     }
     sentence = protocol.describe(preprocessor.height, preprocessor.width)

@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
-    from ray_segformer.checkpoint_directory import CheckpointError
+    from ray_segformer.pretrained import CheckpointError
 
     try:
         facts = describe(checkpoint_of(arguments.model))
@@ -43,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name, value in facts["preprocessing"].items():
         print(f"{name:<22}{_text(value)}")
     print(f"{'classes':<22}{len(facts['classes'])}: {', '.join(facts['classes'].values())}")
+    for guess in facts["guesses"].values():
+        print(f"{'assumed':<22}{guess}")
     _print_tree(facts["training"] or {"training": "not recorded"})
     return 0
 
@@ -54,7 +56,7 @@ def describe(checkpoint: Any) -> dict[str, Any]:
         `origin`: where the checkpoint came from. `parameters`: their number. `gmac`: the cost of the logits of an image
         of the preprocessor's size, in 10^9 multiply-adds, for the decoder as it is run here (`folded`) and as it was
         published (`published`). `preprocessing`: the settings of transformers' image processor. `classes`: names by
-        class id. `training`: the content of `training.json`.
+        class id. `guesses`: what the files leave open, and what is assumed. `training`: the content of `training.json`.
     """
     from ray_segformer.network import gmac
 
@@ -68,6 +70,7 @@ def describe(checkpoint: Any) -> dict[str, Any]:
         "gmac": {"folded": gmac(config, *size), "published": gmac(config, *size, folded=False)},
         "preprocessing": preprocessor.to_config(),
         "classes": {str(class_id): name for class_id, name in checkpoint.id2label.items()},
+        "guesses": content.guesses,
         "training": content.training,
     }
 

@@ -90,11 +90,11 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
-    from ray_segformer.checkpoint_directory import CheckpointError
     from ray_segformer.images import MAX_PIXELS
     from ray_segformer.inputs import InputError, readable
     from ray_segformer.jobs import OutputError, ResourceError, predict
     from ray_segformer.network import check_options
+    from ray_segformer.pretrained import CheckpointError
 
     try:
         check_options(arguments.runtime, arguments.dtype, "cuda" if arguments.gpus_per_worker else "cpu")

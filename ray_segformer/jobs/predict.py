@@ -68,8 +68,8 @@ def predict(
     Returns:
         The content of `summary.json`: `images` and `failures` (of all runs together), `failures_by_cause`, `resumed`
         (the number of images that earlier runs had done), `seconds` and `images_per_second` (of this run), `stages`
-        (seconds and rows of each stage of `ray_segformer.stage_times`, added up over the workers of this run), and
-        `options`.
+        (seconds and rows of each stage of `ray_segformer.stage_times`, added up over the workers of this run),
+        `warnings` (what was guessed: `code`, `message`, and how many `rows` it concerns), and `options`.
 
     Raises:
         InputError: there are no images.
@@ -134,6 +134,10 @@ def predict(
             "images_per_second": round((count - resumed) / seconds, 3),
             "seconds": round(seconds, 3),
             "stages": totals_by_stage(totals, count - resumed),
+            "warnings": [
+                {"code": code, "message": message, "rows": count}
+                for code, message in checkpoint.content.guesses.items()
+            ],
         }
         return folder.finish(summary, checkpoint.id2label)
 

@@ -18,7 +18,9 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 import ray_segformer
 from ray_segformer.checkpoint import SegformerCheckpoint
+from ray_segformer.guesses import say
 from ray_segformer.preprocessor import SegformerPreprocessor
+from ray_segformer.pretrained import CheckpointError, SegformerContent, local_directory, quiet_transformers
 from ray_segformer.training.augmentation import IGNORED
 from ray_segformer.viz import draw_curves
 
@@ -60,14 +62,14 @@ def new_run(settings: Settings) -> TrainingRun:
         ValueError: the class names have gaps, or the model's number of classes or ignored class id is not supported.
         CheckpointError: `settings.model` holds no SegFormer.
     """
-    checkpoint = None
+    content = None
     if settings.model is None:
         config, options = dict(settings.config or {}), {}
     else:
-        checkpoint = settings.model
-        if not isinstance(checkpoint, SegformerCheckpoint):
-            checkpoint = SegformerCheckpoint.from_pretrained(checkpoint)
-        config, options = checkpoint.content.config, checkpoint.content.preprocessor
+        content = _content_of(settings.model)
+        if not content.has_decoder and settings.id2label is None:
+            raise ValueError(f"{content.source} is an encoder without classes; name yours: id2label={{0: ..., 1: ...}}")
+        config, options = {**content.config, "architectures": None}, content.preprocessor
     if settings.id2label is not None:
         labels = {int(number): str(name) for number, name in settings.id2label.items()}
         if sorted(labels) != list(range(len(labels))):
@@ -75,16 +77,19 @@ def new_run(settings: Settings) -> TrainingRun:
         config = {name: value for name, value in config.items() if name != "num_labels"}
         config |= {"id2label": labels, "label2id": {name: number for number, name in labels.items()}}
     torch.manual_seed(settings.seed)
-    model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(config))
+    if content is None or content.has_decoder:
+        model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(config))
+    else:
+        model = _with_new_decoder(content, SegformerConfig.from_dict(config))
     classes, ignored = len(model.config.id2label or {}), model.config.semantic_loss_ignore_index
     if not 2 <= classes <= IGNORED or ignored != IGNORED:
         raise ValueError(
             f"training needs 2 to {IGNORED} classes and semantic_loss_ignore_index={IGNORED}; the model has {classes} "
             f"classes and {ignored}"
         )
-    if checkpoint is not None:
-        weights = checkpoint.get_model().state_dict()
-        if len(weights["decode_head.classifier.bias"]) != classes:
+    if content is not None and content.has_decoder:
+        weights = content.build_model().state_dict()
+        if content.num_labels != classes:
             weights = {name: tensor for name, tensor in weights.items() if "decode_head.classifier." not in name}
         model.load_state_dict(weights, strict=False)
     changes: dict[str, Any] = {"do_resize": True}
@@ -94,7 +99,30 @@ def new_run(settings: Settings) -> TrainingRun:
     if settings.reduce_labels is not None:
         changes["do_reduce_labels"] = settings.reduce_labels
     preprocessor = SegformerPreprocessor.from_config({**options, **changes})
-    return TrainingRun(model, preprocessor, checkpoint and checkpoint.content.source)
+    if "height" not in preprocessor.size:
+        raise ValueError(f"the model's size {preprocessor.size} has no fixed shape, as crops need it; set size=")
+    return TrainingRun(model, preprocessor, content.source if content else None)
+
+
+def _content_of(model: Any) -> SegformerContent:
+    """Return what to start from; a directory or a name of the Hub may hold an encoder alone."""
+    if isinstance(model, SegformerCheckpoint):
+        return model.content
+    content = SegformerContent.read(local_directory(model), encoder_only=True)
+    say(content.guesses)
+    return content
+
+
+def _with_new_decoder(content: SegformerContent, config: Any) -> Any:
+    """Return a model with the encoder of `content` and a random decoder, like transformers' `from_pretrained`."""
+    encoder = {name: tensor for name, tensor in content.tensors.items() if name.startswith("segformer.")}
+    with quiet_transformers():
+        load: Any = SegformerForSemanticSegmentation.from_pretrained
+        model, report = load(None, config=config, state_dict=encoder, output_loading_info=True)
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("decode_head."))
+    if missing:
+        raise CheckpointError(f"{content.source}: no tensor {missing[0]} (and {len(missing) - 1} more of the encoder)")
+    return model
 
 
 def resumed_run(checkpoint: Any) -> TrainingRun | None:

@@ -17,8 +17,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "ray_segformer"
 ROOMS = (
     *("cli", "commands", "predict", "datasets", "train"),  # the command, and the import paths of scripts
     *("demo", "comparison", "training", "jobs", "viz", "architectures", "metrics"),
-    *("predictor", "checkpoint", "checkpoint_directory", "preprocessor"),  # the plugin
-    *("inputs", "images", "air", "stage_times", "network"),
+    *("predictor", "segmenter", "checkpoint", "preprocessor", "batch_columns"),  # the plugin
+    *("inputs", "pretrained", "images", "air", "guesses", "stage_times", "network"),
 )
 MOST_LINES, MOST_LINES_OF_A_CLASS = 300, 200
 

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import pickle
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,27 +15,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ray_segformer.image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.images import MAX_PIXELS
-from ray_segformer.preprocessor import SegformerPreprocessor
+from ray_segformer.pretrained.image_settings import CONFIG_NAME as PREPROCESSOR_NAME
+from ray_segformer.pretrained.image_settings import ImageSettings, settings_in
+from ray_segformer.pretrained.weights import WEIGHTS_NAME, CheckpointError, read_weights
 
 if TYPE_CHECKING:
     from ray_segformer.network import Runtime
 
 CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
-PICKLE_NAME = "pytorch_model.bin"
 TRAINING_NAME = "training.json"
 # Settings that are dropped when a configuration is read. Some change the precision, but weights are always converted to
 # float32. Others let transformers fetch or run code from elsewhere. So may settings that begin with an underscore.
 _DROPPED_SETTINGS = frozenset(
     ("dtype", "torch_dtype", "auto_map", "attn_implementation", "quantization_config", "torchscript")
 )
+_ARCHITECTURE = "SegformerForSemanticSegmentation"
+_CLASSIFIER = "decode_head.classifier.bias"
 _SUBFOLDER = "checkpoint"  # where Ray Train's transformers callback puts the directory
-
-
-class CheckpointError(ValueError):
-    """A directory holds no usable SegFormer. The message names the file and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -59,24 +55,23 @@ class SegformerContent:
     training: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, directory: str | os.PathLike[str]) -> SegformerContent:
+    def read(cls, directory: str | os.PathLike[str], *, encoder_only: bool = False) -> SegformerContent:
         """Read a Hugging Face directory, or its subfolder `checkpoint/` if the files are there. Run no pickled code.
+
+        Args:
+            directory: a local directory.
+            encoder_only: whether a SegFormer without a decoder will do, such as `nvidia/mit-b0`.
 
         Raises:
             CheckpointError: a file is missing or unreadable, or does not belong to a SegFormer.
         """
         directory = _find(os.path.abspath(directory))
         config = _read_json(os.path.join(directory, CONFIG_NAME))
-        architectures = config.get("architectures") or ["SegformerForSemanticSegmentation"]
-        if config.get("model_type") != "segformer" or "SegformerForSemanticSegmentation" not in architectures:
-            raise CheckpointError(
-                f"{directory}/{CONFIG_NAME}: expected model_type 'segformer' and the architecture "
-                f"SegformerForSemanticSegmentation, found {config.get('model_type')!r} and {architectures}"
-            )
+        _check_architecture(config, os.path.join(directory, CONFIG_NAME), encoder_only)
         preprocessor_path = os.path.join(directory, PREPROCESSOR_NAME)
         preprocessor = _read_json(preprocessor_path) if os.path.exists(preprocessor_path) else {}
         try:
-            size = SegformerPreprocessor.from_config(preprocessor)
+            size = ImageSettings(**settings_in(preprocessor))
         except (ValueError, TypeError, OverflowError) as error:
             raise CheckpointError(f"{preprocessor_path}: {error}") from error
         if size.height * size.width > MAX_PIXELS:
@@ -84,16 +79,20 @@ class SegformerContent:
                 f"{preprocessor_path}: size is {size.height} x {size.width} pixels, which takes too much memory; "
                 f"expected at most {MAX_PIXELS} pixels"
             )
+        weights = read_weights(directory)
         _check_labels(config, os.path.join(directory, CONFIG_NAME))
+        classes = len(weights.get(_CLASSIFIER, ()))
+        if not config.get("id2label") and config.get("num_labels") in (None, classes):  # as transformers names them
+            config["id2label"] = {str(class_id): f"LABEL_{class_id}" for class_id in range(classes)}
         config = {
             name: value for name, value in config.items() if name not in _DROPPED_SETTINGS and not name.startswith("_")
         }
         training_path = os.path.join(directory, TRAINING_NAME)
         training = _read_json(training_path) if os.path.exists(training_path) else {}
-        return cls(config, _read_weights(directory), preprocessor, directory, training)
+        return cls(config, weights, preprocessor, directory, training)
 
     @classmethod
-    def from_model(cls, model: Any, preprocessor: SegformerPreprocessor) -> SegformerContent:
+    def from_model(cls, model: Any, settings: ImageSettings) -> SegformerContent:
         """Return the content of a transformers `SegformerForSemanticSegmentation`.
 
         The model is saved and read again, because the names of its tensors in memory depend on transformers' version.
@@ -102,7 +101,7 @@ class SegformerContent:
             with quiet_transformers():
                 model.save_pretrained(directory)
             content = cls.read(directory)
-        return replace(content, preprocessor=preprocessor.to_config(), source=type(model).__name__)
+        return replace(content, preprocessor=settings.to_config(), source=type(model).__name__)
 
     @property
     def tensors(self) -> dict[str, Any]:
@@ -114,9 +113,35 @@ class SegformerContent:
             return {name: torch.from_numpy(array) for name, array in self.weights.items()}
 
     @property
+    def has_decoder(self) -> bool:
+        """Whether the model segments; else it is an encoder alone."""
+        return _CLASSIFIER in self.weights
+
+    @property
     def num_labels(self) -> int:
         """The number of classes."""
-        return len(self.weights["decode_head.classifier.bias"])
+        return len(self.weights[_CLASSIFIER])
+
+    @property
+    def ignore_index(self) -> int:
+        """The class id that the loss leaves out: `semantic_loss_ignore_index`, 255 by default."""
+        return int(self.config.get("semantic_loss_ignore_index", 255))
+
+    @property
+    def guesses(self) -> dict[str, str]:
+        """What the files leave open, and what is assumed: a sentence by a stable code."""
+        guesses = {}
+        if not self.preprocessor:
+            guesses["no-preprocessor-config"] = (
+                f"{self.source} has no {PREPROCESSOR_NAME}: images are resized to 512 x 512, and normalised by "
+                "ImageNet's statistics (SegFormer's defaults). If the model was trained otherwise, add the file"
+            )
+        if self.has_decoder and self.num_labels == 1:
+            guesses["one-class"] = (
+                f"{self.source} has one class: every pixel of a mask gets class 0, as in transformers. Only the "
+                "confidence tells foreground from background"
+            )
+        return guesses
 
     def digest(self) -> str:
         """Return a hash of the configuration, the preprocessing and the weights. It identifies the model."""
@@ -192,6 +217,24 @@ def _find(directory: str) -> str:
     )
 
 
+def _check_architecture(config: Mapping[str, Any], path: str, encoder_only: bool) -> None:
+    """Check that the configuration describes a SegFormer for RGB images, with a decoder if one is needed."""
+    model_type, architectures = config.get("model_type"), config.get("architectures") or [_ARCHITECTURE]
+    if model_type == "segformer" and _ARCHITECTURE not in architectures and not encoder_only:
+        raise CheckpointError(
+            f"{path}: {', '.join(map(str, architectures))} is an encoder without a decoder for segmentation; "
+            "ray_segformer.train can start from it, and makes a checkpoint that predicts"
+        )
+    if model_type != "segformer":
+        raise CheckpointError(
+            f"{path}: expected model_type 'segformer' and the architecture {_ARCHITECTURE}, found {model_type!r} and "
+            f"{architectures}"
+        )
+    channels = config.get("num_channels", 3)
+    if channels != 3:
+        raise CheckpointError(f"{path}: the model takes {channels} channels (num_channels); images here have 3, RGB")
+
+
 def _check_labels(config: Mapping[str, Any], path: str) -> None:
     """Check the class names now, because they are used only at the end of a job, in other files."""
     labels = config.get("id2label") or {}
@@ -213,43 +256,6 @@ def _read_json(path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
-
-
-def _read_weights(directory: str) -> dict[str, npt.NDArray[Any]]:
-    import torch
-    from safetensors.torch import load_file
-
-    path = os.path.join(directory, WEIGHTS_NAME)
-    try:
-        if os.path.isfile(path):
-            tensors = load_file(path)
-        else:
-            path = os.path.join(directory, PICKLE_NAME)
-            if not os.path.isfile(path):
-                raise CheckpointError(f"{directory}: no {WEIGHTS_NAME} (and no {PICKLE_NAME})")
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: refused, because it holds more than tensors and loading it would run code; "
-            f"if you trust it, convert it to {WEIGHTS_NAME}"
-        ) from error
-    except CheckpointError:
-        raise
-    except Exception as error:  # safetensors and torch raise many types of errors for a broken file.
-        raise CheckpointError(f"{path}: not readable: {error}") from error
-    if not isinstance(tensors, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
-        raise CheckpointError(f"{path}: expected tensors by name")
-    # A pickled tensor may repeat one stored number any number of times, and so take more memory than there is.
-    try:
-        size, stored = sum(tensor.nbytes for tensor in tensors.values()), os.path.getsize(path)
-        if size > 2 * stored:
-            raise CheckpointError(f"{path}: refused: its tensors would take {size} bytes, but it stores {stored}")
-        return {
-            name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
-            for name, tensor in tensors.items()
-        }
-    except (TypeError, RuntimeError) as error:  # for example sparse, quantized or complex tensors
-        raise CheckpointError(f"{path}: expected plain tensors of numbers: {error}") from error
 
 
 @contextlib.contextmanager

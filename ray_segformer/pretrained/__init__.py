@@ -1,0 +1,23 @@
+"""A model as Hugging Face stores it: a directory with configuration, weights and image settings.
+
+This room reads such a directory into memory, checks it, writes it, and finds it by its name on the Hub. It says what a
+directory leaves open, and why one cannot be used. It runs no code that a directory brings, and knows nothing of Ray.
+"""
+
+from ray_segformer.pretrained.directory import CONFIG_NAME, TRAINING_NAME, SegformerContent, quiet_transformers
+from ray_segformer.pretrained.hub_names import local_directory
+from ray_segformer.pretrained.image_settings import CONFIG_NAME as PREPROCESSOR_NAME
+from ray_segformer.pretrained.image_settings import ImageSettings, settings_in
+from ray_segformer.pretrained.weights import CheckpointError
+
+__all__ = [
+    "CONFIG_NAME",
+    "PREPROCESSOR_NAME",
+    "TRAINING_NAME",
+    "CheckpointError",
+    "ImageSettings",
+    "SegformerContent",
+    "local_directory",
+    "quiet_transformers",
+    "settings_in",
+]

@@ -1,0 +1,133 @@
+"""The weights in a Hugging Face directory: one file or shards, read without running code that they bring."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+WEIGHTS_NAME = "model.safetensors"
+PICKLE_NAME = "pytorch_model.bin"
+INDEX_SUFFIX = ".index.json"  # beside shards: "model.safetensors.index.json"
+
+# A tensor that every checkpoint has. What precedes its name is a prefix of all names.
+_LANDMARKS = ("segformer.encoder.patch_embeddings.0.proj.weight", "encoder.patch_embeddings.0.proj.weight")
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+# Files that people have in place of the weights, and what to do about them.
+_SAVE_AGAIN = "load it with transformers, and save the model again"
+_OTHERS = (
+    (".fp16.safetensors", f"a variant of lower precision; {_SAVE_AGAIN} (variant='fp16')"),
+    ("adapter_model.safetensors", "a PEFT adapter, not a whole model; merge it into its base model, and save that"),
+    (".h5", f"TensorFlow's; {_SAVE_AGAIN} (transformers 4, from_tf=True)"),
+    (".msgpack", f"Flax's; {_SAVE_AGAIN} (transformers 4, from_flax=True)"),
+    (".onnx", "an ONNX export; take the checkpoint that it was made from"),
+    (".ckpt", "a checkpoint of training; load its state_dict into the model, and call save_pretrained"),
+    (".pth", "a checkpoint of training; load its state_dict into the model, and call save_pretrained"),
+    (".pt", "a checkpoint of training; load its state_dict into the model, and call save_pretrained"),
+)
+
+
+class CheckpointError(ValueError):
+    """A directory holds no usable SegFormer. The message names the file and what was expected."""
+
+
+def read_weights(directory: str) -> dict[str, npt.NDArray[Any]]:
+    """Read the weights of a directory, under the Hub's names.
+
+    `model.safetensors` comes first, then `pytorch_model.bin`, each whole or in shards. A prefix that all names share is
+    removed: `torch.compile`, `DataParallel` and Lightning add one.
+
+    Returns:
+        Arrays by name. Floats are float32, integers keep their dtype.
+
+    Raises:
+        CheckpointError: there are no weights, or they cannot be read, or hold more than tensors.
+    """
+    for name in (WEIGHTS_NAME, PICKLE_NAME):
+        path = os.path.join(directory, name)
+        if os.path.isfile(path):
+            return _with_hub_names(_read(path))
+        if os.path.isfile(path + INDEX_SUFFIX):
+            weights = {}
+            for shard in shards_in(path + INDEX_SUFFIX):
+                weights.update(_read(os.path.join(directory, shard)))
+            return _with_hub_names(weights)
+    raise CheckpointError(f"{directory}: no {WEIGHTS_NAME} (and no {PICKLE_NAME}){_what_is_there(directory)}")
+
+
+def shards_in(index: str) -> list[str]:
+    """Return the file names of the shards that an index names. They lie beside it.
+
+    Raises:
+        CheckpointError: the index is not readable, or names a file elsewhere.
+    """
+    try:
+        with open(index, encoding="utf-8") as file:
+            names = sorted(set(json.load(file)["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index}: expected JSON with a weight_map of file names by tensor: {error!r}") from error
+    for name in names:
+        if not isinstance(name, str) or os.path.basename(name) != name or name in ("", ".", ".."):
+            raise CheckpointError(f"{index}: names the shard {name!r}; a shard lies beside its index")
+    return names
+
+
+def _read(path: str) -> dict[str, npt.NDArray[Any]]:
+    """Read one file of tensors."""
+    import torch
+    from safetensors.torch import load_file
+
+    if not os.path.isfile(path):
+        raise CheckpointError(f"{path}: this shard is missing; download it again")
+    with open(path, "rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise CheckpointError(f"{path}: a Git LFS pointer, not the weights; fetch them with `git lfs pull`")
+    try:
+        tensors = (
+            load_file(path)
+            if path.endswith(".safetensors")
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused, because it holds more than tensors and loading it would run code; "
+            f"if you trust it, convert it to {WEIGHTS_NAME}"
+        ) from error
+    except Exception as error:  # safetensors and torch raise many types of errors for a broken file.
+        raise CheckpointError(f"{path}: not readable: {error}") from error
+    if not isinstance(tensors, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise CheckpointError(f"{path}: expected tensors by name")
+    # A pickled tensor may repeat one stored number any number of times, and so take more memory than there is.
+    try:
+        size, stored = sum(tensor.nbytes for tensor in tensors.values()), os.path.getsize(path)
+        if size > 2 * stored:
+            raise CheckpointError(f"{path}: refused: its tensors would take {size} bytes, but it stores {stored}")
+        return {
+            name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
+            for name, tensor in tensors.items()
+        }
+    except (TypeError, RuntimeError) as error:  # for example sparse, quantized or complex tensors
+        raise CheckpointError(f"{path}: expected plain tensors of numbers: {error}") from error
+
+
+def _with_hub_names(weights: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Remove the prefix that a wrapper of the model put before all its names; `SegformerModel` has too short names."""
+    for landmark in _LANDMARKS:
+        for name in weights:
+            if name.endswith(landmark) and (name == landmark or name.removesuffix(landmark).endswith(".")):
+                prefix = name.removesuffix(landmark)
+                restored = "segformer." if landmark.startswith("encoder.") else ""
+                return {restored + key.removeprefix(prefix): value for key, value in weights.items()}
+    return weights
+
+
+def _what_is_there(directory: str) -> str:
+    for name in sorted(os.listdir(directory)):
+        for suffix, what in _OTHERS:
+            if name.endswith(suffix):
+                return f"; {name} is {what}"
+    return ""
