@@ -1,27 +1,35 @@
 # Each target sets up what it needs: a fresh machine with Python 3.10 or newer and make is enough.
 PYTHON ?= python3
+HAS_RAY_2_6 = $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'
+# Python compiles what is imported. Compiling all that is installed takes longer than installing it.
+PIP = -m pip install --quiet --no-compile
 .DEFAULT_GOAL := help
-.PHONY: help demo benchmark test check test-ray-2.60 test-ray-2.55 test-ray-2.6 format clean
+.PHONY: help demo benchmark test test-fast check test-ray-2.60 test-ray-2.55 test-ray-2.6 older-rays format clean
 
 help:
 	@echo "make demo       segment synthetic scenes, and draw out/demo/contact_sheet.png"
 	@echo "make benchmark  measure this package and its peers on the images in ../shared: out/benchmarks"
 	@echo "make test       lint, types, and the tests, on Ray 2.60, 2.55.1 and 2.6.3"
+	@echo "make test-fast  the tests that start no Ray, for every save"
 	@echo "make check      lint and types alone"
 	@echo "make format     let ruff format the code"
-	@echo "make clean      remove the virtual environments"
+	@echo "make clean      remove the virtual environments and build folders"
 
 demo: .venv/ready
 	.venv/bin/ray-segformer demo out/demo
 
 benchmark: .venv/ready
-	.venv/bin/python -m pip install --quiet -c constraints.txt -e ".[benchmarks]"
+	.venv/bin/python $(PIP) -c constraints.txt -e ".[benchmarks]"
 	.venv/bin/python -m benchmarks --output out/benchmarks
 
-# Two processes share the files of tests, each with a Ray of its own; then the two older Rays run side by side.
+# Lint and types first, then the tests on Ray 2.60, while the environments of the two older Rays are made; then these.
 test: check
-	$(MAKE) --no-print-directory test-ray-2.60
+	$(MAKE) --no-print-directory -j2 test-ray-2.60 older-rays
 	$(MAKE) --no-print-directory -j2 test-ray-2.55 test-ray-2.6
+
+# For every save: the tests that start no Ray.
+test-fast: .venv/ready
+	.venv/bin/python -m pytest -q tests/fast
 
 check: .venv/ready
 	.venv/bin/ruff format --check .
@@ -31,19 +39,24 @@ check: .venv/ready
 # Threads that wait for others sleep: tests run side by side, and spinning would take the CPU of those that work.
 test-ray-2.60 test-ray-2.55 test-ray-2.6: export OMP_WAIT_POLICY = passive
 
+# Two processes share the files of tests, each with a Ray of its own. The longest files come first.
 test-ray-2.60: .venv/ready
-	.venv/bin/python -m pytest -n 2 --dist loadfile tests
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 tests/kills tests/on_ray tests/fast
 
 test-ray-2.55: .venv-ray-2.55/ready
-	.venv-ray-2.55/bin/python -m pytest -q --confcutdir=tests/air tests/air
+	.venv-ray-2.55/bin/python -m pytest -q --durations 10 --confcutdir=tests/on_ray/air tests/on_ray/air
 
 # Ray 2.6.3 has no wheels for Python 3.12 and newer. Name an older one with PYTHON=python3.11.
 test-ray-2.6:
-	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then \
-		$(MAKE) --no-print-directory .venv-ray-2.6/ready && .venv-ray-2.6/bin/python -m pytest -q --confcutdir=tests/air tests/air; \
+	@if $(HAS_RAY_2_6); then \
+		$(MAKE) --no-print-directory .venv-ray-2.6/ready && \
+		.venv-ray-2.6/bin/python -m pytest -q --durations 10 --confcutdir=tests/on_ray/air tests/on_ray/air; \
 	else \
 		echo "not tested: Ray 2.6.3 needs Python 3.11 or older, PYTHON is $$($(PYTHON) --version)"; \
 	fi
+
+older-rays: .venv-ray-2.55/ready
+	@if $(HAS_RAY_2_6); then $(MAKE) --no-print-directory .venv-ray-2.6/ready; fi
 
 format: .venv/ready
 	.venv/bin/ruff format .
@@ -51,20 +64,20 @@ format: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet -c constraints.txt -e ".[ray,openvino,dev]"
+	.venv/bin/python $(PIP) -c constraints.txt -e ".[ray,openvino,dev]"
 	touch $@
 
 .venv-ray-2.55/ready: pyproject.toml constraints-ray-2.55.txt
 	$(PYTHON) -m venv .venv-ray-2.55
-	.venv-ray-2.55/bin/python -m pip install --quiet -c constraints-ray-2.55.txt -e . "ray[data,train]" pytest
+	.venv-ray-2.55/bin/python $(PIP) -c constraints-ray-2.55.txt -e . "ray[data,train]" pytest
 	touch $@
 
 # Ray 2.6.3 needs a setuptools older than torch says it wants, so that one comes last.
 .venv-ray-2.6/ready: pyproject.toml constraints-ray-2.6.txt
 	$(PYTHON) -m venv .venv-ray-2.6
-	.venv-ray-2.6/bin/python -m pip install --quiet -c constraints-ray-2.6.txt -e . "ray[air]" accelerate async_timeout datasets pytest
-	.venv-ray-2.6/bin/python -m pip install --quiet --no-warn-conflicts "setuptools<70"
+	.venv-ray-2.6/bin/python $(PIP) -c constraints-ray-2.6.txt -e . "ray[air]" accelerate async_timeout datasets pytest
+	.venv-ray-2.6/bin/python $(PIP) --no-warn-conflicts "setuptools<70"
 	touch $@
 
 clean:
-	rm -rf .venv .venv-ray-2.55 .venv-ray-2.6
+	rm -rf .venv .venv-ray-2.55 .venv-ray-2.6 build

@@ -1,1 +1,1 @@
-"""`python -m benchmarks`: this package beside the ways people run SegFormer without it. See README.md."""
+"""Compare this package with other ways to run SegFormer: `python -m benchmarks`. See README.md."""

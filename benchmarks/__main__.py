@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# In the order in which they run, and the modules they are.
+# The sections in the order in which they run, with the names of their modules.
 SECTIONS = {
     "network": "network",
     "argmax": "argmax",
@@ -26,11 +26,11 @@ SECTIONS = {
     "finetune": "finetune",
     "soak": "soak",
 }
-_ONLY_BY_NAME = ("finetune", "soak")  # a quarter of an hour, and an hour
+_ONLY_BY_NAME = ("finetune", "soak")  # they take 20 and 17 minutes on two cores
 
 
 def main() -> int:
-    """Run sections, and write what they measured after each."""
+    """Run the sections, and write the results after each one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     usual = [name for name in SECTIONS if name not in _ONLY_BY_NAME]
@@ -43,12 +43,14 @@ def main() -> int:
     )
     parser.add_argument("--output", default=REPOSITORY / "out" / "benchmarks", type=Path, help="folder of the results")
     parser.add_argument("--shared", default=REPOSITORY.parent / "shared", type=Path, help="folder with data/, models/")
-    parser.add_argument("--repeats", type=int, help="rounds of each table, instead of the section's own number")
+    parser.add_argument("--repeats", type=int, help="rounds of each table (default: each section has its own number)")
     parser.add_argument("--threads", type=int, default=cores, help="threads of each contestant (default: all cores)")
-    parser.add_argument("--quick", action="store_true", help="smaller sizes: a look, not numbers to quote")
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller sizes: a quick look, with numbers that must not be quoted"
+    )
     arguments = parser.parse_args()
 
-    # For the processes that contestants run in, Ray's too: where this package is, and no chatter.
+    # The processes of contestants and of Ray inherit this: where the package is, and no log lines.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
     os.environ.update(TQDM_DISABLE="1", PYTHONWARNINGS="ignore", RAY_BACKEND_LOG_LEVEL="fatal")

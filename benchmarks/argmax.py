@@ -1,4 +1,4 @@
-"""(b) From logits to class ids at the image's size."""
+"""Measure the step from logits to class ids at the image's size."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from benchmarks.settings import Settings
 from ray_segformer.network import SegformerNetwork, upsampled_argmax
 
 _SIZES = ((512, 683), (1024, 1366))
-_PHOTOS = 5  # of which each round takes the next: how many pixels are doubtful differs between them
+_PHOTOS = 5  # each round takes the next photo, because the number of doubtful pixels differs between photos
 
 
 def run(settings: Settings) -> list[Table]:
-    """A table of times, and one of differing pixels."""
+    """Return a table of times, and one of differing pixels."""
     _, processor = peers.load(settings.model)
     network = SegformerNetwork.from_pretrained(settings.model)
     photos = [*settings.photos[:_PHOTOS], *settings.streets[:_PHOTOS]][:: 5 if settings.quick else 1]
@@ -38,7 +38,7 @@ def run(settings: Settings) -> list[Table]:
         "Upsampling and argmax of one image's logits (128 x 128, 150 classes)",
         TIME_COLUMNS,
         rows,
-        [f"Logits of real photos, the next one each round, {len(photos)} in all. Confidence: the winner's softmax."],
+        [f"Logits of {len(photos)} real photos; each round takes the next. Confidence: the winner's softmax."],
     )
     return [times, _differences(processor, logits)]
 
@@ -57,7 +57,7 @@ def _contestants(settings: Settings, processor: Any, logits: list[torch.Tensor],
 
         return run
 
-    # As transformers' network leaves them, (classes, h, w).
+    # The layout of transformers' network: (classes, h, w).
     theirs = [photo.permute(2, 0, 1).contiguous() for photo in logits]
     contestants = [
         Contestant(peer, "peer", in_turn(lambda x: _theirs(processor, x, size), threads, theirs), peer),

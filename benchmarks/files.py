@@ -1,4 +1,4 @@
-"""(c) One process, from JPEG files to masks at the images' own sizes."""
+"""Measure one process, from JPEG files to masks at the images' own sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOOP = "the tutorial's loop"
 
 
 def run(settings: Settings) -> list[Table]:
-    """A table of times and agreement."""
+    """Return a table of times and agreement."""
     paths = settings.mixed(8 if settings.quick else 16)
     model = settings.model
     with Children(settings.threads) as children:
@@ -32,12 +32,12 @@ def run(settings: Settings) -> list[Table]:
         for runtime in settings.runtimes:
             predictor = children.start(ours.our_predictor, model, runtime)
             everyone |= {f"{runtime}, {dtype}": predictor.given(dtype) for dtype in ours.DTYPES}
-            if runtime != "openvino":  # which keeps its memory by itself
+            if runtime != "openvino":  # OpenVINO keeps its memory by itself
                 predictor = children.start(ours.our_predictor, model, runtime, keep_memory=True)
                 everyone |= {f"{runtime}, {dtype}, {KEPT}": predictor.given(dtype) for dtype in ours.DTYPES}
         children.wait()
 
-        masks = {}  # and the warm-up
+        masks = {}  # making them is also the warm-up
         for name, contestant in everyone.items():
             progress(f"warm-up: {name}")
             masks[name] = _class_maps(contestant(paths, _BATCH_SIZE), model)
@@ -61,16 +61,16 @@ def run(settings: Settings) -> list[Table]:
             {**TIME_COLUMNS, "images_per_second": "images/s", "equal": "equal pixels"},
             rows,
             [
-                "The pipeline returns a binary mask for each class instead of class ids; making these is not measured.",
-                "Ours: `SegformerPredictor` by runtime and dtype. Equal pixels: with the loop's masks.",
+                "The pipeline returns a binary mask for each class. Converting these to class ids is not measured.",
+                "Ours: `SegformerPredictor` by runtime and dtype. Equal pixels: share that equals the loop's masks.",
             ],
         )
     ]
 
 
 def _class_maps(results: list, model: str) -> list[np.ndarray]:
-    """Class ids (height, width), uint8, of what a contestant returns."""
-    if isinstance(results[0], list):  # the pipeline's
+    """Convert the results of a contestant to class ids, uint8 (height, width)."""
+    if isinstance(results[0], list):  # results of the pipeline
         with open(os.path.join(model, "config.json"), encoding="utf-8") as file:
             id2label = json.load(file)["id2label"]
         results = [peers.class_map(segments, id2label) for segments in results]

@@ -1,4 +1,4 @@
-"""Fine-tuning on CamVid: what it does to the scores, from trained weights and from none."""
+"""Fine-tune on CamVid, from trained and from random weights, and score the model after each epoch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _COLUMNS = {
 
 
 def run(settings: Settings) -> list[Table]:
-    """A table of epochs for each start: 367 images to train on, 233 of other videos to score."""
+    """Return a table of epochs for each start: 367 images to train on, 233 of other videos to score."""
     ray.init("local", num_cpus=settings.threads + 1, include_dashboard=False, log_to_driver=False)
     try:
         checkpoint = SegformerCheckpoint.from_pretrained(settings.model)
@@ -49,15 +49,16 @@ def run(settings: Settings) -> list[Table]:
             scratch = _train({"config": config, **_FROM_NOTHING}, pairs, settings, folder)
     finally:
         ray.shutdown()
-    note = f"{len(pairs['train'])} images to train on, {len(pairs['validation'])} of other videos, at {_SIZE}x{_SIZE}."
+    counts = {split: len(images) for split, images in pairs.items()}
+    note = f"Trained on {counts['train']} images, scored on {counts['validation']} of other videos, at {_SIZE}x{_SIZE}."
     return [
         Table("From segformer-b0-camvid, without augmentation", _COLUMNS, trained, [note]),
-        Table("From nothing, with augmentation", _COLUMNS, scratch, [note]),
+        Table("From random weights, with augmentation", _COLUMNS, scratch, [note]),
     ]
 
 
 def _some(split: Path, count: int | None) -> list[tuple[Path, Path]]:
-    """Images of a split with their annotations."""
+    """Return images of a split with their annotations: `count` of them, evenly spread, or all."""
     images = sorted((split / "images").glob("*.jpg"))
     step = 1 if count is None else len(images) // count
     return [(image, split / "annotations" / f"{image.stem}.png") for image in images[::step][:count]]
@@ -86,7 +87,7 @@ def _train(start: dict[str, Any], pairs: dict[str, Any], settings: Settings, fol
 
 
 def _scores(checkpoint: SegformerCheckpoint, pairs: list[tuple[Path, Path]]) -> dict[str, float]:
-    """Of a checkpoint as it is, at the size it will be trained at."""
+    """Score a checkpoint without training, at the size of the training."""
     config = checkpoint.get_preprocessor().to_config()
     preprocessor = SegformerPreprocessor.from_config({**config, "size": {"height": _SIZE, "width": _SIZE}})
     predictor = SegformerPredictor({"model": checkpoint.get_model(), "preprocessor": preprocessor})

@@ -1,4 +1,4 @@
-"""What the network's arithmetic alone would take: its multiplications, and how fast the machine multiplies."""
+"""Measure the arithmetic floor: how fast this machine multiplies matrices, without any other work."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from torch.nn import functional as F
 
 from benchmarks.measure import timed
 
-# (rows, inputs, outputs): as the network's larger products, and larger ones, which no machine is slower at.
+# (rows, inputs, outputs): the network's larger products, and still larger ones, whose rate is at least as high.
 _SHAPES = ((16384, 256, 256), (16384, 512, 512), (4096, 1024, 1024), (2048, 2048, 2048))
 _TRIES = 3
 
 
 def fastest_product() -> Callable[[str], dict[str, Any]]:
-    """A function that runs the fastest matrix product of a dtype that torch has here, once.
+    """Return a function that runs torch's fastest matrix product of a dtype on this machine, once.
 
-    Of `torch.mm` (MKL, on x86) and `conv2d` with 1 x 1 kernels on channels-last images (oneDNN), and of several shapes;
-    they are tried in the first call. It returns `rates`, GMAC/s of each that was tried, and the fastest one's `gmac`.
+    The first call for a dtype tries `torch.mm` (MKL on x86) and `conv2d` with 1 x 1 kernels on channels-last images
+    (oneDNN), each in several shapes. The function returns `rates`, the GMAC/s of each product that was tried, and
+    `gmac`, the size of the fastest one.
     """
 
     @functools.cache
@@ -43,7 +44,7 @@ def fastest_product() -> Callable[[str], dict[str, Any]]:
 
 
 def _products(dtype: torch.dtype) -> dict[str, tuple[float, Callable[[], Any]]]:
-    """Matrix products by name, and their GMAC."""
+    """Return matrix products by name, each with its GMAC."""
     products = {}
     for rows, inputs, outputs in _SHAPES:
         matrix = torch.randn(rows, inputs, dtype=dtype)

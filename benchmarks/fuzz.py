@@ -1,4 +1,4 @@
-"""Damaged files: whether any ends the process, holds it up, fails in an unforeseen way, or leaves memory behind."""
+"""Read damaged files: does any crash the process, hang, raise an unexpected error, or leak memory?"""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ray_segformer.images import CAUSES, ImageError, cause_of, to_class_ids, to_
 from ray_segformer.preprocessor import SegformerPreprocessor
 
 _PATIENCE = 30  # seconds for a file, on a machine that may be busy
-_SAMPLES = 10  # of the memory
+_SAMPLES = 10  # how often memory is sampled
 CRASHED, HUNG, FOREIGN, DECODED = "crashed", "hung", "foreign error", "decoded"
 
 
 def run(settings: Settings) -> list[Table]:
-    """A table of outcomes by kind of damage, and one of what must not happen, with the memory."""
+    """Return a table of outcomes by kind of damage, and one of what must not happen, with memory."""
     count = settings.repeats or (300 if settings.quick else 10_000)
     paths = real_files(settings.shared)
     results = fuzz(paths, count)
@@ -47,9 +47,9 @@ def run(settings: Settings) -> list[Table]:
         "slowest": max(result["seconds"] for result in results),
         "first": memory[0][1],
         "last": memory[-1][1],
-        # The slope of a line through the samples, without the first: until then, the process still loads.
+        # The slope of a line through the samples. The first is left out, because libraries still load until then.
         "slope": float(np.polyfit(*zip(*memory[1:], strict=True), 1)[0]) * 1000,
-        # Python shows each text once in a process.
+        # Python shows a warning of the same text only once in a process.
         "warnings": len({text for result in results for text in result.get("warnings", ())}),
         "samples": memory,
     }
@@ -59,14 +59,14 @@ def run(settings: Settings) -> list[Table]:
             {"name": "damage", "files": "files", **{why: why for why in seen}},
             rows,
             [
-                f"What `to_rgb` says. The originals are {len(paths):,} photos, frames and annotations; half of the "
-                "JPEG files are given EXIF data first."
+                f"The outcome of `to_rgb`. The originals are {len(paths):,} photos, frames and annotations. Half of "
+                "the JPEG files are given EXIF data first."
             ],
         ),
         Table(
             "The process that read them",
             {
-                **{CRASHED: "crashes", HUNG: f"over {_PATIENCE} s", FOREIGN: "no ImageError", "slowest": "slowest, s"},
+                **{CRASHED: "crashes", HUNG: f"over {_PATIENCE} s", FOREIGN: "other errors", "slowest": "slowest, s"},
                 **{"first": f"MB after {memory[0][0]:,}", "last": f"MB after {memory[-1][0]:,}"},
                 **{"slope": "MB more for 1,000 files", "warnings": "warnings"},
             },
@@ -77,17 +77,17 @@ def run(settings: Settings) -> list[Table]:
 
 
 def real_files(shared: Path) -> list[str]:
-    """The JPEG and PNG files to damage."""
+    """Return the JPEG and PNG files to damage."""
     paths = sorted(path for path in (shared / "data").rglob("*") if path.suffix in (".jpg", ".png"))
     return [str(path) for path in paths]
 
 
 def fuzz(paths: Sequence[str], count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Read damaged files; the same `seed` gives the same ones.
+    """Read damaged files. The same `seed` gives the same files.
 
     Returns:
-        For each, `number`, `kind` of damage, `outcome` (one of `CAUSES`, or of the four above), `seconds`; now and
-        then `memory` (resident, MB).
+        For each file `number`, `kind` of damage, `outcome` (one of `CAUSES`, or "crashed", "hung", "foreign error" or
+        "decoded") and `seconds`; for some also `memory` (resident, MB).
     """
     work = functools.partial(
         _examine_number, list(paths), seed, max(1, count // _SAMPLES), SegformerPreprocessor(on_error="keep")
@@ -104,10 +104,15 @@ def fuzz(paths: Sequence[str], count: int, seed: int = 0) -> list[dict[str, Any]
 
 
 def watch(work: Callable[[int], Any], numbers: range, patience: float = _PATIENCE) -> Iterator[tuple[int, float, Any]]:
-    """Call `work` with each number in a process of its own, of which a new one goes on where one ended or was ended.
+    """Call `work` with each number, in another process. After a crash or a timeout, a new process continues.
+
+    Args:
+        work: the function, which must be picklable.
+        numbers: its arguments.
+        patience: the timeout of one call, in seconds.
 
     Yields:
-        The number, the seconds it took, and what `work` returned, or `CRASHED` or `HUNG`.
+        The number, the seconds the call took, and its result, or `CRASHED` or `HUNG`.
     """
     context = multiprocessing.get_context("spawn")
     while numbers:
@@ -117,7 +122,7 @@ def watch(work: Callable[[int], Any], numbers: range, patience: float = _PATIENC
         other_end.close()
         outcome = None
         try:
-            pipe.recv()  # it has started
+            pipe.recv()  # the process has started
             while numbers and outcome is None:
                 if pipe.poll(patience):
                     yield (numbers[0], *pipe.recv())
@@ -151,9 +156,9 @@ def _examine_number(
         content = _JPEG + _exif(int(random.integers(1, 9))) + content[2:]
     content = DAMAGES[_kind(number)](content, random, other)
     if content.startswith(_PNG) and random.integers(2):
-        content = _with_checksums(content)  # so that more than the checksum meets the damage
+        content = _with_checksums(content)  # else the checksum alone would find the damage
     with warnings.catch_warnings(record=True) as shown:
-        warnings.simplefilter("default")  # each text once: what a user would see
+        warnings.simplefilter("default")  # each text once, as a user sees it
         result = {"kind": _kind(number), **examine(content, preprocessor)}
     result["warnings"] = sorted({f"{warning.category.__name__}: {warning.message}" for warning in shown})
     if (number + 1) % sample == 0:
@@ -165,7 +170,7 @@ def _examine_number(
 def examine(
     content: bytes, preprocessor: SegformerPreprocessor, read: Callable[[bytes], np.ndarray] = to_rgb
 ) -> dict[str, str]:
-    """What `read` and the preprocessor make of a file: `outcome`, and with `FOREIGN` the `error`."""
+    """Read a file with `read` and with the preprocessor. Return the `outcome`, and with `FOREIGN` the `error`."""
     try:
         try:
             read(content)
@@ -189,7 +194,7 @@ def examine(
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
-_HEADER = 64  # bytes: all of PNG's IHDR, and how JPEG's first segments begin
+_HEADER = 64  # bytes: all of a PNG's IHDR, and the start of a JPEG's first segments
 
 
 def _flip_bytes(content: bytes, random: np.random.Generator, other: bytes) -> bytes:
@@ -205,14 +210,14 @@ def _truncate(content: bytes, random: np.random.Generator, other: bytes) -> byte
 
 
 def _splice(content: bytes, random: np.random.Generator, other: bytes) -> bytes:
-    """Put a piece of another file into this one, in place of a piece or between two."""
+    """Insert a piece of another file, or overwrite a piece with it."""
     at, start = random.integers(0, len(content)), random.integers(0, len(other))
     piece = other[start : start + 2 ** random.integers(1, 15)]
     return content[:at] + piece + content[at + random.integers(2) * len(piece) :]
 
 
 def _damage_lengths(content: bytes, random: np.random.Generator, other: bytes) -> bytes:
-    """Change a length that a chunk or segment says it has, or repeat, drop or swap whole ones."""
+    """Change the declared length of a chunk or segment, or repeat, drop or swap whole ones."""
     pieces = list(_chunks(content) if content.startswith(_PNG) else _segments(content))
     at, to = random.integers(0, len(pieces), 2)
     change = random.integers(4)
@@ -223,7 +228,7 @@ def _damage_lengths(content: bytes, random: np.random.Generator, other: bytes) -
     elif change == 2:
         del pieces[at]
     else:
-        where, size = (0, 4) if content.startswith(_PNG) else (2, 2)  # JPEG's length is behind its marker
+        where, size = (0, 4) if content.startswith(_PNG) else (2, 2)  # in a JPEG, the length follows the marker
         length = random.choice([random.bytes(size), bytes(size), b"\xff" * size, b"\x7f" + b"\xff" * (size - 1)])
         pieces[at] = pieces[at][:where] + bytes(length) + pieces[at][where + size :]
     return (_PNG if content.startswith(_PNG) else _JPEG) + b"".join(pieces)
@@ -249,7 +254,7 @@ def _randomised(content: bytes, random: np.random.Generator, places: np.ndarray)
 
 
 def _chunks(content: bytes) -> Iterator[bytes]:
-    """PNG's, as far as their lengths are true: length, name, content and checksum."""
+    """Yield the chunks of a PNG (length, name, content and checksum), as far as their lengths are right."""
     at = len(_PNG)
     while at < len(content):
         length = int.from_bytes(content[at : at + 4], "big") + 12
@@ -258,7 +263,7 @@ def _chunks(content: bytes) -> Iterator[bytes]:
 
 
 def _segments(content: bytes) -> Iterator[bytes]:
-    """JPEG's, from the one after the start; the last has all pixels."""
+    """Yield the segments of a JPEG after its start marker. The last one has all pixels."""
     at = 2
     while content[at : at + 1] == b"\xff" and content[at : at + 2] != b"\xff\xda":
         length = int.from_bytes(content[at + 2 : at + 4], "big") + 2
@@ -268,7 +273,7 @@ def _segments(content: bytes) -> Iterator[bytes]:
 
 
 def _exif(orientation: int) -> bytes:
-    """A segment as cameras write it."""
+    """Return an EXIF segment as cameras write it."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif.update({0x010F: "Camera", 0x0110: "A long name of a model", 0x0132: "2024:01:02 03:04:05", 0x011A: 72.0})
@@ -279,7 +284,7 @@ def _exif(orientation: int) -> bytes:
 
 
 def _with_checksums(content: bytes) -> bytes:
-    """A PNG file whose checksums are right, as far as its lengths are."""
+    """Return a PNG with the right checksums, as far as the lengths of its chunks are right."""
     return _PNG + b"".join(
         chunk[:-4] + struct.pack(">I", zlib.crc32(chunk[4:-4])) if len(chunk) >= 12 else chunk
         for chunk in _chunks(content)

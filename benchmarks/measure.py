@@ -1,4 +1,4 @@
-"""Times that can be compared: contestants take turns, so that whatever else the machine does hits them alike."""
+"""Measure comparable times: contestants take turns, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# Threads of the process before may still spin, OpenMP's for milliseconds. Then all contestants are idle, and whoever is
-# not is somebody else.
+# Before each run, all contestants are idle, so that any load comes from something else. Wait `_PAUSE` seconds first,
+# because OpenMP's threads may spin for milliseconds after a run. Then watch for `_LISTEN` seconds; the run counts as
+# disturbed if the processors were busy for more than the share `_BUSY`.
 _PAUSE = 0.02
 _LISTEN = 0.06
 _BUSY = 0.2
 
-# Of the runs since `disturbances` was last asked: how many, and how many in company.
+# The number of runs since `disturbances` was last called, and how many of them were disturbed.
 _runs = {"all": 0, "disturbed": 0}
 
 
@@ -24,10 +25,10 @@ class Contestant:
     """One row of a table.
 
     Attributes:
-        name: what it is, as the table says it.
+        name: the row's name in the table.
         side: "peer", "ours" or "floor".
-        run: runs it once and returns the seconds it took for an image, or whatever the table is of.
-        peer: the name of the row that it is compared with, None for no ratio.
+        run: runs it once, and returns the seconds for an image, or whatever the table shows.
+        peer: the name of the row that it is compared with; None for no ratio.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Contestant:
 
 @dataclass
 class Table:
-    """Rows by the keys of `columns`, which maps them to headings; a row may hold more, for the JSON."""
+    """A table. `columns` maps keys of the rows to headings; further keys of a row go to the JSON only."""
 
     title: str
     columns: dict[str, str]
@@ -46,7 +47,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
 
-# Of the rows that `compare` makes.
+# The columns of the rows that `compare` returns.
 TIME_COLUMNS = {
     "name": "",
     "ms": "ms/image",
@@ -58,7 +59,7 @@ TIME_COLUMNS = {
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> Callable[[], float]:
-    """A function that calls `function` and returns the seconds it took."""
+    """Return a function that calls `function` and returns the seconds it took."""
 
     def run() -> float:
         started = time.perf_counter()
@@ -69,7 +70,7 @@ def timed(function: Callable[..., Any], *arguments: Any) -> Callable[[], float]:
 
 
 def take_turns(contestants: Sequence[Contestant], rounds: int, warm_up: bool = True) -> dict[str, list[Any]]:
-    """Run each once unmeasured, then all in turn, `rounds` times. Returns what they returned, by name."""
+    """Run each contestant once unmeasured, then all in turn, `rounds` times. Return their results by name."""
     samples: dict[str, list[Any]] = {contestant.name: [] for contestant in contestants}
     for number in range(0 if warm_up else 1, rounds + 1):
         for contestant in contestants:
@@ -83,7 +84,7 @@ def take_turns(contestants: Sequence[Contestant], rounds: int, warm_up: bool = T
 
 
 def disturbances() -> float | None:
-    """Before what share of the runs since the last call the machine was busy with something else; None without runs."""
+    """Return the share of disturbed runs since the last call; None if there were no runs."""
     share = _runs["disturbed"] / _runs["all"] if _runs["all"] else None
     _runs.update(all=0, disturbed=0)
     return share
@@ -99,11 +100,11 @@ def _listen() -> None:
 
 
 def _jiffies() -> tuple[int, int]:
-    """What the machine's processors were busy, and idle, since they started."""
+    """Return how long the processors were busy and idle since the machine started, in jiffies."""
     try:
         with open("/proc/stat", encoding="utf-8") as file:
             times = [int(field) for field in file.readline().split()[1:9]]
-    except OSError:  # not Linux: nobody is heard
+    except OSError:  # not Linux: no run counts as disturbed
         return 0, 0
     idle = times[3] + times[4]
     return sum(times) - idle, idle
@@ -112,22 +113,22 @@ def _jiffies() -> tuple[int, int]:
 def compare(
     contestants: Sequence[Contestant], rounds: int, images: int = 1, warm_up: bool = True
 ) -> list[dict[str, Any]]:
-    """Rows of a table of times, from contestants that return the seconds that `images` images took."""
+    """Return the rows of a table of times, from contestants that return the seconds for `images` images."""
     samples = take_turns(contestants, rounds, warm_up)
     return rows(contestants, {name: [sample / images for sample in samples[name]] for name in samples})
 
 
 def rows(contestants: Sequence[Contestant], seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Rows of a table of times.
+    """Return the rows of a table of times.
 
     Args:
         contestants: in the order of the table.
-        seconds: by name, for an image, those of one round at one index.
+        seconds: the seconds for an image, by name; those of one round have the same index.
 
     Returns:
         Rows with `name`, `side`, `peer`, `samples` and `median` (seconds for an image), `ms`, `best` (ms of the
-        fastest round), `images_per_second`, and with a peer `ratio`, its median by the own one, and `ratio_by_round`,
-        the median of the rounds' ratios.
+        fastest round), `images_per_second`, and with a peer `ratio`, the peer's median divided by the own one, and
+        `ratio_by_round`, the median of the rounds' ratios.
     """
     table = []
     for contestant in contestants:
@@ -152,6 +153,6 @@ def rows(contestants: Sequence[Contestant], seconds: dict[str, list[float]]) -> 
 
 
 def progress(text: str) -> None:
-    """Show what runs now, on a terminal."""
+    """Show on a terminal what runs now."""
     if sys.stderr.isatty():
         print(f"\r\033[K{text[:110]}", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""(e) Memory: the peak of a large batch, and whether it grows."""
+"""Measure memory: the peak of a large batch, and whether memory grows over many predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOOP = "the tutorial's loop"
 
 
 def run(settings: Settings) -> list[Table]:
-    """A table of peaks, and one of resident memory after many predictions."""
+    """Return a table of peaks, and one of resident memory after many predictions."""
     with tempfile.TemporaryDirectory(prefix="segformer_benchmark_") as folder:
         paths = [_enlarged(photo, Path(folder, f"{number}.jpg")) for number, photo in enumerate(settings.mixed(_BATCH))]
         peaks = _peaks(settings, paths)
@@ -46,7 +46,7 @@ def _peaks(settings: Settings, paths: list[str]) -> Table:
         contestants.append((f"{runtime}, float32", "ours", factory, ("float32",), False))
         contestants.append((f"{runtime}, float32, {KEPT}", "ours", factory, ("float32",), True))
 
-    # The loop holds the full-size logits of a whole batch; where they do not fit, it gets a smaller one.
+    # The loop holds the full-size logits of a whole batch. If they do not fit in memory, its batch is smaller.
     need = _BATCH * 150 * _SIZE[0] * _SIZE[1] * 4 * 1.25
     loops = _BATCH if _available() > need and not settings.quick else 4
     rows: list[dict[str, Any]] = []
@@ -64,15 +64,17 @@ def _peaks(settings: Settings, paths: list[str]) -> Table:
         "name": "",
         "batch": "batch",
         "loaded": "loaded, MB",
-        "above": "above it, MB",
+        "above": "above loaded, MB",
         "ratio": "the loop's, times ours",
     }
     notes = [
-        f"Peak resident memory while predicting one batch of {_SIZE[0]} x {_SIZE[1]} photos from files, the first "
-        "batch of a fresh process, above what is resident when the model is loaded."
+        f"Peak resident memory while a fresh process predicts its first batch, {_SIZE[0]} x {_SIZE[1]} photos from "
+        "files, above what is resident once the model is loaded."
     ]
     if loops < _BATCH:
-        notes.append(f"The loop gets {loops} images only, and its memory grows with them: the ratios are too small.")
+        notes.append(
+            f"The loop gets only {loops} images. Its memory grows with their number, so the ratios are too small."
+        )
     return Table("Peak memory, B0", columns, rows, notes)
 
 
@@ -80,7 +82,7 @@ def _peak(factory: Callable[..., Any], *arguments: Any) -> Callable[..., tuple[f
     masks = factory(*arguments)
 
     def run(paths: Sequence[str], batch_size: int, *options: Any) -> tuple[float, float]:
-        """Resident memory before, and at most during, a prediction, MB."""
+        """Return resident memory before a prediction, and its peak during it, in MB."""
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts at what is resident now
         loaded = _status("VmRSS")
         masks(paths, batch_size, *options)
@@ -90,13 +92,13 @@ def _peak(factory: Callable[..., Any], *arguments: Any) -> Callable[..., tuple[f
 
 
 def _status(name: str) -> float:
-    """A line of this process's status, MB."""
+    """Return a line of this process's status, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
 
 
 def _available() -> float:
-    """Bytes that the system can still give."""
+    """Return the bytes of memory that are available."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
 
@@ -126,7 +128,7 @@ def _predictions(model: str, runtime: str) -> Callable[[Sequence[str], int, int]
     predictor = SegformerPredictor(model, runtime=runtime, dtype="float32")
 
     def run(photos: Sequence[str], first: int, last: int) -> float:
-        """Make the predictions `first` to `last`; resident memory after them, MB."""
+        """Make the predictions from `first` up to `last`. Return resident memory after them, in MB."""
         for number in range(first, last):
             random = np.random.default_rng(number)
             batch = np.empty(random.integers(1, 3), object)

@@ -1,4 +1,4 @@
-"""(a) The network alone: the logits of one real photo at 512 x 512, and the floor of its arithmetic."""
+"""Measure the network alone: the logits of one real photo at 512 x 512, and the arithmetic floor."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from benchmarks import floor, ours, peers
 from benchmarks.measure import TIME_COLUMNS, Contestant, Table, compare, progress
 from benchmarks.process import KEPT, Child, Children, Given
 from benchmarks.settings import Settings
-from ray_segformer.network import upsampled_argmax
-from ray_segformer.network.cost import gmac
+from ray_segformer.network import gmac, upsampled_argmax
 
 _EAGER = "transformers, eager"
 
-# Contestants by their rows' names.
+# Contestants by the names of their rows.
 Networks = dict[str, Child | Given]
 
 
 def run(settings: Settings) -> list[Table]:
-    """Tables: time, agreement with transformers, matrix products."""
+    """Return three tables: times, agreement with transformers, matrix products."""
     processor = AutoImageProcessor.from_pretrained(settings.model)
     photos = settings.photos + settings.ade20k + settings.streets[:20]
     images = [Image.open(path).convert("RGB") for path in (photos[:4] if settings.quick else photos)]
@@ -40,7 +39,7 @@ def run(settings: Settings) -> list[Table]:
 
 
 def _networks(settings: Settings, children: Children) -> tuple[Networks, Networks]:
-    """Peers and ours."""
+    """Start the peers and our networks."""
     model = settings.model
     theirs: Networks = {
         _EAGER: children.start(peers.transformers_network, model),
@@ -54,7 +53,7 @@ def _networks(settings: Settings, children: Children) -> tuple[Networks, Network
     for runtime in settings.runtimes:
         network = children.start(ours.our_network, model, runtime)
         mine |= {f"{runtime}, {dtype}": network.given(dtype) for dtype in ours.DTYPES}
-        if runtime != "openvino":  # which keeps its memory by itself
+        if runtime != "openvino":  # OpenVINO keeps its memory by itself
             network = children.start(ours.our_network, model, runtime, keep_memory=True)
             mine |= {f"{runtime}, {dtype}, {KEPT}": network.given(dtype) for dtype in ours.DTYPES}
     return theirs, mine
@@ -96,15 +95,15 @@ def _times(
         TIME_COLUMNS,
         compare(contestants, settings.rounds(15)),
         [
-            f"The floor is {arithmetic:.2f} GMAC (folded; {gmac(config, 512, 512, folded=False):.2f} as in the "
-            "paper) at the rate of this machine's fastest matrix product, which takes its turn in the same rounds.",
-            f"'{KEPT}': glibc is told not to give memory back to the kernel, as this package tells it in Ray's actors.",
+            f"The floor: {arithmetic:.2f} GMAC (folded decoder; {gmac(config, 512, 512, folded=False):.2f} as in the "
+            "paper) at the rate of this machine's fastest matrix product, which is measured in the same rounds.",
+            f"'{KEPT}': glibc does not return freed memory to the kernel. In Ray's actors, this package sets that.",
         ],
     )
 
 
 def _agreement(images: list[Image.Image], pixels: list[np.ndarray], theirs: Networks, mine: Networks) -> Table:
-    """Logits and masks of every mode beside those of transformers, eager, float32, over all photos."""
+    """Compare the logits and masks of every mode with transformers' (eager, float32), over all photos."""
     modes = {name: network for name, network in (theirs | mine).items() if _EAGER not in name and KEPT not in name}
     difference = dict.fromkeys(modes, 0.0)
     differing = dict.fromkeys(modes, 0)
@@ -136,15 +135,15 @@ def _agreement(images: list[Image.Image], pixels: list[np.ndarray], theirs: Netw
         {"name": "", "logits": "logits", "equal": "equal pixels", "differing": "differing pixels"},
         rows,
         [
-            "Logits: the largest difference by the largest logit, of the photo where that is most.",
-            f"Pixels: of the masks at the photos' own sizes, {total:,} in all; ours by our upsampled argmax, the "
-            "peers' by interpolation and argmax.",
+            "Logits: the largest difference divided by the largest logit, of the worst photo.",
+            f"Pixels: of the masks at the photos' own sizes, {total:,} in all. Ours are made by our upsampled argmax, "
+            "the peers' by interpolation and argmax.",
         ],
     )
 
 
 def _mask(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Class ids (height, width) of logits (1, h, w, classes), as transformers' post-processing computes them."""
+    """Return class ids (height, width) of logits (1, h, w, classes), as transformers' post-processing does."""
     tensor = torch.from_numpy(logits).permute(0, 3, 1, 2).contiguous()
     resized = torch.nn.functional.interpolate(tensor, size=size, mode="bilinear", align_corners=False)
     return resized[0].argmax(dim=0).numpy()

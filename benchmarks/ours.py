@@ -1,4 +1,4 @@
-"""This package, with the functions that the peers have in `peers`."""
+"""Our side: this package behind the same functions that `peers` has for the peers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES = ("float32", "bfloat16")
 def our_network(
     directory: str, runtime: str, dtypes: Sequence[str] = DTYPES
 ) -> Callable[[np.ndarray, str], np.ndarray]:
-    """Our network behind one of its runtimes: `logits(pixels, dtype)`."""
+    """Load our network with one of its runtimes. Return `logits(pixels, dtype)`."""
     with open(os.path.join(directory, "config.json"), encoding="utf-8") as file:
         config = json.load(file)
     weights = load_file(os.path.join(directory, "model.safetensors"))
@@ -29,14 +29,14 @@ def our_network(
 
 
 def network_of(config: dict[str, Any], weights: dict[str, torch.Tensor], runtime: str, dtype: str) -> Logits:
-    """`logits` of a configuration and weights, of as many images at once as the runtime likes."""
+    """Return `logits` of our network, which takes at most `Runtime.rows` images at once."""
     network = make_runtime(config, weights, runtime=runtime, dtype=dtype)
 
     def logits(pixels: np.ndarray) -> np.ndarray:
         images = torch.from_numpy(pixels)
         if len(images) <= network.rows:
             return network(images).numpy()
-        # What it returns is valid until its next call.
+        # Copied, because a runtime's logits are valid only until its next call.
         return np.concatenate([network(some).numpy().copy() for some in images.split(network.rows)])
 
     return logits
@@ -45,7 +45,7 @@ def network_of(config: dict[str, Any], weights: dict[str, torch.Tensor], runtime
 def our_predictor(
     directory: str, runtime: str, dtypes: Sequence[str] = DTYPES
 ) -> Callable[[Sequence[str], int, str], list[np.ndarray]]:
-    """`SegformerPredictor`, without Ray running: `masks(paths, batch_size, dtype)`."""
+    """Load `SegformerPredictor`, without a running Ray. Return `masks(paths, batch_size, dtype)`."""
     from ray_segformer import SegformerPredictor
 
     predictors = {dtype: SegformerPredictor(directory, runtime=runtime, dtype=dtype) for dtype in dtypes}

@@ -1,9 +1,9 @@
-"""The peers, each as its users write it.
+"""The peers: SegFormer without this package, as its users run it.
 
-A function of this module is called in a process of its own (see `process`), loads the model from a Hugging Face
-directory, and returns what is measured: `logits(pixels)`, of normalised float32 pixel values (B, 3, H, W) to float32
-logits (B, H / 4, W / 4, classes), or `masks(paths, batch_size)`, of JPEG files to class ids at the images' own sizes.
-Some have one argument more, the dtype of the arithmetic.
+Each function here is called in a process of its own (see `process`). It loads the model from a Hugging Face directory,
+and returns the function that is measured. That is `logits(pixels)`, from normalised float32 pixel values (B, 3, H, W)
+to float32 logits (B, H / 4, W / 4, classes), or `masks(paths, batch_size)`, from JPEG files to class ids at the images'
+own sizes. Some take the dtype of the arithmetic as a further argument.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Masks = Callable[[Sequence[str], int], list[Any]]
 
 
 def load(directory: str) -> tuple[Any, Any]:
-    """transformers' model and image processor, the Pillow one where torchvision is not installed."""
+    """Load transformers' model and image processor; without torchvision, that is the Pillow one."""
     from transformers import AutoImageProcessor, SegformerForSemanticSegmentation
 
     model = SegformerForSemanticSegmentation.from_pretrained(directory).eval()
@@ -28,13 +28,13 @@ def load(directory: str) -> tuple[Any, Any]:
 
 
 def transformers_network(directory: str, compiled: bool = False) -> Logits:
-    """transformers' model, as it is or behind `torch.compile`."""
+    """Load transformers' model, with or without `torch.compile`. Return `logits(pixels)`."""
     model, _ = load(directory)
     return network_of(torch.compile(model) if compiled else model)
 
 
 def network_of(model: Any) -> Logits:
-    """`logits` of a transformers model."""
+    """Return `logits` of a transformers model."""
 
     def logits(pixels: np.ndarray) -> np.ndarray:
         with torch.no_grad():
@@ -44,17 +44,17 @@ def network_of(model: Any) -> Logits:
 
 
 def openvino_network(directory: str, threads: int) -> Callable[[np.ndarray, str], np.ndarray]:
-    """transformers' model, converted by OpenVINO, with the batch fixed at one image: `logits(pixels, dtype)`."""
+    """Convert transformers' model with OpenVINO, for one image at a time. Return `logits(pixels, dtype)`."""
     compiled = _openvino(directory, threads, shape=(1, 3, 512, 512))
     return lambda pixels, dtype: compiled[dtype](pixels)[0].transpose(0, 2, 3, 1)
 
 
 def _openvino(directory: str, threads: int, shape: Sequence[int]) -> dict[str, Any]:
-    """transformers' model as OpenVINO's by dtype."""
+    """Convert transformers' model with OpenVINO. Return the compiled models by dtype."""
     import openvino
 
     class LogitsOf(torch.nn.Module):
-        def __init__(self, model: Any):
+        def __init__(self, model: Any) -> None:
             super().__init__()
             self.model = model
 
@@ -73,7 +73,7 @@ def _openvino(directory: str, threads: int, shape: Sequence[int]) -> dict[str, A
 
 
 def tutorial_loop(directory: str) -> Masks:
-    """The loop of every tutorial: image processor, model, post-processing, a batch at a time."""
+    """Return the usual loop of tutorials: image processor, model, post-processing, one batch at a time."""
     model, processor = load(directory)
 
     def masks(paths: Sequence[str], batch_size: int) -> list[np.ndarray]:
@@ -91,7 +91,7 @@ def tutorial_loop(directory: str) -> Masks:
 
 
 def openvino_loop(directory: str, threads: int) -> Callable[[Sequence[str], int, str], list[np.ndarray]]:
-    """The same loop around the model converted by OpenVINO: `masks(paths, batch_size, dtype)`."""
+    """Return the same loop with OpenVINO's model: `masks(paths, batch_size, dtype)`."""
     from transformers.modeling_outputs import SemanticSegmenterOutput
 
     _, processor = load(directory)
@@ -112,10 +112,10 @@ def openvino_loop(directory: str, threads: int) -> Callable[[Sequence[str], int,
 
 
 def transformers_pipeline(directory: str) -> Masks:
-    """transformers' `pipeline("image-segmentation")`.
+    """Return transformers' `pipeline("image-segmentation")`.
 
-    It returns no class map, but a list for each image: a label and a binary mask, a Pillow image, for each class seen.
-    `class_map` makes one of them; that is not measured.
+    It returns no class map. It returns a list for each image, which has a label and a binary mask (a Pillow image) for
+    each class that occurs. `class_map` converts that; the conversion is not measured.
     """
     from transformers import pipeline
 
@@ -124,7 +124,7 @@ def transformers_pipeline(directory: str) -> Masks:
 
 
 def class_map(segments: list[dict[str, Any]], id2label: dict[str, str]) -> np.ndarray:
-    """The class ids (height, width) of what the pipeline returns for an image."""
+    """Convert the pipeline's result for an image to class ids (height, width)."""
     ids = {label: int(class_id) for class_id, label in id2label.items()}
     result = np.zeros((segments[0]["mask"].height, segments[0]["mask"].width), np.uint8)
     for segment in segments:
@@ -133,21 +133,20 @@ def class_map(segments: list[dict[str, Any]], id2label: dict[str, str]) -> np.nd
 
 
 class ByHand:
-    """transformers inside of `Dataset.map_batches`, the way of Ray's guide to batch inference.
-
-    Ray tells torch to use as many threads as the actor has CPUs, one unless said otherwise.
+    """transformers in `Dataset.map_batches`, as in Ray's guide to batch inference.
 
     Args:
-        directory: the model's.
-        threads: None for Ray's number.
+        directory: the directory of the model.
+        threads: how many threads torch uses; None for Ray's default, which is the number of the actor's CPUs (1).
     """
 
-    def __init__(self, directory: str, threads: int | None = None):
+    def __init__(self, directory: str, threads: int | None = None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self.model, self.processor = load(directory)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return `path` and `segmentation` of a batch."""
         images = list(batch["image"])
         inputs = self.processor(images=images, return_tensors="pt")
         with torch.no_grad():
@@ -158,7 +157,7 @@ class ByHand:
 
 
 def by_torch_inference() -> type[Any]:
-    """A subclass of Ray Data's `TorchInference`, which needs CUDA."""
+    """Return a subclass of Ray Data's `TorchInference`, which needs CUDA."""
     from ray.data.util.torch_inference import TorchInference
 
     class ByTorchInference(TorchInference):
@@ -183,7 +182,7 @@ def by_torch_inference() -> type[Any]:
 
 
 def column(masks: Sequence[np.ndarray]) -> np.ndarray:
-    """Masks of several sizes as Ray Data takes them: an object array."""
+    """Return masks of several sizes as an object array, which Ray Data accepts."""
     array = np.empty(len(masks), object)
     for row, mask in enumerate(masks):
         array[row] = mask

@@ -1,4 +1,4 @@
-"""The end-to-end and the network tables as one picture."""
+"""Draw the tables of the network, of files and of Ray as one picture, `benchmarks.png`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _TITLES = {
     "files": "One process: JPEG files to masks",
     "ray": "Through Ray, all cores: JPEG files to masks",
 }
-_BAR, _MARGIN = 0.21, 0.75  # inches: of a row, and above and below a panel's rows
+_BAR, _MARGIN = 0.21, 0.75  # inches: the height of a row, and what a panel needs beside its rows
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Draw the sections of `results` (see `Report.content`) that have a panel; without one, nothing."""
+    """Draw those sections of `results` (see `Report.content`) that have a panel; draw nothing if none has."""
     panels = {name: results["sections"][name]["tables"][0]["rows"] for name in _TITLES if name in results["sections"]}
     if not panels:
         return
@@ -40,7 +40,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def _is_shown(row: dict[str, Any]) -> bool:
-    """Whether a row is a bar: not the floor, no larger batches, and of ours the plain process."""
+    """Return whether a row gets a bar: no floor, no larger batches, none of ours with freed memory kept."""
     if row["side"] == "floor" or "four at a time" in row["name"]:
         return False
     return row["side"] == "peer" or KEPT not in row["name"]
@@ -52,7 +52,7 @@ def _draw_panel(axis: Any, title: str, rows: list[dict[str, Any]], floors: list[
         axis.barh(place, row["ms"], height=0.75, color=_COLOURS[row["side"]])
         text = axis.annotate(
             f"{row['ms']:.0f}", (row["ms"], place), (4, 0), textcoords="offset points", va="center", fontsize=8,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # above the floor's lines
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # covers the lines of the floor
         )  # fmt: skip
         if row["name"] != row["peer"]:
             axis.annotate(

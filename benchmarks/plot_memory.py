@@ -1,4 +1,4 @@
-"""`streaming.png` and `soak.png`: memory, and throughput, over a job."""
+"""Draw memory and throughput over a job: `streaming.png` and `soak.png`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from benchmarks.streaming import CURVES
 
 _BLUE, _GREY, _RED = "#1f77b4", "#9aa5b1", "#c0392b"
-# Throughput is averaged over so many parts of a job, or over so many seconds, in which some batches end.
+# Throughput is averaged over `_WINDOWS` parts of a job, but over no less than `_WINDOW` seconds, to see some batches.
 _WINDOWS, _WINDOW = 60, 5
 
 
 def draw_memory(results: dict[str, Any], folder: Path) -> list[str]:
-    """Draw what there is of the two in `results` (see `Report.content`); the names of the files."""
+    """Draw those of the two sections that are in `results` (see `Report.content`). Return the file names."""
     drawn = []
     for section, draw in (("streaming", _draw_streaming), ("soak", _draw_soak)):
         if section in results["sections"]:

@@ -1,7 +1,7 @@
-"""Contestants in processes of their own.
+"""Run each contestant in a process of its own.
 
-The C library's settings, the number of threads and the memory in use hold for a whole process. So each contestant gets
-one, which stays, so that contestants can take turns.
+Allocator settings, the number of threads and memory are properties of a process. So each contestant has its own
+process, which stays alive, so that contestants can take turns.
 """
 
 from __future__ import annotations
@@ -14,50 +14,51 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-KEPT = "freed memory kept"  # what rows are called whose process does
+KEPT = "freed memory kept"  # the suffix of rows whose process uses `keep_freed_memory`
 
 
 class Child(contextlib.AbstractContextManager):
-    """A function in a process of its own.
+    """A function that runs in another process.
 
         with Child(peers.tutorial_loop, directory, threads=2) as loop:
             masks = loop(paths, 8)
             seconds = loop.seconds(paths, 8)
 
     Args:
-        factory: a function of a module; called in the process, with `arguments`, it returns the function.
-        threads: what torch is told to use there.
-        keep_memory: whether the process keeps the memory that it frees (`keep_freed_memory`).
+        factory: a function at the top of a module. It is called in the process, with `arguments`, and returns the
+            function to run.
+        threads: the number of threads of torch there.
+        keep_memory: whether to call `keep_freed_memory` there.
     """
 
-    def __init__(self, factory: Callable[..., Any], *arguments: Any, threads: int, keep_memory: bool = False):
+    def __init__(self, factory: Callable[..., Any], *arguments: Any, threads: int, keep_memory: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, other_end = context.Pipe()
         self._name = factory.__name__
         self._process = context.Process(
             target=_serve, args=(other_end, factory, arguments, threads, keep_memory), daemon=True
         )
-        self._process.start()  # and several can start at once: see `wait`
+        self._process.start()  # does not wait, so that several start at once: see `wait`
         self._ready = False
         other_end.close()
 
     def wait(self) -> Child:
-        """Wait until the function is there."""
+        """Wait until `factory` has returned."""
         if not self._ready:
             self._receive()
             self._ready = True
         return self
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function returns."""
+        """Call the function, and return its result."""
         return self._ask(arguments, wants_result=True)[1]
 
     def seconds(self, *arguments: Any) -> float:
-        """How long the function takes, by the process's own clock; the result stays there."""
+        """Call the function. Return the seconds that it took, measured in its process; drop the result."""
         return self._ask(arguments, wants_result=False)[0]
 
     def given(self, *options: Any) -> Given:
-        """The same function with `options` behind its other arguments."""
+        """Return the same function with `options` as its last arguments."""
         return Given(self, options)
 
     def _ask(self, arguments: tuple[Any, ...], wants_result: bool) -> tuple[float, Any]:
@@ -70,9 +71,9 @@ class Child(contextlib.AbstractContextManager):
             seconds, result, failure = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join()
-            raise RuntimeError(f"the process of {self._name} ended, with {self._process.exitcode}") from error
+            raise RuntimeError(f"the process of {self._name} ended with exit code {self._process.exitcode}") from error
         if failure:
-            raise RuntimeError(f"in the process of {self._name}:\n{failure}")
+            raise RuntimeError(f"the process of {self._name} failed:\n{failure}")
         return seconds, result
 
     def close(self) -> None:
@@ -87,7 +88,7 @@ class Child(contextlib.AbstractContextManager):
 
 
 class Children(contextlib.ExitStack):
-    """Children that end together.
+    """Several children, which are closed together.
 
     with Children(threads=2) as children:
         loop = children.start(peers.tutorial_loop, directory)
@@ -95,26 +96,26 @@ class Children(contextlib.ExitStack):
         children.wait()
     """
 
-    def __init__(self, threads: int):
+    def __init__(self, threads: int) -> None:
         super().__init__()
         self._threads = threads
         self._children: list[Child] = []
 
     def start(self, factory: Callable[..., Any], *arguments: Any, keep_memory: bool = False) -> Child:
-        """Start one; see `Child`."""
+        """Start a child; see `Child`."""
         child = self.enter_context(Child(factory, *arguments, threads=self._threads, keep_memory=keep_memory))
         self._children.append(child)
         return child
 
     def wait(self) -> None:
-        """Wait until all have loaded what they run, so that they do not while another is measured."""
+        """Wait until all have loaded, so that none loads while another is measured."""
         for child in self._children:
             child.wait()
 
 
 @dataclass(frozen=True)
 class Given:
-    """A child's function with some arguments given, as `Child.given` makes it."""
+    """A child's function with its last arguments fixed; `Child.given` returns it."""
 
     child: Child
     options: tuple[Any, ...]
@@ -147,7 +148,7 @@ def _serve(pipe: Any, factory: Callable[..., Any], arguments: Any, threads: int,
             result, failure = None, traceback.format_exc()
         return time.perf_counter() - started, result, failure
 
-    with contextlib.suppress(EOFError, BrokenPipeError):  # the other end was closed
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent closed the pipe
         seconds, function, failure = attempt(make)
         pipe.send((seconds, None, failure))
         while failure is None:

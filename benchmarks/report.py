@@ -1,4 +1,4 @@
-"""What was measured, as JSON and as tables."""
+"""Write the results as JSON and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _PACKAGES = ("torch", "transformers", "ray", "openvino", "numba", "numpy", "pill
 
 
 class Report:
-    """`results.json` and `results.md` in a folder, complete after each section.
+    """Writes `results.json` and `results.md` to a folder, after each section.
 
     Attributes:
-        content: what `results.json` holds: `machine`, `versions`, `settings`, and `sections` by name, each with its
+        content: the content of `results.json`: `machine`, `versions`, `settings`, and `sections` by name, each with its
             `seconds`, `disturbed` and `tables`.
     """
 
-    def __init__(self, folder: Path, settings: Settings):
+    def __init__(self, folder: Path, settings: Settings) -> None:
         self._folder = folder
         self.content: dict[str, Any] = {
             "machine": machine(settings.threads),
@@ -39,8 +39,10 @@ class Report:
         """Print a section's tables, and write everything so far.
 
         Args:
-            seconds: how long the section took.
-            disturbed: before what share of its runs the machine was busy with something else.
+            section: the name of the section.
+            tables: its tables.
+            seconds: how long it took.
+            disturbed: the share of its runs before which the machine was busy with something else; None without runs.
         """
         if disturbed:
             tables[0].notes.append(f"Before {disturbed:.0%} of these runs, something else kept the machine busy.")
@@ -65,7 +67,7 @@ class Report:
             f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores, {machine['memory_gb']:.0f} GB, "
             f"{machine['system']}; " + ", ".join(f"{name} {version}" for name, version in packages.items()) + ".",
             "",
-            "Medians; a ratio above 1 is better than the peer's. 'by round' is the median of each round's own ratio.",
+            "Medians; a ratio above 1 is better than the peer's. 'by round' is the median of the rounds' ratios.",
         ]
         if self.content["settings"]["quick"]:
             lines.append("**A quick run, with sizes too small to quote.**")
@@ -73,7 +75,7 @@ class Report:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Processor, cores, threads that are used, memory and system."""
+    """Describe the machine: processor, cores, threads that are used, memory and system."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     return {
         "cpu": processor_name(),
@@ -85,7 +87,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that matter."""
+    """Return the versions of Python and of the packages that matter."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -96,7 +98,7 @@ def versions() -> dict[str, str]:
 
 
 def markdown(table: dict[str, Any]) -> str:
-    """A table as Markdown, aligned for reading as text too."""
+    """Return a table as Markdown, aligned so that it is also readable as text."""
     keys = list(table["columns"])
     cells = [[table["columns"][key] for key in keys]]
     cells += [[_text(key, row.get(key)) for key in keys] for row in table["rows"]]

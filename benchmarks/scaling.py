@@ -1,4 +1,4 @@
-"""(f) What an image costs by batch size, image size, number of images and model size, in eager torch on both sides."""
+"""Measure an image's cost by batch size, image size, number of images and model, in eager torch on both sides."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from benchmarks import ours, peers
 from benchmarks.measure import Contestant, Table, compare
 from benchmarks.process import Child, Children, Given
 from benchmarks.settings import Settings
-from ray_segformer.network.cost import gmac
+from ray_segformer.network import gmac
 
-# hidden sizes, depths, decoder's size: table 6 of the paper.
+# Hidden sizes, depths, decoder's hidden size: table 6 of the paper.
 _VARIANTS = {
     "B0": ((32, 64, 160, 256), (2, 2, 2, 2), 256),
     "B1": ((64, 128, 320, 512), (2, 2, 2, 2), 256),
@@ -34,12 +34,12 @@ _COLUMNS = {
     "ratio_by_round": "by round",
 }
 
-# What of one image costs by size: the label, the number of images, and the arguments of both functions.
+# The rows of a table: the label, the number of images, and the arguments of both functions.
 Cases = list[tuple[str, int, tuple[Any, ...]]]
 
 
 def run(settings: Settings) -> list[Table]:
-    """A table of each."""
+    """Return a table for each of these."""
     most = 2 if settings.quick else None
     variants = list(_VARIANTS)[:most]
     with Children(settings.threads) as children, tempfile.TemporaryDirectory(prefix="segformer_benchmark_") as folder:
@@ -72,7 +72,7 @@ def run(settings: Settings) -> list[Table]:
         row["gmac"] = gmac(_config(name).to_dict(), 512, 512, folded=False)
         row["folded"] = gmac(_config(name).to_dict(), 512, 512)
     tables[2].columns |= {"gmac": "GMAC", "folded": "GMAC, folded"}
-    tables[4].notes.append("In batches of 8, by one process that has loaded its model.")
+    tables[4].notes.append("In batches of 8, in one process that has loaded its model.")
     return tables
 
 
@@ -97,7 +97,7 @@ def _per_image(function: Child | Given, images: int, arguments: tuple[Any, ...])
 
 
 def _pixels(photo: str, side: int, batch: int = 1) -> np.ndarray:
-    """Normalised pixel values (batch, 3, side, side) of a photo."""
+    """Return normalised pixel values (batch, 3, side, side) of a photo."""
     image = np.asarray(Image.open(photo).convert("RGB").resize((side, side)), np.float32)
     one = ((image / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)).transpose(2, 0, 1)
     return np.repeat(one[None].astype(np.float32), batch, axis=0)
@@ -118,7 +118,7 @@ def _config(name: str) -> Any:
 
 
 def _random_model(name: str, folder: str) -> str:
-    """The directory of a model with random weights, in `folder`."""
+    """Write a model with random weights to a directory in `folder`, and return the directory."""
     from transformers import SegformerForSemanticSegmentation
 
     torch.manual_seed(0)
@@ -128,7 +128,7 @@ def _random_model(name: str, folder: str) -> str:
 
 
 def their_networks() -> Callable[[np.ndarray, str], np.ndarray]:
-    """`logits(pixels, directory)` of transformers' models, each loaded when it is first called."""
+    """Return `logits(pixels, directory)` of transformers' models, each loaded when it is first used."""
     from transformers import SegformerForSemanticSegmentation
 
     @functools.cache
@@ -139,6 +139,6 @@ def their_networks() -> Callable[[np.ndarray, str], np.ndarray]:
 
 
 def our_networks() -> Callable[[np.ndarray, str], np.ndarray]:
-    """The same of ours."""
+    """Return `logits(pixels, directory)` of our networks, each loaded when it is first used."""
     network = functools.cache(lambda directory: ours.our_network(directory, "eager", ("float32",)))
     return lambda pixels, directory: network(directory)(pixels, "float32")

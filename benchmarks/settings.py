@@ -1,4 +1,4 @@
-"""What a run measures with: data, model, threads, and how often."""
+"""The settings of a run: data, model, threads, rounds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Settings:
 
     Attributes:
         shared: the folder with `data/` and `models/`.
-        threads: of every contestant, and the CPUs that Ray is given.
-        repeats: rounds of each table; None for what the section finds enough.
-        quick: smaller sizes, for a look rather than for numbers.
+        threads: the number of threads of every contestant, and of Ray's CPUs.
+        repeats: rounds of each table; None for each section's own number.
+        quick: smaller sizes, for a quick look.
     """
 
     shared: Path
@@ -24,12 +24,12 @@ class Settings:
 
     @property
     def runtimes(self) -> tuple[str, ...]:
-        """Of ours. A quick run leaves out the one that compiles for half a minute when it is new to the machine."""
+        """Our runtimes. A quick run leaves out "compile", which takes half a minute the first time on a machine."""
         return ("eager", "openvino") if self.quick else ("eager", "compile", "openvino")
 
     @property
     def model(self) -> str:
-        """A Hugging Face directory: B0, 150 classes, trained weights."""
+        """The Hugging Face directory of the model: B0, 150 classes, trained weights."""
         return str(self.shared / "models" / "segformer-b0-camvid")
 
     @property
@@ -39,27 +39,27 @@ class Settings:
 
     @property
     def ade20k(self) -> list[str]:
-        """Photos of ADE20K, which the model's classes are of."""
+        """Photos of ADE20K, whose classes the model has."""
         return _jpegs(self.shared / "data" / "ade20k" / "images")
 
     @property
     def streets(self) -> list[str]:
-        """Frames of CamVid's test videos, 480 x 360, in an order in which the first ones come from all of them."""
+        """Frames of CamVid's test videos, 480 x 360, ordered so that the first ones come from all videos."""
         frames = _jpegs(self.shared / "data" / "camvid" / "test" / "images")
         return [frame for start in range(16) for frame in frames[start::16]]
 
     def mixed(self, count: int) -> list[str]:
-        """Photos and street frames in turn, `count` of them, repeated where there are no more."""
+        """Return `count` photos and street frames in turn, repeated if there are fewer."""
         pairs = [path for pair in zip(self.photos, self.streets, strict=False) for path in pair]
         return (pairs * (count // len(pairs) + 1))[:count]
 
     def rounds(self, usual: int) -> int:
-        """How often a table's contestants take turns."""
+        """Return the number of rounds of a table that usually has `usual` rounds."""
         return self.repeats or (max(1, usual // 4) if self.quick else usual)
 
 
 def _jpegs(folder: Path) -> list[str]:
     paths = sorted(str(path.resolve()) for path in folder.glob("*.jpg"))
     if not paths:
-        raise FileNotFoundError(f"{folder} has no JPEG files; name the folder with data/ and models/ by --shared")
+        raise FileNotFoundError(f"{folder} has no JPEG files; give the folder that has data/ and models/ with --shared")
     return paths

@@ -1,4 +1,4 @@
-"""(i) A long job of which a worker is killed every minute, beside the same job undisturbed."""
+"""Run a long job in which a worker is killed every minute, and the same job undisturbed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from benchmarks.streaming import predicted, start_ray
 _WORKERS = 2
 _BATCH_SIZE = 16
 _SIDE = 64
-_SCENES = 500  # files; a job reads each many times
+_SCENES = 500  # image files; a job reads each many times
 _STORE = 500 * 2**20
 
 
 def run(settings: Settings) -> list[Table]:
-    """A table with a row for each job.
+    """Return a table with a row for each job.
 
     Raises:
-        RuntimeError: a job lost a row, or made one twice.
+        RuntimeError: a job lost or duplicated a row.
     """
     count = settings.repeats or (1000 if settings.quick else 50_000)
     every = 10 if settings.quick else 60
@@ -41,13 +41,13 @@ def run(settings: Settings) -> list[Table]:
     for row in rows:
         row["ratio"] = row["images_per_second"] / rows[0]["images_per_second"]
         if row["lost"] or row["doubled"]:
-            raise RuntimeError(f"{row['name']}: {row['lost']} rows lost, {row['doubled']} made more than once")
+            raise RuntimeError(f"{row['name']}: {row['lost']} rows lost, {row['doubled']} duplicated")
     columns = {
         "name": "",
         "images": "images",
         "killed": "kills",
         "lost": "lost",
-        "doubled": "doubled",
+        "doubled": "duplicated",
         "images_per_second": "images/s",
         "ratio": "of undisturbed",
         **{f"scoring_{part}": f"MB at {part}" for part in ("25 %", "50 %", "75 %", "100 %")},
@@ -57,11 +57,11 @@ def run(settings: Settings) -> list[Table]:
     }
     notes = [
         f"Images of {_SIDE} x {_SIDE} pixels, the packaged model, batches of {_BATCH_SIZE}, {_WORKERS} workers on "
-        f"{settings.threads} CPUs. Images/s from the first row to the last. MB are of the largest scoring worker, and "
-        "of the driver, when such a part of the rows was done.",
-        "Rows are told apart by their keys; lost and doubled ones would have ended this section.",
+        f"{settings.threads} CPUs. Images/s from the first row to the last. MB: memory of the largest scoring worker, "
+        "and of the driver, when that share of the rows was done.",
+        "Rows are counted by key. A lost or duplicated row would have ended this section with an error.",
     ]
-    return [Table("A worker killed every so often", columns, rows, notes)]
+    return [Table("A long job, undisturbed and with workers killed", columns, rows, notes)]
 
 
 def _scenes(folder: Path) -> list[str]:
@@ -77,7 +77,7 @@ def _job(cpus: int, spilled: str) -> Callable[[Sequence[str], float | None], dic
     from ray_segformer import SegformerCheckpoint
 
     def run(paths: Sequence[str], kill_every: float | None) -> dict[str, Any]:
-        """What the table and the picture say of one job."""
+        """Run one job. Return its row of the table, with the samples for the picture."""
         dataset = predicted(SegformerCheckpoint.demo(), paths, _BATCH_SIZE, _WORKERS)
         keys: Counter[int] = Counter()
         with Watch(spilled, kill_every) as watch:

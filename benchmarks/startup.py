@@ -1,4 +1,4 @@
-"""How long a fresh process takes to its first mask."""
+"""Measure how long a fresh process takes to its first mask."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PEER = "transformers, eager"
 
 
 def run(settings: Settings) -> list[Table]:
-    """A table of times to the first mask, with what the first process on a machine takes."""
+    """Return a table of times to the first mask, also of the first process on a machine."""
     scripts = {
         _PEER: (_TRANSFORMERS,),
         **{f"{runtime}, float32": (_OURS, runtime) for runtime in settings.runtimes},
@@ -54,7 +54,7 @@ def run(settings: Settings) -> list[Table]:
         return run_once
 
     contestants = [Contestant(name, "peer" if name == _PEER else "ours", start(name), _PEER) for name in scripts]
-    samples = take_turns(contestants, settings.rounds(5))  # the warm-up leaves caches warm
+    samples = take_turns(contestants, settings.rounds(5))  # the warm-up fills the caches
     table = rows(contestants, samples)
     for row in table:
         row["imports"] = "yes" if imported[row["name"]] else "no"
@@ -72,14 +72,14 @@ def run(settings: Settings) -> list[Table]:
         "imports": "imports transformers",
     }
     notes = [
-        "From the start of Python to the mask of one JPEG file. What was compiled before is on disk; 'first on the "
-        "machine' has nothing compiled for it by this package, torch or numba."
+        "From the start of Python to the mask of one JPEG file. Compiled programs are cached on disk, except for "
+        "'first on the machine', where the caches of this package, torch and numba are empty."
     ]
     return [Table("Time to the first mask of a fresh process, B0", columns, table, notes)]
 
 
 def _first_mask(settings: Settings, script: str, runtime: str = "", caches: str | None = None) -> tuple[float, bool]:
-    """Seconds until a script prints its mask, and whether it imported transformers."""
+    """Run a script. Return the seconds until it prints its mask, and whether it imported transformers."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads)}
     if caches is not None:
         for variable in ("RAY_SEGFORMER_CACHE", "TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR"):
@@ -96,5 +96,5 @@ def _first_mask(settings: Settings, script: str, runtime: str = "", caches: str 
         line = process.stdout.readline()
         seconds = time.perf_counter() - started
     if process.returncode or not line:
-        raise RuntimeError(f"the process ended with {process.returncode}")
+        raise RuntimeError(f"the process ended without a mask, with exit code {process.returncode}")
     return seconds, line.split()[-1] == "True"

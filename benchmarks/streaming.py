@@ -1,4 +1,4 @@
-"""(h) A dataset far larger than the object store: whether memory stays where it is, and what is spilled."""
+"""Predict a dataset far larger than the object store: does memory stay bounded, and how much is spilled?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.settings import Settings
 
 _STORE = 200 * 2**20
 _BATCH_SIZE = 8
-# Of a `Watch`'s samples: what is drawn and tabled.
+# Keys of a `Watch`'s samples that are drawn and put in the table, with their names there.
 CURVES = {
     "driver": "driver",
     "scoring": "largest scoring worker",
@@ -24,7 +24,7 @@ CURVES = {
 
 
 def run(settings: Settings) -> list[Table]:
-    """A table of memory at the start, in the middle, at the end, and at most."""
+    """Return a table of memory at the start, in the middle and at the end, and of its peak."""
     count = settings.repeats or (300 if settings.quick else 5000)
     photos = (settings.photos * (count // len(settings.photos) + 1))[:count]
     progress(f"streaming: {count} photos")
@@ -49,18 +49,18 @@ def run(settings: Settings) -> list[Table]:
     made = result["bytes"] / 2**20
     notes = [
         f"{count:,} photos in batches of {_BATCH_SIZE} through `BatchPredictor`, with an object store of "
-        f"{_STORE / 2**20:.0f} MB; {made:,.0f} MB of masks came out of it, and {count * 0.75:,.0f} MB of resized "
-        f"images went through. "
+        f"{_STORE / 2**20:.0f} MB. {count * 0.75:,.0f} MB of resized images passed through it, and {made:,.0f} MB of "
+        f"masks came out. "
         f"{result['rows']:,} rows came, {result['distinct']:,} of them distinct, in {result['seconds']:.0f} s.",
-        "MB that a process has to itself; spilled, as Ray's files are seen twice a second. Start is the first row out, "
-        "when all workers have loaded what they need.",
+        "MB of memory that a process does not share; spilled: the size of Ray's spill files, sampled twice a second. "
+        "Start is the first row out, when all workers have loaded.",
     ]
     columns = {"name": "MB", "start": "start", "middle": "middle", "end": "end", "peak": "peak"}
     return [Table("A dataset larger than memory, B0", columns, rows, notes)]
 
 
 def start_ray(cpus: int, object_store_memory: int, spilled: str) -> None:
-    """A quiet Ray of this process's own, which spills to a folder."""
+    """Start a local Ray without log lines, which spills to the folder `spilled`."""
     import ray
     import ray.data
 
@@ -78,11 +78,11 @@ def start_ray(cpus: int, object_store_memory: int, spilled: str) -> None:
 
 
 def predicted(model: Any, paths: Sequence[str], batch_size: int, workers: int) -> Any:
-    """The lazy dataset of masks, with a `key` for each of the paths."""
+    """Return the lazy dataset of masks, with the path's position as `key`."""
     import ray
 
     from ray_segformer import BatchPredictor, SegformerPredictor
-    from ray_segformer.predict import resources_for
+    from ray_segformer.jobs import resources_for
 
     items = [{"key": key, "image": path} for key, path in enumerate(paths)]
     blocks = max(1, len(items) // (4 * batch_size))
@@ -100,7 +100,7 @@ def _stream(model: str, cpus: int, spilled: str) -> Callable[[Sequence[str]], di
     from ray_segformer import SegformerCheckpoint
 
     def run(paths: Sequence[str]) -> dict[str, Any]:
-        """Samples of memory, and what came out."""
+        """Run the job. Return samples of memory, and counts of rows and bytes."""
         dataset = predicted(SegformerCheckpoint.from_pretrained(model), paths, _BATCH_SIZE, workers=1)
         keys: set[int] = set()
         size = 0

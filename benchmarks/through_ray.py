@@ -1,4 +1,4 @@
-"""(d) From JPEG files to masks through Ray, with all cores."""
+"""Measure the way from JPEG files to masks through Ray, with all cores."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from benchmarks.settings import Settings
 
 _BATCH_SIZE = 8
 _GUIDE = "transformers in map_batches"
-_FAREWELL = 3  # seconds in which Ray ends a run's actors, in the background
+_FAREWELL = 3  # seconds to wait while Ray ends a run's actors in the background
 _MODES = (("eager", "float32"), ("compile", "float32"), ("openvino", "float32"), ("openvino", "bfloat16"))
 
 
 def run(settings: Settings) -> list[Table]:
-    """A table of steady rates, whole times, and what Ray costs."""
-    # The peers take seconds for an image, and need fewer of them.
+    """Return a table of steady rates, total times, and Ray's cost."""
+    # The peers are slow, so they get fewer images.
     theirs = settings.mixed(24 if settings.quick else 32)
     mine = settings.mixed(64 if settings.quick else 256)
     with Children(settings.threads) as children:
@@ -35,7 +35,7 @@ def run(settings: Settings) -> list[Table]:
         children.wait()
         contestants = _contestants(settings, on_ray, alone, theirs, mine)
         for contestant in contestants:
-            if contestant.name.startswith("compile"):  # and compiles, once, for the number of threads of an actor
+            if contestant.name.startswith("compile"):  # compile now, once, for the number of threads of an actor
                 contestant.run()
         samples = take_turns(contestants, settings.rounds(2), warm_up=False)
 
@@ -49,12 +49,12 @@ def run(settings: Settings) -> list[Table]:
         if without_ray in steady and row["name"] != without_ray:
             row["cost"] = 1 - steady[without_ray] / row["median"]
     notes = [
-        f"JPEG files to masks, batches of {_BATCH_SIZE}, on {settings.threads} CPUs. Images/s from the first batch out "
-        "of each worker to the last batch; Ray Data is told to start the actors before it reads, so that nothing is "
-        "preprocessed ahead while they load.",
-        "transformers: one actor, as in Ray's guide; Ray gives its torch one thread, and the second row all.",
-        "Ray's cost: the share that is lost of the rate of one process with the same cores and memory settings.",
-        "First and whole: seconds until the first batch and until the last, actors' start included.",
+        f"JPEG files to masks, batches of {_BATCH_SIZE}, on {settings.threads} CPUs. Images/s: after the first "
+        "batch of each worker, up to the last batch. Ray Data starts the actors before it reads, so that nothing is "
+        "preprocessed in advance while they load.",
+        "transformers: one actor, as in Ray's guide. Its torch has one thread, Ray's default; in the second row, all.",
+        "Ray's cost: how much slower it is than one process without Ray, with the same cores and memory settings.",
+        "First and whole: seconds until the first and until the last batch, with the start of the actors.",
     ]
     if not torch.cuda.is_available():
         notes.append("There is no CUDA device, so `ray.data.util.torch_inference.TorchInference` was not run.")
@@ -113,9 +113,9 @@ def _without_ray(mode: str) -> str:
 
 
 def _on_ray(model: str, cpus: int) -> Callable[..., dict[str, float]]:
-    """Start Ray; `run(paths, function, *options)` consumes the dataset of `function(model, paths, *options)`."""
+    """Start Ray. Return `run(paths, function, *options)`: it consumes the dataset that `function` builds."""
     import ray
-    import ray.data  # which sets its logging up when it is imported
+    import ray.data  # sets up its logging, which is silenced below
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -127,11 +127,14 @@ def _on_ray(model: str, cpus: int) -> Callable[..., dict[str, float]]:
         started = time.perf_counter()
         dataset, workers = function(model, list(paths), *options)
         seconds, images = [], []
-        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):  # a block, as soon as it is there
+        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):  # each block as soon as it is ready
             seconds.append(time.perf_counter() - started)
             images.append(len(batch["segmentation"]))
         if len(images) <= workers or sum(images) != len(paths):
-            raise RuntimeError(f"{workers} workers made {len(images)} blocks, {sum(images)} of {len(paths)} images")
+            raise RuntimeError(
+                f"{workers} workers returned {len(images)} blocks with {sum(images)} of {len(paths)} images; "
+                "expected all images, in more blocks than workers"
+            )
         time.sleep(_FAREWELL)
         steady = (seconds[-1] - seconds[workers - 1]) / sum(images[workers:])
         return {"images": len(paths), "steady": steady, "first": seconds[0], "whole": seconds[-1]}
@@ -140,7 +143,7 @@ def _on_ray(model: str, cpus: int) -> Callable[..., dict[str, float]]:
 
 
 def _by_hand(model: str, paths: list[str], threads: int | None) -> tuple[Any, int]:
-    """As Ray's guide to batch inference: one actor, which leaves its defaults."""
+    """Build the dataset as Ray's guide to batch inference does: one actor, with Ray's defaults."""
     import ray
 
     dataset = _images(paths).map_batches(
@@ -153,7 +156,7 @@ def _by_hand(model: str, paths: list[str], threads: int | None) -> tuple[Any, in
 
 
 def _images(paths: list[str]) -> Any:
-    """Decoded images, a block for each batch, as they would come from more files."""
+    """Read decoded images, in one block for each batch, as Ray would for more files."""
     import ray
 
     return ray.data.read_images(paths, mode="RGB", include_paths=True, override_num_blocks=len(paths) // _BATCH_SIZE)
@@ -175,7 +178,7 @@ def _torch_inference(model: str, paths: list[str]) -> tuple[Any, int]:
 def _batch_predictor(
     model: str, paths: list[str], runtime: str, dtype: str, workers: int, gpus: int | None = None
 ) -> tuple[Any, int]:
-    """Our BatchPredictor on a dataset of paths, as the command `ray-segformer predict` does it."""
+    """Run our BatchPredictor on a dataset of paths, as `ray-segformer predict` does."""
     import ray
 
     from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor
@@ -195,7 +198,7 @@ def _batch_predictor(
 
 
 def _map_batches(model: str, paths: list[str], runtime: str, dtype: str, workers: int) -> tuple[Any, int]:
-    """Our predictor in the peer's place."""
+    """Run our predictor in `map_batches`, as `_by_hand` runs the peer."""
     import ray
 
     from ray_segformer import SegformerCheckpoint, SegformerPredictor
@@ -212,7 +215,7 @@ def _map_batches(model: str, paths: list[str], runtime: str, dtype: str, workers
 
 
 def _cpus_for_each(workers: int) -> float:
-    """What workers reserve so that a CPU is left to read with."""
+    """Return the CPUs that each worker reserves, so that one CPU is left to read."""
     import ray
 
     return min(1, (ray.cluster_resources()["CPU"] - 1) / workers)

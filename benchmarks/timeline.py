@@ -1,4 +1,4 @@
-"""What it costs the workers of `ray_segformer.architectures` to note who did what when."""
+"""Measure what recording the timeline costs the workers of `ray_segformer.architectures`."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ _TIMES = 1000
 
 
 def run(settings: Settings) -> list[Table]:
-    """A table of predictions with and without notes, and one of the notes alone."""
+    """Return a table of predictions with and without recording, and one of the recording alone."""
     checkpoint = SegformerCheckpoint.from_pretrained(settings.model)
     batch = {"index": np.arange(_BATCH_SIZE), "image": np.array(settings.streets[:_BATCH_SIZE], object)}
-    without, with_notes = SegformerPredictor(checkpoint), TimedPredictor(checkpoint)
+    plain, recording = SegformerPredictor(checkpoint), TimedPredictor(checkpoint)
     contestants = [
-        Contestant("without notes", "peer", timed(without, batch), "without notes"),
-        Contestant("with notes", "ours", timed(with_notes, batch), "without notes"),
+        Contestant("without recording", "peer", timed(plain, batch), "without recording"),
+        Contestant("with recording", "ours", timed(recording, batch), "without recording"),
     ]
     rows = compare(contestants, settings.rounds(20), images=_BATCH_SIZE)
     seconds = rows[0]["median"] * _BATCH_SIZE
-    notes = statistics.median(_notes(batch["index"]) for _ in range(_TIMES))
-    share = {"name": "two events, as text in a column", "us": notes * 1e6, "percent": 100 * notes / seconds}
+    cost = statistics.median(_record(batch["index"]) for _ in range(_TIMES))
+    share = {"name": "two events, as text in a column", "us": cost * 1e6, "percent": 100 * cost / seconds}
     return [
         Table(f"Predicting batches of {_BATCH_SIZE} street frames, B0, eager", TIME_COLUMNS, rows),
         Table(
-            "Noting a batch",
+            "Recording a batch",
             {"name": "", "us": "us/batch", "percent": "% of the batch's time"},
             [share],
-            [f"The median of {_TIMES}. The table above says the same, if the machine is quiet enough to show it."],
+            [f"The median of {_TIMES}. The table above shows the same difference, if the machine is quiet enough."],
         ),
     ]
 
 
-def _notes(index: np.ndarray) -> float:
-    """Seconds for all that a worker does for the timeline in a batch."""
+def _record(index: np.ndarray) -> float:
+    """Do all that a worker does for the timeline in a batch. Return the seconds it took."""
     started = time.perf_counter()
     recorder = Recorder()
     with recorder.note("preprocess", index):

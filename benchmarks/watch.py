@@ -1,4 +1,4 @@
-"""Memory and progress of a job on Ray, sampled while it runs; and the death of its workers."""
+"""Sample the memory and progress of a job on Ray while it runs, and kill its workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCORING = "ScoringWorker"
 
 
 class Watch(contextlib.AbstractContextManager):
-    """Samples this process, which is the driver, and Ray's below it; and kills a scoring worker now and then.
+    """Samples this process (the driver) and Ray's processes below it, and can kill scoring workers.
 
         with Watch(folder, kill_every=60) as watch:
             for batch in batches:
@@ -23,17 +23,17 @@ class Watch(contextlib.AbstractContextManager):
 
     Args:
         spilled: the folder to which Ray spills (`object_spilling_directory`).
-        kill_every: seconds between kills (SIGKILL); None for none.
+        kill_every: seconds between kills (SIGKILL); None for no kills.
 
     Attributes:
-        rows: to be counted by whoever consumes them.
+        rows: the number of rows done; the consumer of the job counts them here.
         samples: `seconds`, `rows`, and in MB: `driver`, `scoring` (the largest scoring worker), `others` (the largest
             other worker), `all` (all of these processes together), `store` (the object store in use), `spilled` (to
-            disk, so far). What a process shares with others, libraries and object store, does not count as its own.
-        kills: when, in seconds.
+            disk, so far). Memory that a process shares with others (libraries, object store) is not counted.
+        kills: the times of the kills, in seconds.
     """
 
-    def __init__(self, spilled: str, kill_every: float | None = None):
+    def __init__(self, spilled: str, kill_every: float | None = None) -> None:
         self.rows = 0
         self.samples: list[dict[str, float]] = []
         self.kills: list[float] = []
@@ -52,7 +52,7 @@ class Watch(contextlib.AbstractContextManager):
         self._thread.join()
 
     def quarters(self) -> list[dict[str, float]]:
-        """The samples when a quarter, half, three quarters and all of the rows were done."""
+        """Return the samples when a quarter, half, three quarters and all of the rows were done."""
         return [
             next(sample for sample in self.samples if sample["rows"] >= self.rows * part) for part in (0.25, 0.5, 0.75)
         ] + self.samples[-1:]
@@ -65,7 +65,7 @@ class Watch(contextlib.AbstractContextManager):
             self.samples.append(
                 {"seconds": seconds, "rows": self.rows, **_memory(workers), **self._store.used_and_spilled()}
             )
-            # The first minute counts from the first row: until then, nobody scores.
+            # The first interval starts with the first row, because no worker scores before.
             if self._kill_every is None or not self.rows:
                 last = seconds
             elif seconds - max([last, *self.kills]) >= self._kill_every:
@@ -78,9 +78,9 @@ class Watch(contextlib.AbstractContextManager):
 
 
 class _Store:
-    """The object store's use, and what it wrote to files: each counts, as large as it was ever seen."""
+    """Measures how full the object store is, and what it has spilled: the sum of the largest size seen of each file."""
 
-    def __init__(self, spilled: str):
+    def __init__(self, spilled: str) -> None:
         import ray
 
         self._spilled = Path(spilled)
@@ -88,11 +88,11 @@ class _Store:
         self._all = ray.cluster_resources()["object_store_memory"]
 
     def used_and_spilled(self) -> dict[str, float]:
-        """In MB."""
+        """Return the `store` in use and the total `spilled` so far, in MB."""
         import ray
 
         for path in self._spilled.rglob("*"):
-            with contextlib.suppress(OSError):  # objects that are freed take their file along
+            with contextlib.suppress(OSError):  # Ray deletes the file of an object that is freed
                 if path.is_file():
                     self._files[str(path)] = max(path.stat().st_size, self._files.get(str(path), 0))
         used = self._all - ray.available_resources().get("object_store_memory", 0)
@@ -100,7 +100,7 @@ class _Store:
 
 
 def _workers() -> list[tuple[psutil.Process, str]]:
-    """Ray's processes below this one with a title, which actors and tasks have."""
+    """Return the processes below this one that run actors or tasks of Ray, with their titles."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""Sliding windows over images too large for one pass: whether memory stays bounded."""
+"""Measure the memory of sliding windows over images that are too large for one pass."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SIZES = (1024, 2048, 4096, 8192)
 
 
 def run(settings: Settings) -> list[Table]:
-    """A table of square images by size, each in a process of its own."""
+    """Return a table of square images by size, each measured in a process of its own."""
     rows = []
     for side in _SIZES[:2] if settings.quick else _SIZES:
         with Children(settings.threads) as children:
             runner = children.start(windows, settings.model, settings.photos[0], keep_memory=True)
             children.wait()
-            runner(_WINDOW)  # what libraries load in their first run is not the image's
-            added = runner(side)  # before memory that is freed and kept hides it
+            runner(_WINDOW)  # libraries load in the first run; that memory does not count
+            added = runner(side)  # measured first: freed memory is kept, and would hide the peak of a later run
             seconds = runner.seconds(side)
         rows.append(
             {
@@ -50,20 +50,20 @@ def run(settings: Settings) -> list[Table]:
                 "rate": "megapixels/s",
             },
             rows,
-            ["What is added holds image and mask. Logits at full size are what mmsegmentation keeps (computed)."],
+            ["The added memory includes image and mask. mmsegmentation keeps logits at full size (computed here)."],
         )
     ]
 
 
 def windows(model: str, photo: str) -> Callable[[int], int]:
-    """A function of an image's side that segments a photo tiled to it, and says by how many bytes memory peaked."""
+    """Return a function that segments a tiled photo of a given side, and returns the peak of added memory in bytes."""
     protocol = Protocol(window=_WINDOW, stride=_STRIDE)
     predictor = EvaluationPredictor(SegformerCheckpoint.from_pretrained(model), protocol=protocol)
     tile = np.asarray(Image.open(photo).convert("RGB"))
 
     def segment(side: int) -> int:
-        """Segment an image of `(side, side)`."""
-        Path("/proc/self/clear_refs").write_text("5")  # the peak from now on
+        """Segment an image of `(side, side)`. Return the peak of added memory in bytes."""
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _status("VmRSS")
         image = np.tile(tile, (-(-side // tile.shape[0]), -(-side // tile.shape[1]), 1))[:side, :side]
         batch: dict[str, Any] = {"path": np.array([photo]), "image": image[None]}
@@ -75,6 +75,6 @@ def windows(model: str, photo: str) -> Callable[[int], int]:
 
 
 def _status(name: str) -> int:
-    """A line of the process's status, in bytes."""
+    """Return a line of this process's status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) * 1024

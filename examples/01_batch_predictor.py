@@ -1,9 +1,9 @@
-"""BatchPredictor: a dataset of photos in, a dataset of masks out. Runs offline, on a laptop.
+"""BatchPredictor: from a dataset of photos to a dataset of masks. Runs offline, on a laptop.
 
     python examples/01_batch_predictor.py [FOLDER]
 
-Without FOLDER it segments synthetic scenes with the packaged model. For your own photos, name a model that knows
-them: `SegformerCheckpoint.from_pretrained("nvidia/segformer-b0-finetuned-ade-512-512")`.
+Without FOLDER it segments synthetic scenes with the packaged model. For your own photos, use a model that was trained
+on photos: `SegformerCheckpoint.from_pretrained("nvidia/segformer-b0-finetuned-ade-512-512")`.
 """
 
 import sys
@@ -22,7 +22,7 @@ else:
     folder = Path(tempfile.mkdtemp(prefix="scenes_"), "images")
     write_scenes(folder.parent, 12, vary_size=True)
 
-# A dataset of paths: images are read and decoded where they are preprocessed, in CPU tasks.
+# A dataset of paths: CPU tasks read, decode and preprocess the images.
 paths = [str(path) for path in sorted(folder.rglob("*.jpg"))]
 photos = ray.data.from_items([{"path": path, "image": path} for path in paths])
 
@@ -30,7 +30,7 @@ photos = ray.data.from_items([{"path": path, "image": path} for path in paths])
 checkpoint = SegformerCheckpoint.demo()
 predictor = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor, on_error="keep")
 
-# Lazy: nothing runs until the masks are consumed. On a GPU cluster, add num_gpus_per_worker=1.
+# `predict` is lazy: nothing runs until the masks are consumed. On a GPU cluster, add num_gpus_per_worker=1.
 masks = predictor.predict(photos, batch_size=4, max_scoring_workers=2, keep_columns=["path"])
 
 for row in masks.iter_rows():

@@ -1,8 +1,8 @@
-"""Dataset.map_batches: the predictor as a class for Ray Data's own actor pool. Runs offline, on a laptop.
+"""Dataset.map_batches: the predictor in Ray Data's own actor pool. Runs offline, on a laptop.
 
     python examples/02_map_batches_actor_pool.py
 
-Beside masks this also asks for each image's loss, from annotations, and computes the mean IoU.
+It also computes each image's loss, from annotations, and the mean IoU.
 """
 
 import tempfile
@@ -24,8 +24,8 @@ rows = [
     for path in sorted((folder / "images").iterdir())
 ]
 
-# The class itself goes to map_batches, with its constructor's arguments. A pool grows from one actor to two as the
-# work asks for it; each decodes, preprocesses and predicts its own batches. `num_cpus=0.5` leaves room to read.
+# map_batches gets the class and its constructor's arguments. The pool grows from one actor to two if batches queue up.
+# Each actor decodes, preprocesses and predicts its own batches. `num_cpus=0.5` leaves CPUs for the tasks that read.
 predictions = ray.data.from_items(rows).map_batches(
     SegformerPredictor,
     fn_constructor_args=(SegformerCheckpoint.demo(),),
@@ -36,7 +36,7 @@ predictions = ray.data.from_items(rows).map_batches(
 )
 
 confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
-for row in predictions.iter_rows():  # every other column of the batch is still there
+for row in predictions.iter_rows():  # the other columns of the batch are kept
     annotation = np.asarray(Image.open(row["annotation"]))
     confusion += confusion_matrix(row["segmentation"], annotation, len(CLASSES))
     print(f"{row['path']}: loss {row['loss']:.3f}")

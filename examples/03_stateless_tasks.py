@@ -1,9 +1,9 @@
-"""Stateless tasks: every batch is a task, which loads the model for itself. Runs offline, on a laptop.
+"""Stateless tasks: each batch is a task, and each task loads the model again. Runs offline, on a laptop.
 
     python examples/03_stateless_tasks.py
 
-The simplest way to use a cluster, and the way to lose a fight with start-up costs: compare with 04_actors.py. It is
-right where the model is small and batches are large, or where work comes now and then.
+This is the simplest way to use a cluster, but every task pays for loading the model: compare with 04_actors.py. Use it
+if the model is small and batches are large, or if there is work only now and then.
 """
 
 import tempfile
@@ -27,7 +27,7 @@ batches = [paths[start : start + BATCH_SIZE] for start in range(0, len(paths), B
 
 @ray.remote
 def predict(checkpoint, batch):
-    """Class ids of a batch of image files, and the seconds that it took to load the model."""
+    """Return class ids of a batch of image files, and the seconds that it took to load the model."""
     started = time.perf_counter()
     predictor = SegformerPredictor(checkpoint)
     seconds = time.perf_counter() - started
@@ -35,10 +35,10 @@ def predict(checkpoint, batch):
 
 
 ray.init(log_to_driver=False)
-# The weights are put in the object store once. A task gets a view of them there, wherever on the node it runs.
+# The weights are put in the object store once. All tasks on a node use the same copy.
 checkpoint_ref = ray.put(SegformerCheckpoint.demo())
 
-# Hold back: a million submitted tasks would sit in the driver's memory, and their results in the object store.
+# Limit the tasks in flight: a million at once would fill the driver's memory, and their results the object store.
 in_flight, results = {}, {}
 for number, batch in enumerate(batches):
     if len(in_flight) == AT_ONCE:
@@ -48,7 +48,7 @@ for number, batch in enumerate(batches):
 for ref, number in in_flight.items():
     results[number] = ray.get(ref)
 
-for number, batch in enumerate(batches):  # tasks end in any order; the batch's number puts them back
+for number, batch in enumerate(batches):  # tasks end in any order; the number restores it
     masks, seconds = results[number]
     for path, mask in zip(batch, masks, strict=True):
         print(f"{Path(path).name}: {mask.shape[1]} x {mask.shape[0]}, {len(np.unique(mask))} classes")

@@ -1,9 +1,9 @@
-"""Actors: each loads the model once, and batches are dealt out to them in turn. Runs offline, on a laptop.
+"""Actors: each loads the model once, and batches are assigned to them in turn. Runs offline, on a laptop.
 
     python examples/04_actors.py
 
-What a task forgets, an actor keeps. Scheduling is by hand here, and as simple as can be: in turn. Where batches or
-workers differ, the fast ones wait for the slow: compare with 05_actor_pool.py.
+An actor keeps its state between calls. Scheduling is by hand here, and as simple as possible: in turn. If batches or
+workers differ in speed, the fast ones wait for the slow ones: compare with 05_actor_pool.py.
 """
 
 import tempfile
@@ -26,18 +26,18 @@ batches = [paths[start : start + BATCH_SIZE] for start in range(0, len(paths), B
 ray.init(log_to_driver=False)
 checkpoint_ref = ray.put(SegformerCheckpoint.demo())
 
-# Any class is an actor class, the predictor too. Its constructor's arguments go to `remote`; Ray starts it again, and
-# repeats what it was doing, when its process dies. As many CPUs as fit, so that all of them start.
+# Any class can become an actor, also the predictor. `remote` takes its constructor's arguments. If its process dies,
+# Ray restarts it and retries its calls. Each reserves at most its share of the CPUs, so that all of them can start.
 cpus = min(1, ray.cluster_resources()["CPU"] / WORKERS)
 Worker = ray.remote(num_cpus=cpus, max_restarts=3, max_task_retries=3)(SegformerPredictor)
 workers = [Worker.remote(checkpoint_ref) for _ in range(WORKERS)]
 
-# Two batches a worker are in flight: one that it predicts, and one that waits, so that it need not.
+# Two batches per worker are in flight: one is predicted, and the next one waits, so that the worker is never idle.
 in_flight, masks = {}, {}
 
 
 def collect():
-    """Wait for one of the batches in flight, and keep its masks."""
+    """Wait for one of the batches in flight, and store its masks."""
     (done,), _ = ray.wait(list(in_flight), num_returns=1)
     worker, batch = in_flight.pop(done)
     for path, mask in zip(batch, ray.get(done)["segmentation"], strict=True):

@@ -1,9 +1,9 @@
-"""ray.util.ActorPool: the next batch goes to whoever is free. Runs offline, on a laptop.
+"""ray.util.ActorPool: the next batch goes to a free actor. Runs offline, on a laptop.
 
     python examples/05_actor_pool.py
 
-No bookkeeping of what is in flight, and nobody waits for a slow worker. What is still by hand: reading, batching,
-order and memory, which Ray Data and BatchPredictor take over (01 and 02).
+The pool keeps track of what is in flight, and no worker waits for a slow one. Reading, batching, order and memory are
+still managed by hand; Ray Data and BatchPredictor do that for you (01 and 02).
 """
 
 import tempfile
@@ -27,14 +27,14 @@ batches = [paths[start : start + BATCH_SIZE] for start in range(0, len(paths), B
 
 
 class Worker:
-    """A predictor that returns the paths with the masks: results come in any order."""
+    """A predictor that returns paths with the masks, because results come in any order."""
 
     def __init__(self, checkpoint):
         self.predictor = SegformerPredictor(checkpoint)
         self.name = ray.get_runtime_context().get_actor_id()
 
     def predict(self, batch):
-        """The worker's name, and class ids by path."""
+        """Return the worker's name, and class ids by path."""
         predictions = self.predictor.predict({"image": np.array(batch, object)})
         return self.name, dict(zip(batch, predictions["segmentation"], strict=True))
 

@@ -1,9 +1,9 @@
-"""Ray Train: fine-tune a checkpoint on images of your own, and predict with the result. Runs offline, on a laptop.
+"""Ray Train: fine-tune a checkpoint on your own images, and predict with the result. Runs offline, on a laptop.
 
     python examples/06_finetune.py
 
-The packaged model learns to tell nature from what people make: its classifier for eight classes gives way to a new one
-for two. With more workers, only the ScalingConfig changes.
+The packaged model learns to tell nature from what people made. Its classifier for eight classes is replaced by a new
+one for two. To use more workers, change only the ScalingConfig.
 """
 
 import tempfile
@@ -29,7 +29,7 @@ for split, count in (("train", 48), ("validation", 12)):
     write_scenes(folder / split, count, seed=len(datasets) * 1000, height=192, width=256)
     for path in (folder / split / "annotations").iterdir():
         Image.fromarray(made[np.asarray(Image.open(path))]).save(path)
-    # Encoded files stream to the workers, which decode and augment them; `path` names the one that cannot be read.
+    # Encoded files stream to the workers, which decode and augment them; an unreadable one is named by its `path`.
     datasets[split] = read_images(str(folder / split / "images"), annotations=str(folder / split / "annotations"))
 
 trainer = TorchTrainer(
@@ -43,7 +43,7 @@ trainer = TorchTrainer(
         "size": (192, 256),
     },
     scaling_config=ScalingConfig(num_workers=1),
-    # A run whose worker dies goes on from the last epoch's checkpoint.
+    # If a worker dies, the run continues from the last epoch's checkpoint.
     run_config=RunConfig(storage_path=str(folder / "runs"), failure_config=FailureConfig(max_failures=1)),
     datasets=datasets,
     dataset_config=EveryRowOfValidation(),
@@ -51,7 +51,7 @@ trainer = TorchTrainer(
 checkpoint = SegformerCheckpoint.from_checkpoint(trainer.fit().checkpoint)
 for epoch in checkpoint.content.training["history"]:
     print(f"epoch {epoch['epoch']}: loss {epoch['loss']:.3f}, mean IoU {epoch['mean_iou']:.3f}")
-draw_curves(checkpoint.content.training).save(folder / "curves.png")  # as in the checkpoint's own folder
+draw_curves(checkpoint.content.training).save(folder / "curves.png")  # the checkpoint's folder has it, too
 print(f"curves: {folder / 'curves.png'}")
 
 scene = np.asarray(Image.open(sorted((folder / "validation/images").iterdir())[0]))

@@ -2,8 +2,8 @@
 
     python examples/07_tune_then_predict.py
 
-Small models learn the synthetic scenes from nothing, and ASHA stops those that fall behind. The best one's checkpoint
-goes into `BatchPredictor` as it is.
+Small models learn the synthetic scenes from random weights, and ASHA stops the ones that fall behind. `BatchPredictor`
+takes the checkpoint of the best one as it is.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ space = {
     "size": (96, 128),
     "epochs": 6,
 }
-# Two trials at a time take one CPU and leave the others to Ray Data, which reads the images.
+# Two trials at a time take one CPU together. The others are left to Ray Data, which reads the images.
 trial = tune.with_resources(tune.with_parameters(train_in_trial, datasets=datasets), {"CPU": 0.5})
 asha = ASHAScheduler(max_t=6, grace_period=2, reduction_factor=2)
 results = tune.Tuner(
