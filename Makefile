@@ -38,6 +38,8 @@ check: .venv/ready
 
 # Threads that wait for others sleep: tests run side by side, and spinning would take the CPU of those that work.
 test-ray-2.60 test-ray-2.55 test-ray-2.6: export OMP_WAIT_POLICY = passive
+# Ray starts workers with a lower priority than the tests, beside which they would starve.
+test-ray-2.60 test-ray-2.55 test-ray-2.6: export RAY_worker_niceness = 0
 
 # Two processes share the files of tests, each with a Ray of its own. The longest files come first.
 test-ray-2.60: .venv/ready

@@ -14,19 +14,30 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(scope="module")
 def ray_session():
-    """A small local Ray, or the one that already runs: one for all files, but where a file between had its own."""
-    if not ray.is_initialized():
-        ray.init(
-            "local",  # not a cluster that happens to run on this machine
-            num_cpus=4,
-            include_dashboard=False,
-            ignore_reinit_error=True,
-            log_to_driver=False,
-            object_store_memory=500 * 2**20,
-        )
+    """One small local Ray for all files of this process. Only a file that had a Ray of its own makes it start again."""
+    while not ray.is_initialized():
+        try:
+            ray.init(
+                "local",  # not a cluster that happens to run on this machine
+                num_cpus=4,
+                include_dashboard=False,
+                ignore_reinit_error=True,
+                log_to_driver=False,
+                object_store_memory=500 * 2**20,
+            )
+        except Exception as error:  # Ray waits for 30 seconds, which is too short on a machine that is very busy
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+@pytest.fixture(scope="module")
+def ray_address(ray_session) -> str:
+    """The address of `ray_session`: a process with it in RAY_ADDRESS joins that Ray instead of starting its own."""
+    return ray.get_runtime_context().gcs_address
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -74,6 +85,12 @@ def real_images(shared) -> list[Path]:
         *sorted((data / "ade20k/unlabelled").glob("*.jpg")),
         *sorted((data / "camvid/test/images").glob("*.jpg"))[::23][:10],
     ]
+
+
+@pytest.fixture(scope="session")
+def real_sample(real_images) -> list[Path]:
+    """A few of the real images, from each of the sources."""
+    return real_images[::5]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,445 @@
+"""Jobs that are killed, and go on: real SIGKILL, real files, compared with a run that nothing disturbed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from functools import partial
+from pathlib import Path
+
+import filelock
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from clusters import job_on_two_cpus
+from drivers import MINUTES, PROCESSES, killed_before, stopped, write_rows
+from dying import Gate, gated, killed, mortal, wait_until
+from PIL import Image
+from reference import decode, encode
+
+from ray_segformer import SegformerCheckpoint
+from ray_segformer.demo import write_scenes
+from ray_segformer.inputs import find_images
+from ray_segformer.jobs import OutputError
+from ray_segformer.predict import predict
+from ray_segformer.viz import class_palette, overlay
+
+IMAGES = 48  # tasks preprocess 16 at once, and rows come when those of the next task are there
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """A folder of images of several sizes, some of them in a folder in it. Not to be changed."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, IMAGES, height=96, width=128, vary_size=True)
+    (folder / "images" / "more").mkdir()
+    for path in sorted((folder / "images").glob("*.jpg"))[::3]:
+        path.rename(folder / "images" / "more" / path.name)
+    return folder / "images"
+
+
+def rows_of(output):
+    """Every row of an output in parquet, by path."""
+    rows = masks_of(output)
+    by_path = {path: (segmentation, error) for path, segmentation, error in rows}
+    assert len(by_path) == len(rows)  # each once
+    return by_path
+
+
+def masks_of(output):
+    """Every row of an output in parquet, sorted by path."""
+    rows = [row for part in sorted((output / "masks").iterdir()) for row in pa.parquet.read_table(part).to_pylist()]
+    return sorted((row["path"], row["segmentation"], row["error"]) for row in rows)
+
+
+def parts_of(unfinished):
+    """The parts that a journal says are done, and their bytes."""
+    done = len(list((unfinished / "journal").glob("part-*.parquet")))
+    names = [f"part-{number:05d}.parquet" for number in range(done)]
+    return {name: (unfinished / "masks" / name).read_bytes() for name in names}
+
+
+def committed(unfinished):
+    """How many rows a journal says are done."""
+    return sum(pa.parquet.read_metadata(part).num_rows for part in unfinished.glob("journal/part-*.parquet"))
+
+
+def run(source, output, checkpoint=None, **options):
+    options = {"batch_size": 2, "workers": 1, "rows_per_shard": 4, "progress": False, **options}
+    return predict(str(source), str(output), checkpoint or SegformerCheckpoint.demo(), **options)
+
+
+@pytest.fixture(scope="module")
+def clean_run(scenes, ray_session, tmp_path_factory):
+    """The output and the summary of a run that nothing disturbed."""
+    output = tmp_path_factory.mktemp("clean") / "out"
+    summary = run(scenes, output, resume=True)  # there is nothing to go on from: it starts
+    assert len(rows_of(output)) == IMAGES
+    return output, summary
+
+
+@pytest.fixture(scope="module")
+def clean(clean_run):
+    """The output of a run that nothing disturbed. Not to be changed."""
+    return clean_run[0]
+
+
+# Killed
+
+
+def test_a_job_whose_workers_are_killed_writes_what_it_would_have_written(scenes, clean, tmp_path):
+    """Workers die while they load, in the first batch, and in later ones."""
+    output, deaths = tmp_path / "out", tmp_path / "deaths"
+    deaths.mkdir()
+    checkpoint = mortal(SegformerCheckpoint.demo(), deaths, loads=[1], batches=[1, 6, 18])
+    summary = run(scenes, output, checkpoint, workers=2)
+    pids = {death["pid"] for death in killed(deaths)}
+    assert len(pids) == 4 and not any(map(psutil.pid_exists, pids))
+    assert (summary["images"], summary["failures"]) == (IMAGES, 0)
+    assert rows_of(output) == rows_of(clean)
+
+
+# Five rows of masks, as they come from Ray.
+ROWS = [
+    {"path": f"/{number}", "name": str(number), "key": str(number), "height": 1, "width": 1, "error": None}
+    | {"segmentation": bytes([number]) * 100}
+    for number in range(5)
+]
+
+
+def test_killed_before_any_change_on_disk_a_job_writes_each_row_once(tmp_path_factory):
+    """The part of a job that writes, killed before its first change on disk, its second, ..., its last."""
+    in_memory = Path("/dev/shm")  # to flush hundreds of files to a disk takes long
+    parent = in_memory if os.access(in_memory, os.W_OK) else tmp_path_factory.mktemp("changes")
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        write_rows(Path(folder, "clean"), ROWS)
+        expected = rows_of(Path(folder, "clean"))
+        assert len(expected) == 5
+        parts_seen, change = set(), 1
+        while killed_before(output := Path(folder, f"before{change}"), ROWS, change):
+            assert not output.exists() or (output / "summary.json").exists()  # under its name, it is complete
+            unfinished = Path(f"{output}.unfinished")
+            before = parts_of(unfinished)
+            if change % 2:
+                killed_before(output, ROWS, change // 2 + 1)
+            write_rows(output, ROWS)
+            assert rows_of(output) == expected
+            done = {path.name: path.read_bytes() for path in (output / "masks").iterdir()}
+            assert {name: done[name] for name in before} == before  # nothing of it was done again
+            assert json.loads((output / "summary.json").read_text())["images"] == 5
+            assert not unfinished.exists() and not (output / "journal").exists()
+            parts_seen.add(len(before))
+            change += 1
+        assert change > 30 and parts_seen == {0, 1, 2, 3}
+
+
+def test_killed_with_its_workers_or_without_a_job_goes_on_and_its_masks_are_those_of_an_undisturbed_run(
+    scenes, clean, ray_address, tmp_path
+):
+    output = tmp_path / "out"
+    unfinished = tmp_path / "out.unfinished"
+    arguments = ["predict", scenes, output, "--resume", "--shard-rows", 8, "--batch-size", 2, "--workers", 2]
+    # Which processes are killed, just before what gets its name, and how many parts are committed then.
+    moments = [
+        ("everything", unfinished / "masks" / "part-00000.parquet", 0),
+        ("driver", unfinished / "journal" / "part-00002.parquet", 2),
+        ("everything", unfinished / "masks" / "part-00004.parquet", 4),
+        ("driver", unfinished / "summary.json", 6),
+        ("driver", output, 0),  # the journal is removed just before
+    ]
+    before = {}
+    for kind, target, parts in moments:
+        driver = stopped("local" if kind == "everything" else ray_address, target, *arguments)
+        processes = [psutil.Process(driver.pid)]
+        if kind == "everything":
+            processes += processes[0].children(recursive=True)
+            assert {"gcs_server", "raylet"} <= {process.name() for process in processes}
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        driver.join(MINUTES)
+        assert driver.exitcode == -signal.SIGKILL and not output.exists()
+        after = parts_of(unfinished)
+        assert len(after) == parts
+        done = {path.name: path.read_bytes() for path in unfinished.glob("masks/part-*.parquet")}
+        assert {name: done[name] for name in before} == before  # nothing of it was done again
+        before = after or before
+    summary = run(scenes, output, resume=True)
+    assert rows_of(output) == rows_of(clean)
+    assert not unfinished.exists() and not (output / "journal").exists()
+    done = {path.name: path.read_bytes() for path in (output / "masks").iterdir()}
+    assert {name: done[name] for name in before} == before
+    assert summary["images"] == summary["resumed"] == IMAGES
+    # What wrote the summary found all rows done: the fourth run, which predicted the last ones, was killed before.
+    assert json.loads((output / "summary.json").read_text())["resumed"] == IMAGES
+
+
+def test_rows_are_committed_while_later_ones_are_preprocessed(scenes, clean, tmp_path):
+    """On two CPUs, where preprocessing may take all that the workers leave."""
+    gate, source, output = Gate(tmp_path), tmp_path / "list.txt", tmp_path / "out"
+    paths = [str(path) for path in sorted(scenes.rglob("*.jpg"))]
+    source.write_text("\n".join(paths))
+    job = PROCESSES.Process(target=job_on_two_cpus, args=(str(source), str(output), str(tmp_path), paths[:-8]))
+    job.start()
+    try:
+        wait_until(lambda: not job.is_alive() or (gate.reached.exists() and committed(tmp_path / "out.unfinished")))
+        assert job.is_alive() and committed(tmp_path / "out.unfinished") <= IMAGES - 8
+    finally:
+        gate.open()
+        job.join(MINUTES)
+    assert job.exitcode == 0
+    assert rows_of(output) == rows_of(clean)
+
+
+# Interrupted
+
+
+@pytest.fixture(scope="module")
+def sources(scenes, tmp_path_factory):
+    """The images as a folder, as a glob, as a list that has one twice, and as parquet whose rows share a path."""
+    folder = tmp_path_factory.mktemp("sources")
+    paths = sorted(scenes.rglob("*.jpg"))
+    (folder / "list.txt").write_text("\n".join(map(str, [*paths[1:], paths[5]])))
+    images, names = [path.read_bytes() for path in paths], [path.name for path in paths]
+    table = pa.table({"image": images, "path": [*names[:8], *names[:40]]})
+    (folder / "tables").mkdir()
+    pa.parquet.write_table(table.slice(0, 20), folder / "tables" / "a.parquet", row_group_size=3)
+    pa.parquet.write_table(table.slice(20), folder / "tables" / "b.parquet", row_group_size=8)
+    return {
+        "folder": scenes,
+        "glob": scenes / "**" / "*.jpg",
+        "list": folder / "list.txt",
+        "parquet": folder / "tables",
+    }
+
+
+@pytest.fixture(scope="module")
+def expected_of(sources, clean):
+    """The rows of a kind of source, sorted by path, as a run that nothing disturbed makes them."""
+    rows = masks_of(clean)
+    masks, names = [mask for _, mask, _ in rows], [Path(path).name for path, _, _ in rows]
+    assert [path for path, _, _ in rows] == [str(path) for path in sorted(sources["folder"].rglob("*.jpg"))]
+    return {
+        "folder": rows,
+        "glob": rows,
+        "list": sorted([*rows[1:], rows[5]]),
+        "parquet": sorted(zip([*names[:8], *names[:40]], masks, [None] * IMAGES, strict=True)),
+    }
+
+
+@pytest.fixture(scope="module")
+def interrupted(sources, ray_session, tmp_path_factory):
+    """Copies what an interrupted run of a kind of source left, to an output to go on with; returns the rows in it."""
+    left = {}
+
+    def copy(kind, output):
+        if kind not in left:
+            left[kind] = tmp_path_factory.mktemp("interrupted") / "out"
+            interrupt(sources[kind], left[kind])
+        shutil.copytree(f"{left[kind]}.unfinished", f"{output}.unfinished")
+        return committed(Path(f"{output}.unfinished"))
+
+    return copy
+
+
+def interrupt(source, output, **options):
+    """A run that gets Ctrl-C while it waits for the last images, with two shards or more done; returns their rows."""
+    first = [row["path"] for row in find_images(str(source)).take(IMAGES - 8)]
+    unfinished = Path(f"{output}.unfinished")
+    with tempfile.TemporaryDirectory() as folder:
+        gate, ended = Gate(folder), threading.Event()
+
+        def send_interrupt():
+            parts = partial(unfinished.glob, "journal/part-*.parquet")
+            wait_until(lambda: ended.is_set() or (gate.reached.exists() and len(list(parts())) >= 2))
+            if not ended.is_set():
+                os.kill(os.getpid(), signal.SIGINT)
+
+        def handle(*arguments):
+            gate.open()  # no earlier: the run must not end before it is interrupted
+            signal.default_int_handler(*arguments)
+
+        sender = threading.Thread(target=send_interrupt)
+        before = signal.signal(signal.SIGINT, handle)
+        sender.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                run(source, output, gated(folder, first), **options)
+        finally:
+            ended.set()
+            sender.join()
+            signal.signal(signal.SIGINT, before)
+    assert not output.exists()
+    rows = committed(unfinished)
+    assert 8 <= rows <= IMAGES - 8
+    return rows
+
+
+def test_what_an_interrupted_job_left_is_not_taken_for_finished_and_can_be_replaced(
+    scenes, clean, interrupted, tmp_path
+):
+    interrupted("folder", tmp_path / "out")
+    with pytest.raises(OutputError, match=r"out\.unfinished was left by an interrupted run; continue with --resume"):
+        run(scenes, tmp_path / "out")
+    summary = run(scenes, tmp_path / "out", overwrite=True)
+    assert (summary["images"], summary["resumed"]) == (IMAGES, 0)
+    assert masks_of(tmp_path / "out") == masks_of(clean) and not (tmp_path / "out.unfinished").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "glob", "list", "parquet"])
+def test_an_interrupted_job_goes_on(sources, expected_of, interrupted, tmp_path, kind):
+    rows = interrupted(kind, tmp_path / "out")
+    summary = run(sources[kind], tmp_path / "out", resume=True)
+    assert (summary["images"], summary["resumed"], summary["failures"]) == (IMAGES, rows, 0)
+    assert masks_of(tmp_path / "out") == expected_of[kind]
+
+
+@pytest.fixture
+def new_list(sources):
+    """Replaces the lines of the list, for a test."""
+    before = sources["list"].read_text()
+    yield lambda paths: sources["list"].write_text("\n".join(map(str, paths)))
+    sources["list"].write_text(before)
+
+
+@pytest.fixture(scope="module")
+def new_images(tmp_path_factory):
+    """Three images that are not among the scenes."""
+    folder = tmp_path_factory.mktemp("new")
+    write_scenes(folder, 3, seed=1000, height=96, width=128)
+    return [str(path) for path in sorted((folder / "images").iterdir())]
+
+
+def test_an_interrupted_job_goes_on_in_another_order_and_with_new_images(
+    sources, expected_of, interrupted, new_list, new_images, tmp_path
+):
+    paths = sources["list"].read_text().splitlines()
+    rows = interrupted("list", tmp_path / "out")
+    new_list([*new_images, *reversed(paths)])
+    summary = run(sources["list"], tmp_path / "out", resume=True)
+    assert (summary["images"], summary["resumed"]) == (IMAGES + 3, rows)
+    found = masks_of(tmp_path / "out")
+    assert [row for row in found if row[0] not in new_images] == expected_of["list"]
+    assert [row[0] for row in found if row[0] in new_images and row[1] and not row[2]] == new_images
+
+
+def test_new_images_are_found_also_where_more_have_gone(sources, interrupted, new_list, new_images, tmp_path):
+    rows = interrupted("list", tmp_path / "out")
+    new_list(new_images)  # fewer than are done
+    summary = run(sources["list"], tmp_path / "out", resume=True)
+    assert summary["images"] == rows + 3
+    assert set(new_images) < {path for path, _, _ in masks_of(tmp_path / "out")}
+
+
+def test_going_on_with_keep_gives_a_bad_image_its_row(scenes, clean, ray_session, tmp_path):
+    source, output = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(scenes, source)
+    interrupt(source, output, mask_format="png", overlays=True)
+    broken = sorted(source.rglob("*.jpg"))[-1].relative_to(source)
+    (source / broken).write_bytes(b"broken")
+    with pytest.raises(Exception, match="not an image"):
+        run(source, output, mask_format="png", overlays=True, resume=True)
+    summary = run(source, output, mask_format="png", overlays=True, resume=True, on_error="keep")
+    assert summary["images"] == IMAGES and summary["failures_by_cause"] == {"not an image": 1}
+    masks = {Path(path).relative_to(scenes): mask for path, (mask, _) in rows_of(clean).items()}
+    masks.pop(broken)
+    assert {path.relative_to(output / "masks"): path.read_bytes() for path in (output / "masks").rglob("*.png")} == {
+        path.with_suffix(".png"): mask for path, mask in masks.items()
+    }
+    palette = class_palette(SegformerCheckpoint.demo().id2label)
+    for path, mask in masks.items():
+        drawn = overlay(np.asarray(Image.open(scenes / path)), np.asarray(decode(mask)), palette)
+        assert (output / "overlays" / path).read_bytes() == encode(Image.fromarray(drawn), "JPEG", quality=90)
+    assert len(list((output / "overlays").rglob("*.*"))) == IMAGES - 1
+
+
+def test_failures_that_were_kept_are_not_taken_for_a_run_without(scenes, ray_session, tmp_path):
+    source = tmp_path / "images"
+    shutil.copytree(scenes, source)
+    sorted(source.rglob("*.jpg"))[0].write_bytes(b"broken")
+    interrupt(source, tmp_path / "out", on_error="keep")
+    with pytest.raises(OutputError, match="1 images of what is done failed, and were kept"):
+        run(source, tmp_path / "out", resume=True)
+    assert run(source, tmp_path / "out", resume=True, on_error="keep")["failures"] == 1
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"dtype": "bfloat16"}, "dtype was auto, now bfloat16"),
+        ({"mask_format": "png"}, "format was parquet, now png"),
+        ({"overlays": True}, "overlays was False, now True"),
+        ({"max_pixels": 10**6}, "max_pixels was 178956970, now 1000000"),
+    ],
+)
+def test_other_options_are_refused(scenes, interrupted, tmp_path, changed, message):
+    interrupted("folder", tmp_path / "out")
+    before = parts_of(tmp_path / "out.unfinished")
+    with pytest.raises(OutputError, match=f"{message}: results would be a mixture"):
+        run(scenes, tmp_path / "out", resume=True, **changed)
+    assert parts_of(tmp_path / "out.unfinished") == before != {}
+
+
+def test_another_model_is_refused(scenes, interrupted, tmp_path):
+    interrupted("folder", tmp_path / "out")
+    model = SegformerCheckpoint.demo().get_model()
+    model.decode_head.classifier.bias[0] += 1e-3
+    other = SegformerCheckpoint.from_model(model, SegformerCheckpoint.demo().get_preprocessor())
+    with pytest.raises(OutputError, match=r"model was .*, now .*: results would be a mixture"):
+        run(scenes, tmp_path / "out", other, resume=True)
+
+
+# Finished
+
+
+def test_a_finished_job_is_not_done_again(scenes, clean_run, tmp_path):
+    finished, first = clean_run
+    shutil.copytree(finished, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    again = run(scenes, tmp_path / "out", resume=True)
+    assert (again["images"], again["resumed"], again["seconds"]) == (IMAGES, IMAGES, 0)
+    assert {**first, **{name: again[name] for name in ("resumed", "seconds", "images_per_second", "stages")}} == again
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+    with pytest.raises(OutputError, match=r"out is complete, but dtype was auto, now bfloat16"):
+        run(scenes, tmp_path / "out", resume=True, dtype="bfloat16")
+    with pytest.raises(OutputError, match="exists"):
+        run(scenes, tmp_path / "out")
+
+
+def test_a_job_killed_while_it_gave_the_folder_its_name_is_finished(scenes, clean_run, tmp_path):
+    finished, first = clean_run
+    shutil.copytree(finished, tmp_path / "out.unfinished")  # where it is until then
+    again = run(scenes, tmp_path / "out", resume=True)
+    assert again["resumed"] == IMAGES and json.loads((tmp_path / "out" / "summary.json").read_text()) == first
+    assert masks_of(tmp_path / "out") == masks_of(finished) and not (tmp_path / "out.unfinished").exists()
+
+
+def test_two_jobs_do_not_write_to_one_place(scenes, tmp_path):
+    with (
+        filelock.FileLock(tmp_path / "out.unfinished.lock"),
+        pytest.raises(OutputError, match="another run is writing"),
+    ):
+        run(scenes, tmp_path / "out")
+    assert not (tmp_path / "out.unfinished").exists()
+
+
+def test_an_output_that_is_a_mount_of_its_own(tmp_path):
+    (tmp_path / "out").mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "out"], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("may not mount a file system")
+    try:
+        write_rows(tmp_path / "out", ROWS)
+        assert [path for path, _, _ in masks_of(tmp_path / "out")] == [row["path"] for row in ROWS]
+        assert json.loads((tmp_path / "out" / "summary.json").read_text())["images"] == len(ROWS)
+        assert not (tmp_path / "out.unfinished").exists()
+    finally:
+        subprocess.run(["umount", tmp_path / "out"], check=True)

@@ -1,0 +1,301 @@
+"""The command, on real files, by its entry point; and once in a process of its own, as a user runs it."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from ray_segformer import SegformerCheckpoint, SegformerPredictor
+from ray_segformer.cli import main
+from ray_segformer.demo import CLASSES, write_scenes
+
+
+@dataclass
+class Done:
+    """A command that ended: its exit code and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(ray_session, capsys):
+    """Runs `ray-segformer` with the session's Ray, as its entry point does."""
+
+    def run(*arguments):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as exit_of_argparse:
+            code = exit_of_argparse.code
+        printed = capsys.readouterr()
+        return Done(code, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """A tree of images: three scenes at its root, two in a folder below, and a file that is no image."""
+    root = tmp_path_factory.mktemp("scenes")
+    write_scenes(root / "made", 5, height=96, width=128, vary_size=True)
+    photos = root / "photos"
+    (photos / "more").mkdir(parents=True)
+    for number, path in enumerate(sorted((root / "made" / "images").iterdir())):
+        path.rename(photos / ("more" if number > 2 else ".") / path.name)
+    (photos / "notes.md").write_text("not an image")
+    return photos
+
+
+@pytest.fixture(scope="module")
+def masks(scenes):
+    """What the predictor makes of the scenes in this process, by path."""
+    paths = sorted(map(str, scenes.rglob("*.jpg")))
+    predictor = SegformerPredictor(SegformerCheckpoint.demo())
+    return dict(zip(paths, predictor.predict({"image": np.array(paths, object)})["segmentation"], strict=True))
+
+
+def png(content):
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def table(output):
+    return pa.parquet.read_table(output / "masks").to_pylist()
+
+
+def files_of(folder):
+    """The files below a folder, by their relative paths."""
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_png_masks(output, masks, names):
+    """The PNG files of an output are these: names with the paths of their images."""
+    found = files_of(output / "masks")
+    assert set(found) == set(names)
+    for name, path in names.items():
+        mask = Image.open(found[name])
+        assert mask.mode == "L"
+        np.testing.assert_array_equal(np.asarray(mask), masks[path])
+
+
+@pytest.fixture(scope="module")
+def made(scenes, ray_session):
+    """A folder to parquet with overlays, all paths relative: what was printed, and the output."""
+    shutil.copytree(Path(__file__).parents[2] / "ray_segformer" / "demo" / "checkpoint", scenes.parent / "model")
+    (scenes.parent / "work").mkdir()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as output,
+        contextlib.redirect_stderr(io.StringIO()) as error,
+    ):
+        patch.chdir(scenes.parent / "work")
+        options = ["--model", "../model", "--overlay", "--batch-size", "2", "--workers", "2"]
+        code = main(["predict", "../photos", "out", *options])
+    return Done(code, output.getvalue(), error.getvalue()), scenes.parent / "work" / "out"
+
+
+def test_folder_to_parquet_with_overlays(made, scenes, masks):
+    done, output = made
+    assert done.returncode == 0, done.stderr
+    rows = table(output)
+    assert [row["path"] for row in rows] == list(masks)  # in the order of the input, and absolute
+    for row in rows:
+        expected = masks[row["path"]]
+        assert (row["height"], row["width"]) == expected.shape
+        assert row["error"] is None
+        np.testing.assert_array_equal(png(row["segmentation"]), expected)
+        overlay = output / "overlays" / Path(row["path"]).relative_to(scenes)
+        assert Image.open(overlay).size == expected.shape[::-1]
+    assert json.loads((output / "classes.json").read_text()) == {str(i): name for i, name in enumerate(CLASSES)}
+    summary = json.loads((output / "summary.json").read_text())
+    assert (summary["images"], summary["failures"], summary["finished"]) == (5, 0, True)
+    assert done.stdout.splitlines()[-1].startswith("5 images, 0 failed, ")
+    assert done.stdout.splitlines()[-1].endswith(" images/s: out")
+    assert "5/5" in done.stderr  # the progress bar
+
+
+def test_datasets_opens_the_parquet(made, masks, tmp_path):
+    files = [str(path) for path in (made[1] / "masks").iterdir()]
+    loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(loaded) == 5
+    for row in loaded.cast_column("segmentation", datasets.Image()):
+        np.testing.assert_array_equal(np.asarray(row["segmentation"]), masks[row["path"]])
+
+
+def test_png_mirrors_a_tree_given_by_its_uri(command, scenes, masks, tmp_path):
+    """Folders stay, also those with folders alone in them, and so do names that differ in their suffix alone."""
+    tree = tmp_path / "in"
+    shutil.copytree(scenes, tree / "year" / "day")
+    first, second = list(masks)[:2]
+    Image.open(first).save(tree / "a.png")
+    (tree / "a.jpg").write_bytes(Path(second).read_bytes())
+    done = command("predict", tree.as_uri(), tmp_path / "out", "--format", "png")
+    assert done.returncode == 0, done.stderr
+    names = {str("year/day" / Path(path).relative_to(scenes).with_suffix(".png")): path for path in masks}
+    assert_png_masks(tmp_path / "out", masks, {**names, "a.png.png": first, "a.jpg.png": second})
+
+
+def test_a_list_a_glob_and_an_image_each_overwrite_the_output_of_the_one_before(command, scenes, masks, tmp_path):
+    output, paths = tmp_path / "out", list(masks)
+    listed = tmp_path / "images.txt"
+    listed.write_text("# some\n" + "\n".join([os.path.relpath(path, tmp_path) for path in paths]) + "\n\n")
+    done = command("predict", listed, output, "--format", "png")
+    assert done.returncode == 0, done.stderr
+    assert_png_masks(output, masks, {str(Path(path).relative_to(scenes).with_suffix(".png")): path for path in paths})
+
+    assert "--overwrite" in wrong(command, "predict", scenes, output)
+
+    done = command("predict", f"{scenes}/**/*[024].jpg", output, "--format", "png", "--overwrite")
+    assert done.returncode == 0, done.stderr
+    names = {str(Path(path).relative_to(scenes).with_suffix(".png")): path for path in paths if path[-5] in "024"}
+    assert len(names) == 3 and any("/" in name for name in names)
+    assert_png_masks(output, masks, names)
+
+    done = command("predict", paths[0], output, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    (row,) = table(output)
+    assert row["path"] == paths[0]
+    np.testing.assert_array_equal(png(row["segmentation"]), masks[paths[0]])
+    assert not list(output.rglob("*.png"))
+    assert sorted(os.listdir(tmp_path)) == ["images.txt", "out"]
+
+
+def test_parquet_of_bytes(command, masks, tmp_path):
+    contents = [Path(path).read_bytes() for path in masks]
+    names = [f"{number}/../../../photo" for number in range(len(contents))]
+    source = pa.table({"id": range(len(contents)), "jpeg": pa.array(contents, pa.binary()), "path": names})
+    pa.parquet.write_table(source, tmp_path / "in.parquet", row_group_size=2)
+    output = tmp_path / "out"
+    done = command("predict", tmp_path / "in.parquet", output, "--overlay", "--format", "parquet")
+    assert done.returncode == 0, done.stderr
+    rows = table(output)
+    assert [row["path"] for row in rows] == names
+    for row, expected in zip(rows, masks.values(), strict=True):
+        np.testing.assert_array_equal(png(row["segmentation"]), expected)
+    assert len(list((output / "overlays").rglob("*.jpg"))) == 5  # and none of them outside
+
+
+def test_parquet_of_structs_in_bfloat16(command, masks, tmp_path):
+    source = pa.table({"image": [{"bytes": Path(path).read_bytes(), "path": None} for path in masks]})
+    pa.parquet.write_table(source, tmp_path / "in.parquet", row_group_size=2)
+    done = command("predict", tmp_path / "in.parquet", tmp_path / "out", "--dtype", "bfloat16", "--runtime", "eager")
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "out")
+    assert len({row["path"] for row in rows}) == 5
+    found = [png(row["segmentation"]) for row in rows]
+    pixels = sum(mask.size for mask in found)
+    equal = sum((mask == other).sum() for mask, other in zip(found, masks.values(), strict=True))
+    assert 0.97 * pixels < equal < pixels  # it is another arithmetic, and close
+
+
+def test_unreadable_images(command, scenes, masks, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    good, truncated = list(masks)[:2]
+    (folder / "good.jpg").write_bytes(Path(good).read_bytes())
+    (folder / "truncated.jpg").write_bytes(Path(truncated).read_bytes()[:500])
+    (folder / "empty.png").write_bytes(b"")
+
+    stopped = command("predict", folder, tmp_path / "raised")
+    assert stopped.returncode == 1
+    assert stopped.stderr.splitlines()[-1].startswith("ray-segformer: error: row ")
+    assert str(folder) in stopped.stderr.splitlines()[-1]
+    assert " (--on-error keep continues without it); --resume continues after" in stopped.stderr.splitlines()[-1]
+    assert not (tmp_path / "raised").exists()
+    assert not (tmp_path / "raised.unfinished").exists()
+
+    kept = command("predict", folder, tmp_path / "kept", "--on-error", "keep", "--overlay")
+    assert kept.returncode == 1, kept.stderr
+    assert kept.stdout.splitlines()[-1].startswith("3 images, 2 failed, ")
+    rows = {Path(row["path"]).name: row for row in table(tmp_path / "kept")}
+    np.testing.assert_array_equal(png(rows["good.jpg"]["segmentation"]), masks[good])
+    assert rows["good.jpg"]["error"] is None
+    for name, cause in (("truncated.jpg", "truncated"), ("empty.png", "0 bytes")):
+        assert rows[name]["segmentation"] is None and rows[name]["height"] is None
+        assert name in rows[name]["error"] and cause in rows[name]["error"]
+    assert [path.name for path in (tmp_path / "kept" / "overlays").iterdir()] == ["good.jpg"]
+
+
+def wrong(command, *arguments):
+    """The one line with which a command refuses."""
+    done = command(*arguments)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict", "nowhere", "out"], "nowhere: no such file or folder"),
+        (["predict", "*.jpg", "out"], "*.jpg: no images there"),
+        (["predict", "empty", "out"], "empty: neither images nor parquet there"),
+        (["predict", "notes.md", "out"], "the suffix '.md' is none of them"),
+        (["predict", "nosuch://bucket/photos", "out"], "nosuch://bucket/photos: not a URI"),
+        (["predict", "columns.parquet", "out"], "columns.parquet: no image column"),
+        (["predict", "one.png", "taken"], "taken exists; name a new folder, or replace it with --overwrite"),
+        (["predict", "one.png", "taken", "--overwrite"], "taken is no earlier output"),
+        (["predict", "one.png", "s3://bucket/out"], "the output is a local folder"),
+        (["predict", "one.png", "out", "--model", "empty"], "no config.json there"),
+        (["predict", "one.png", "out", "--batch-size", "0"], "--batch-size: expected a number of at least 1, got 0"),
+        (["predict", "one.png", "out", "--workers", "two"], "--workers: invalid"),
+        (["predict", "one.png", "out", "--gpus-per-worker", "99"], "--gpus-per-worker 99: the cluster has"),
+        (["predict", "one.png", "out", "--runtime", "onnx"], "argument --runtime: invalid choice: 'onnx'"),
+        (["predict", "one.png", "out", "--dtype", "float16"], 'dtype="float16" is for CUDA'),
+        (["predict", "one.png"], "the following arguments are required: OUTPUT"),
+        (["segment"], "invalid choice: 'segment'"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_exit_code_2(command, arguments, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.doc").write_text("dear")
+    (tmp_path / "notes.md").write_text("")
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    pa.parquet.write_table(pa.table({"text": ["a"]}), tmp_path / "columns.parquet")
+    assert said in wrong(command, *arguments)
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "taken" / "thesis.doc").read_text() == "dear"
+
+
+def test_demo_in_a_process_of_its_own(ray_address, tmp_path):
+    arguments = [sys.executable, "-m", "ray_segformer.cli", "demo", "made", "--scenes", "6"]
+    environment = {**os.environ, "RAY_ADDRESS": ray_address}
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "made"
+    sheet = Image.open(made / "contact_sheet.png")
+    assert sheet.width > 1000 and len(sheet.getcolors(1 << 24)) > 10_000
+    printed = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
+    # The mean IoU, once more: from the files, by another formula.
+    scores = []
+    pairs = [
+        (np.asarray(Image.open(made / "scenes/annotations" / path.name)), np.asarray(Image.open(path)))
+        for path in sorted((made / "masks").iterdir())
+    ]
+    assert len(pairs) == 6
+    for class_id, name in enumerate(CLASSES):
+        both = sum(((a == class_id) & (p == class_id)).sum() for a, p in pairs)
+        either = sum(((a == class_id) | (p == class_id)).sum() for a, p in pairs)
+        if either:
+            scores.append(both / either)
+            assert float(printed[name]) == pytest.approx(both / either, abs=5e-5)
+        else:
+            assert printed[name] == "absent"
+    assert float(printed["mean"]) == pytest.approx(np.mean(scores), abs=5e-5)
+    assert np.mean([(a == p).mean() for a, p in pairs]) > 0.9
+    assert len(list((made / "overlays").iterdir())) == 6

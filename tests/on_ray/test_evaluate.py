@@ -1,0 +1,171 @@
+"""`ray-segformer evaluate`, against transformers' model run by hand by the same protocol."""
+
+import json
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+from reference import encode, objects, picture
+from torch.nn import functional
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from ray_segformer import ImageError, SegformerCheckpoint
+from ray_segformer.cli import main
+from ray_segformer.demo import CLASSES, write_scenes
+from ray_segformer.jobs import EvaluationPredictor, Protocol, short_side_size
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs the command with the session's Ray."""
+
+    def run(*arguments):
+        code = main(["evaluate", *map(str, arguments)])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def scores(matrix):
+    """mIoU and overall accuracy of a confusion matrix, by their definitions."""
+    right, union = np.diag(matrix).astype(float), matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    return (right[union > 0] / union[union > 0]).mean(), right.sum() / matrix.sum()
+
+
+def mask_of(trained, image, size, flip=False):
+    """Class ids by transformers' own network, of an image resized to `size` (width, height)."""
+    pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR), np.float32) / 255
+    pixels = (pixels - trained.processor.image_mean) / trained.processor.image_std
+    tensor = torch.from_numpy(pixels.transpose(2, 0, 1)[None]).float()
+    with torch.no_grad():
+        logits = trained.model(pixel_values=tensor).logits
+        if flip:
+            logits = (logits + trained.model(pixel_values=tensor.flip(3)).logits.flip(3)) / 2
+    full = functional.interpolate(logits, size=image.size[::-1], mode="bilinear", align_corners=False)
+    return full[0].argmax(0)
+
+
+def size_by_mmsegmentation(width, height):
+    """Short side 512, long side at most 2048, then up to multiples of 32."""
+    scale = min(2048 / max(width, height), 512 / min(width, height))
+    return tuple(int(np.ceil(int(side * scale + 0.5) / 32)) * 32 for side in (width, height))
+
+
+@pytest.mark.parametrize(
+    "options, size_of, flip",
+    [
+        ((), lambda width, height: (512, 512), False),
+        (("--resize", "short-side", "--flip"), size_by_mmsegmentation, True),
+    ],
+    ids=["square", "short-side and flip"],
+)
+def test_scores_are_those_of_transformers_by_the_same_protocol(
+    command, shared, trained, tmp_path, options, size_of, flip
+):
+    folder = shared / "data/ade20k"
+    model = shared / "models/segformer-b0-camvid"
+    code, printed, error = command(folder, "--model", model, "--output", tmp_path / "out", *options)
+    assert code == 0, error
+    matrix = MulticlassConfusionMatrix(150, ignore_index=255)
+    accuracies = {}
+    for path in sorted((folder / "images").glob("*.jpg")):
+        image = Image.open(path).convert("RGB")
+        annotation = np.asarray(Image.open(folder / "annotations" / f"{path.stem}.png")).astype(np.int64) - 1
+        annotation = torch.from_numpy(np.where(annotation < 0, 255, annotation))
+        mask = mask_of(trained, image, size_of(*image.size), flip)
+        matrix.update(mask, annotation)
+        accuracies[str(path)] = (mask == annotation).sum().item() / (annotation != 255).sum().item()
+    mean_iou, overall = scores(matrix.compute().numpy())
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert found["images"] == 5
+    assert found["mean_iou"] == pytest.approx(mean_iou, abs=1e-4)
+    assert found["overall_accuracy"] == pytest.approx(overall, abs=1e-4)
+    assert re.search(rf"^mIoU +{found['mean_iou']:.4f}$", printed, re.M)
+    assert re.search(rf"^overall accuracy +{found['overall_accuracy']:.4f}$", printed, re.M)
+    assert ("mirror image" in printed) == flip and ("short side 512" in printed) == flip
+    worst = [image["path"] for image in found["worst"]]
+    assert worst == sorted(accuracies, key=accuracies.__getitem__)
+    assert Image.open(tmp_path / "out" / "worst.png").height > 5 * 100
+    assert Image.open(tmp_path / "out" / "confusion.png").width > 300
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Three scenes with annotations of the same size."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, 3, height=200, width=300)
+    return folder
+
+
+def test_windows_over_scenes_and_parquet_of_them_and_labels_as_they_are(command, scenes, tmp_path):
+    options = ("--window", 160, "--stride", 80, "--batch-size", 2, "--max-pixels", 200 * 300)
+    code, printed, error = command(scenes, "--output", tmp_path / "files", *options)
+    assert code == 0, error
+    of_files = json.loads((tmp_path / "files" / "evaluation.json").read_text())
+    assert of_files["protocol"]["window"] == 160 and not of_files["protocol"]["reduce_labels"]
+    assert set(of_files["classes"]) == set(CLASSES)
+    assert of_files["overall_accuracy"] > 0.6  # the model sees the scenes larger than it learnt them, but sees them
+    assert "windows of 160 pixels every 80" in printed
+
+    rows = [
+        {"photo": path.read_bytes(), "mask": (scenes / f"annotations/{path.stem}.png").read_bytes()}
+        for path in sorted((scenes / "images").iterdir())
+    ]
+    table = tmp_path / "scenes.parquet"
+    pa.parquet.write_table(pa.Table.from_pylist(rows), table)
+    columns = ("--image-column", "photo", "--annotation-column", "mask")
+    code, _, error = command(table, "--output", tmp_path / "parquet", *columns, *options)
+    assert code == 0, error
+    of_parquet = json.loads((tmp_path / "parquet" / "evaluation.json").read_text())
+    assert of_parquet["images"] == 3 and of_files["mean_iou"] > 0.2
+    for score in ("mean_iou", "overall_accuracy", "classes"):
+        assert of_parquet[score] == of_files[score]
+    code, _, error = command(table, "--output", tmp_path / "out")
+    assert code == 2 and "no column 'image', only photo, mask" in error
+
+
+@pytest.mark.parametrize("size", [(683, 512), (500, 375), (375, 500), (4000, 300), (64, 64)])
+def test_short_side_size(size):
+    assert short_side_size(np.zeros((*size[::-1], 3), np.uint8)) == size_by_mmsegmentation(*size)
+
+
+def test_what_cannot_be_evaluated_is_refused(command, tmp_path):
+    assert main(["evaluate", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    code, _, error = command(tmp_path, "--output", tmp_path / "out", "--stride", 8)
+    assert code == 2 and "--window" in error
+    with pytest.raises(ValueError, match="leaves gaps"):
+        Protocol(window=64, stride=128)
+    write_scenes(tmp_path / "scenes", 2, height=64, width=64)
+    Image.new("L", (10, 10)).save(tmp_path / "scenes" / "annotations" / "scene_00001.png")
+    code, _, error = command(tmp_path / "scenes", "--output", tmp_path / "out")
+    assert code == 1 and re.search(r"scene_00001\.jpg: the prediction is \(64, 64\) but .* \(10, 10\)", error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_limit_of_pixels_is_for_images_and_their_annotations(command, tmp_path):
+    write_scenes(tmp_path / "scenes", 1, height=64, width=80)
+    asked = (tmp_path / "scenes", "--output", tmp_path / "out", "--max-pixels")
+    code, _, error = command(*asked, 64 * 80 - 1)
+    assert code == 1 and re.search(r"scene_00000\.jpg\)?: too large: 80 x 64 pixels, above the limit of 5119", error)
+    Image.new("L", (90, 64)).save(tmp_path / "scenes" / "annotations" / "scene_00000.png")
+    code, _, error = command(*asked, 64 * 80)  # which the image may have
+    assert code == 1 and re.search(r"scene_00000\.jpg\)?: too large: 90 x 64 pixels", error)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"resize": "short-side"}, {"window": 64}], ids=["square", "short-side", "window"]
+)
+def test_however_images_are_resized_the_limit_of_pixels_is_the_same(options):
+    batch = {"path": objects("a.png"), "image": objects(encode(picture(64, 80)))}
+    checkpoint, protocol = SegformerCheckpoint.demo(), Protocol(**options)
+    (mask,) = EvaluationPredictor(checkpoint, protocol=protocol, max_pixels=64 * 80)(batch)["segmentation"]
+    assert mask.shape == (64, 80)
+    with pytest.raises(ImageError, match=r"too large: 80 x 64 pixels, above the limit of 5119"):
+        EvaluationPredictor(checkpoint, protocol=protocol, max_pixels=64 * 80 - 1)(batch)

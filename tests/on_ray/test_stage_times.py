@@ -1,0 +1,51 @@
+"""Where a job's time goes: counted in its workers, in the summary and in Ray's metrics."""
+
+import numpy as np
+import pytest
+import ray
+
+from ray_segformer import SegformerCheckpoint, SegformerPredictor, stage_times
+from ray_segformer.demo import write_scenes
+from ray_segformer.predict import predict
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Twelve images, of which one is broken."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, 12, height=96, width=128)
+    (folder / "images" / "scene_00005.jpg").write_bytes(b"broken")
+    return folder / "images"
+
+
+def test_a_job_says_where_its_time_went(images, ray_session, tmp_path):
+    options = {"batch_size": 4, "workers": 1, "on_error": "keep", "progress": False}
+    summaries = []
+    for name in ("one", "two"):
+        # What a job left that broke off.
+        ray.get(stage_times.start_totals().add.remote({"decode": 1000.0}, {"decode": 8}))
+        summaries.append(predict(str(images), str(tmp_path / name), SegformerCheckpoint.demo(), **options))
+    for summary in summaries:  # the second is not the sum of both
+        rows = {stage: spent["rows"] for stage, spent in summary["stages"].items()}
+        assert rows == {"decode": 12, "resize": 11, "network": 11, "argmax": 11, "encode": 12, "waiting": 8}
+        seconds = {stage: spent["seconds"] for stage, spent in summary["stages"].items()}
+        busy = seconds["network"] + seconds["argmax"] + seconds["waiting"]
+        assert seconds["network"] > 0 and 0 < seconds["decode"] < 1000
+        assert busy <= summary["seconds"]
+
+
+def test_elsewhere_than_in_a_worker_nothing_piles_up():
+    predictor = SegformerPredictor(SegformerCheckpoint.demo())
+    for _ in range(3):
+        predictor.predict({"image": np.zeros((2, 32, 32, 3), np.uint8)})
+        assert not stage_times._seconds and not stage_times._batches
+
+
+def test_a_job_does_not_end_with_its_totals(images, ray_session, tmp_path):
+    """Last of all: the driver's later jobs have no statistics either."""
+    ray.kill(stage_times.start_totals())
+    summary = predict(
+        str(images), str(tmp_path / "out"), SegformerCheckpoint.demo(), on_error="keep", workers=1, progress=False
+    )
+    assert (summary["images"], summary["failures"]) == (12, 1)
+    assert summary["stages"]["network"] == {"seconds": 0, "rows": 0}

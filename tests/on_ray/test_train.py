@@ -1,0 +1,350 @@
+"""Fine-tuning on Ray Train: real runs of a small model, and the rows that it learns from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+from PIL import Image, ImageFilter
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from reference import Reference, objects, picture, save_small, small_model
+from safetensors.numpy import load_file
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
+from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
+
+from ray_segformer import ImageError, SegformerCheckpoint, SegformerPredictor, SegformerPreprocessor
+from ray_segformer.air import installed
+from ray_segformer.datasets import read_images
+from ray_segformer.demo import CLASSES, write_scenes
+from ray_segformer.train import Settings, train_loop_per_worker
+from ray_segformer.training import IGNORED, EveryRowOfValidation, TrainingRows, augment, jitter_colours, row_generator
+from ray_segformer.viz import draw_curves
+
+pytestmark = pytest.mark.skipif(installed.BatchPredictor is not None, reason="needs the API of newer Ray Train")
+
+# Without dropout, so that a step can be repeated.
+STILL = {"drop_path_rate": 0.0, "classifier_dropout_prob": 0.0}
+TINY = {
+    **STILL,
+    "hidden_sizes": [16, 32, 40, 64],
+    "depths": [1, 1, 1, 1],
+    "decoder_hidden_size": 32,
+    "id2label": dict(enumerate(CLASSES)),
+}
+EPOCHS = 4  # of the run from scratch
+FILES = {
+    "config.json",
+    "curves.png",
+    "model.safetensors",
+    "optimizer.safetensors",
+    "preprocessor_config.json",
+    "training.json",
+    "training_state.json",
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    """Eight scenes to train on, and seven, of other sizes, to validate with."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder / "train", 8, height=72, width=96)
+    write_scenes(folder / "validation", 7, seed=1000, height=72, width=96, vary_size=True)
+    return folder
+
+
+def pairs(folder: Path) -> list[tuple[Image.Image, np.ndarray]]:
+    """Images and annotations of a split."""
+    return [
+        (Image.open(path), np.asarray(Image.open(folder / "annotations" / f"{path.stem}.png")))
+        for path in sorted((folder / "images").iterdir())
+    ]
+
+
+def fit(scenes: Path, storage: Path, *, loop=train_loop_per_worker, workers: int = 1, **config):
+    """The result of a run on the scenes, read in order."""
+    datasets = {
+        split: read_images(str(scenes / split / "images"), annotations=str(scenes / split / "annotations"))
+        for split in ("train", "validation")
+    }
+    in_order = ray.data.ExecutionOptions(preserve_order=True)
+    return TorchTrainer(
+        loop,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(num_workers=workers),
+        run_config=RunConfig(storage_path=str(storage)),
+        datasets=datasets,
+        dataset_config=EveryRowOfValidation(execution_options=in_order),
+    ).fit()
+
+
+def scores(reference: Reference, split: Path) -> dict[str, float]:
+    """What transformers and a count of pixels say, one class at a time."""
+    images = pairs(split)
+    predicted = np.concatenate([reference.mask(image).ravel() for image, _ in images])
+    annotated = np.concatenate([annotation.ravel() for _, annotation in images])
+    ious, accuracies = [], []
+    for number in range(reference.model.config.num_labels):
+        ours, theirs = predicted == number, annotated == number
+        if (ours | theirs).any():
+            ious.append((ours & theirs).sum() / (ours | theirs).sum())
+        if theirs.any():
+            accuracies.append((ours & theirs).sum() / theirs.sum())
+    return {
+        "mean_iou": np.mean(ious),
+        "mean_accuracy": np.mean(accuracies),
+        "overall_accuracy": (predicted == annotated).mean(),
+        "val_loss": np.mean([reference.loss(image, annotation) for image, annotation in images]),
+    }
+
+
+# Runs
+
+
+@pytest.fixture(scope="module")
+def from_scratch(ray_session, scenes, tmp_path_factory):
+    """A run from scratch: each epoch is one step with all training images, as they are."""
+    storage = tmp_path_factory.mktemp("from_scratch")
+    settings = {"size": (64, 96), "epochs": EPOCHS, "batch_size": 8, "learning_rate": 5e-3, "augment": False}
+    return fit(scenes, storage, config=TINY, **settings)
+
+
+def test_the_scores_are_those_of_transformers(from_scratch, scenes):
+    expected = scores(Reference(from_scratch.checkpoint.path), scenes / "validation")
+    assert {name: from_scratch.metrics[name] for name in expected} == pytest.approx(expected, rel=2e-3, abs=1e-4)
+    assert from_scratch.metrics["validation_images"] == 7
+
+
+def test_the_loss_falls(from_scratch):
+    history = SegformerCheckpoint.from_checkpoint(from_scratch.checkpoint).content.training["history"]
+    assert history[0]["loss"] > history[-1]["loss"]
+    assert history[0]["val_loss"] > history[-1]["val_loss"]
+
+
+def test_the_checkpoint_is_plain_files_that_everybody_loads(from_scratch, scenes):
+    directory = Path(from_scratch.checkpoint.path)
+    assert {path.name for path in directory.iterdir()} - {".metadata.json"} == FILES
+    training = json.loads((directory / "training.json").read_text(), parse_constant=pytest.fail)  # no NaN
+    assert [epoch["epoch"] for epoch in training["history"]] == list(range(1, EPOCHS + 1))
+    assert training["history"][-1]["mean_iou"] == from_scratch.metrics["mean_iou"]
+    assert len(training["history"][-1]["per_category_iou"]) == len(CLASSES)
+    assert training["settings"]["size"] == [64, 96] and training["settings"]["learning_rate"] == 5e-3
+    assert training["base_model"] is None and not {"model", "config"} & set(training["settings"])
+    assert training["versions"]["ray"] == ray.__version__ and training["versions"]["torch"] == torch.__version__
+    predictor = SegformerPredictor.from_checkpoint(SegformerCheckpoint.from_checkpoint(from_scratch.checkpoint))
+    image, _ = pairs(scenes / "validation")[0]
+    mask = predictor.predict({"image": objects(image)})["segmentation"][0]
+    assert (mask == Reference(directory).mask(image)).mean() > 0.999
+
+
+def test_a_step_has_the_loss_and_the_gradients_of_transformers(from_scratch, scenes):
+    torch.manual_seed(0)  # the run's seed: the same weights to start from
+    model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(TINY)).train()
+    processor = SegformerImageProcessorPil(size={"height": 64, "width": 96})
+    images, annotations = zip(*pairs(scenes / "train"), strict=True)
+    batch = processor(list(images), segmentation_maps=[map.copy() for map in annotations], return_tensors="pt")
+    loss = model(**batch).loss
+    loss.backward()
+    checkpoint, metrics = from_scratch.best_checkpoints[0]  # of the first epoch: they are in order
+    assert metrics["epoch"] == 1
+    assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    moments = load_file(Path(checkpoint.path) / "optimizer.safetensors")
+    largest = max(float(parameter.grad.abs().max()) for parameter in model.parameters())
+    for number, parameter in enumerate(model.parameters()):
+        gradient = moments[f"{number}.exp_avg"] / 0.1  # AdamW's first moment after a step
+        np.testing.assert_allclose(gradient, parameter.grad, rtol=1e-2, atol=1e-5 * largest)
+
+
+def test_two_workers_count_each_validation_image_once_and_start_a_new_classifier(ray_session, scenes, tmp_path):
+    directory = save_small(tmp_path / "model", small_model(num_labels=3, **STILL))
+    labels = dict(enumerate(CLASSES))
+    settings = {"epochs": 1, "batch_size": 2, "learning_rate": 0.0, "weight_decay": 0.0}
+    checkpoint = SegformerCheckpoint.from_pretrained(directory)
+    result = fit(scenes, tmp_path / "runs", workers=2, model=checkpoint, id2label=labels, **settings)
+
+    trained = Reference(result.checkpoint.path)
+    assert result.metrics["validation_images"] == 7  # which two do not divide
+    expected = scores(trained, scenes / "validation")
+    assert {name: result.metrics[name] for name in expected} == pytest.approx(expected, rel=2e-3, abs=1e-4)
+    assert trained.model.config.id2label == labels
+    before, after = (Reference(where).model.state_dict() for where in (directory, result.checkpoint.path))
+    changed = {name for name in before if before[name].shape != after[name].shape}
+    assert changed == {"decode_head.classifier.weight", "decode_head.classifier.bias"}
+    for name in set(before) - changed:
+        assert "batch_norm" in name or torch.equal(before[name], after[name]), name
+    training = SegformerCheckpoint.from_checkpoint(result.checkpoint).content.training
+    assert training["workers"] == 2 and training["base_model"] == str(directory)
+
+
+def test_ids_outside_the_classes_fail_with_the_file_s_name(ray_session, scenes, tmp_path, small_dir):
+    with pytest.raises(Exception, match=r"class ids \[7\]; expected 0 to 6.*reduce_labels=False") as raised:
+        fit(scenes, tmp_path, model=str(small_dir), epochs=1)
+    assert "train/images/scene_0000" in str(raised.value)
+
+
+# Settings
+
+
+def test_unknown_settings_are_named():
+    with pytest.raises(ValueError, match="unknown keys in train_loop_config: epoch, lr; known are model, config"):
+        Settings.of({"model": "x", "epoch": 3, "lr": 1e-3})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "either 'model'"),
+        ({"model": "x", "config": {}}, "either 'model'"),
+        ({"model": "x", "epochs": 0}, "epochs is 1 or more, not 0"),
+        ({"model": "x", "batch_size": 0}, "batch_size is 1 or more, not 0"),
+        ({"model": "x", "seed": -1}, "seed is 0 or more, not -1"),
+        ({"model": "x", "mixed_precision": "float16"}, "mixed_precision"),
+    ],
+)
+def test_wrong_settings_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        Settings.of(config)
+
+
+# Rows
+
+
+PALETTE = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0], [0, 250, 250]], np.uint8)
+
+
+def coded(height: int = 120, width: int = 160) -> tuple[np.ndarray, np.ndarray]:
+    """An image whose colours are its classes, in regions of no symmetry."""
+    y, x = np.mgrid[:height, :width]
+    labels = ((x // 41 + 2 * (y // 31)) % len(PALETTE)).astype(np.uint8)  # no region is so thin as to get lost
+    return PALETTE[labels], labels
+
+
+@pytest.mark.parametrize("size", [(96, 96), (64, 128), (200, 90)])
+def test_pixels_stay_with_their_labels(size):
+    rgb, labels = coded()
+    padded = 0
+    for seed in range(40):
+        pixels, ids = augment(rgb, labels, size, np.random.default_rng(seed), jitter=False)
+        assert pixels.shape == (*size, 3) and ids.shape == size and pixels.dtype == ids.dtype == np.uint8
+        ignored = ids == IGNORED
+        image_height, image_width = (~ignored).any(1).sum(), (~ignored).any(0).sum()
+        assert not ignored[:image_height, :image_width].any()  # padded at the right and at the bottom only
+        assert (pixels[ignored] == (124, 116, 104)).all()
+        padded += ignored.any()
+        # Away from edges, which are mixed, also with what is outside of the crop, pixels have their label's colour.
+        lowest, highest = (
+            np.asarray(Image.fromarray(ids).filter(kind(9))) for kind in (ImageFilter.MinFilter, ImageFilter.MaxFilter)
+        )
+        flat = (lowest == highest) & (highest != IGNORED)
+        flat[:4] = flat[-4:] = flat[:, :4] = flat[:, -4:] = False
+        assert flat.any()
+        assert (pixels[flat] == PALETTE[ids[flat]]).all()
+        # At the edges, the nearest colour is mostly the label's.
+        kept = ~ignored
+        distance = np.abs(pixels[kept][:, None].astype(int) - PALETTE[None]).sum(-1)
+        assert (distance.argmin(1) == ids[kept]).mean() > 0.9
+    assert 0 < padded < 40
+
+
+def test_a_crop_of_the_whole_is_the_image_or_its_mirror():
+    rgb, labels = coded(64, 64)
+
+    class AtScaleOne:
+        """A generator of one scale and one position."""
+
+        def __init__(self, flip):
+            self.flip = flip
+
+        def uniform(self, low, high):
+            return 1.0
+
+        def integers(self, low, high):
+            return low
+
+        def random(self):
+            return 0.0 if self.flip else 1.0
+
+    for step in (1, -1):
+        pixels, ids = augment(rgb, labels, (64, 64), AtScaleOne(step == -1), jitter=False)
+        assert np.array_equal(pixels, rgb[:, ::step]) and np.array_equal(ids, labels[:, ::step])
+
+
+def test_scales_and_flips_vary():
+    rgb, labels = coded()
+    sides = [(augment(rgb, labels, (300, 300), np.random.default_rng(n))[1] != IGNORED).any(1).sum() for n in range(60)]
+    assert min(sides) < 170 and max(sides) == 300  # from half of the crop to all of it
+    grey, mirror = np.repeat(np.arange(64, dtype=np.uint8)[None], 64, 0), 0
+    for seed in range(60):
+        _, ids = augment(np.stack([grey] * 3, -1), grey, (64, 64), np.random.default_rng(seed))
+        mirror += int(ids[0, 0]) > int(ids[0, 10])
+    assert 15 < mirror < 45
+
+
+def test_jitter_changes_colours_within_its_strength():
+    grey = Image.new("RGB", (8, 8), (100, 100, 100))
+    values = {tuple(np.asarray(jitter_colours(grey, np.random.default_rng(seed)))[0, 0]) for seed in range(50)}
+    assert all(len(set(value)) == 1 and 74 <= value[0] <= 126 for value in values)  # grey stays grey
+    assert len(values) > 20
+    red = Image.new("RGB", (8, 8), (200, 20, 20))
+    results = [np.asarray(jitter_colours(red, np.random.default_rng(seed)))[0, 0] for seed in range(50)]
+    assert all(result.argmax() == 0 for result in results)  # a tenth of a turn is no other primary colour
+    assert any(result[1] > result[2] + 20 for result in results) and any(
+        result[2] > result[1] + 20 for result in results
+    )
+
+
+def test_chance_depends_on_image_epoch_and_seed_alone():
+    images = [picture(40, 60, seed) for seed in range(4)]
+    annotations = [np.full((40, 60), seed, np.uint8) for seed in range(4)]
+
+    def made(order, **options):
+        rows = TrainingRows(SegformerPreprocessor(32), 7, **options)
+        batch = {"image": objects(*(images[i] for i in order)), "annotation": objects(*(annotations[i] for i in order))}
+        return rows.for_training(batch)["pixel_values"]
+
+    expected = made([0, 1, 2, 3], seed=1, epoch=2)
+    assert expected.shape == (4, 3, 32, 32) and expected.dtype == torch.uint8
+    assert torch.equal(made([3, 1], seed=1, epoch=2), expected[[3, 1]])
+    assert not torch.equal(made([0, 1, 2, 3], seed=1, epoch=3), expected)
+    assert not torch.equal(made([0, 1, 2, 3], seed=2, epoch=2), expected)
+    generators = [row_generator(0, 0, image).random() for image in images]
+    assert len(set(generators)) == 4
+
+
+def test_rows_are_refused_with_the_reason():
+    def rows(annotation, reduce=False, **columns):
+        preprocessor = SegformerPreprocessor(32, do_reduce_labels=reduce)
+        batch = {"path": objects("a.jpg"), "image": objects(picture()), "annotation": objects(annotation), **columns}
+        return TrainingRows(preprocessor, 7).for_validation(batch)
+
+    ids = np.zeros((20, 30), np.uint8)
+    with pytest.raises(ImageError, match=r"a\.jpg: the annotation has the class ids \[7\]; expected 0 to 6, or 255"):
+        rows(ids + 7)
+    with pytest.raises(ImageError, match=r"class ids \[8\]; expected 0 to 7, or 255 .* reduce_labels=True$"):
+        rows(ids + 8, reduce=True)
+    with pytest.raises(ImageError, match=r"a\.jpg: the annotation is \(30, 20\) but its image is \(20, 30\)"):
+        rows(ids.T)
+    with pytest.raises(ImageError, match=r"a\.jpg: null"):
+        rows(ids, image=objects(None))
+    with pytest.raises(ValueError, match="no column 'photo', only"):
+        TrainingRows(SegformerPreprocessor(32), 7, image_column="photo").for_training({"image": objects(picture())})
+    batch, (annotation,) = rows(ids + 7, reduce=True)
+    assert (annotation == 6).all() and (batch["labels"] == 6).all()
+    assert (rows(ids, reduce=True)[1][0] == IGNORED).all()
+
+
+# Curves
+
+
+def test_curves_of_a_history_with_gaps():
+    history = [{"epoch": n + 1, "loss": 1 / (n + 1), "val_loss": None, "mean_iou": n / 10} for n in range(4)]
+    drawn = draw_curves({"history": history})
+    assert drawn.mode == "RGB" and drawn.size == (1170, 442)
+    history[3]["mean_iou"] = None
+    assert np.any(np.asarray(drawn) != np.asarray(draw_curves({"history": history})))
+    with pytest.raises(ValueError, match="no history"):
+        draw_curves({})
