@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import ray
 from dying import Gate, counted, gated, wait_until
 from ray.cluster_utils import Cluster
@@ -189,16 +191,40 @@ def workers_of(options: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return findings
 
 
-def workers_on(cpus: int, options: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the findings of `workers_of` on a Ray of its own."""
-    start(cpus)
+def one_cpu(options: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the findings of `workers_of` on a Ray of one CPU."""
+    start(1)
     return workers_of(options)
 
 
-def job_on_two_cpus(source: str, output: str, folder: str, first: list[str]) -> dict[str, Any]:
-    """Predict the images of a source on two CPUs. All but the `first` ones wait at `Gate(folder)`."""
-    start(2)
-    return predict(source, output, gated(folder, first), batch_size=2, rows_per_shard=4, progress=False)
+def two_cpus(size: int, options: list[dict[str, Any]], *job: Any) -> dict[str, Any]:
+    """Return the findings of `memory_of_arrays`, `workers_of` and `gated_job` on a Ray of two CPUs."""
+    # Without workers that Ray starts in advance, all memory that is added is that of the arrays.
+    start(2, object_store_memory=600 * 2**20, _system_config={"enable_worker_prestart": False})
+    return {"memory": memory_of_arrays(size), "workers": workers_of(options), "job": gated_job(*job)}
+
+
+def gated_job(source: str, output: str, folder: str, first: list[str]) -> dict[str, Any]:
+    """Predict the images of a source. All but the `first` ones wait at `Gate(folder)`, until rows are committed.
+
+    Returns:
+        The summary, and how many rows were `committed` while images waited.
+    """
+    gate, committed = Gate(folder), []
+
+    def watch() -> None:
+        parts = Path(f"{output}.unfinished", "journal")
+        try:
+            wait_until(lambda: gate.reached.exists() and any(parts.glob("part-*.parquet")))
+            committed.append(sum(pa.parquet.read_metadata(part).num_rows for part in parts.glob("part-*.parquet")))
+        finally:
+            gate.open()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    summary = predict(source, output, gated(folder, first), batch_size=2, rows_per_shard=4, progress=False)
+    watcher.join()
+    return {**summary, "committed": sum(committed)}
 
 
 # Memory
@@ -206,8 +232,6 @@ def job_on_two_cpus(source: str, output: str, folder: str, first: list[str]) -> 
 
 def memory_of_arrays(size: int) -> dict[str, int]:
     """Return by how many bytes the peak grows if two actors share an array, and if each then has one of its own."""
-    # Without workers that Ray starts in advance, all memory that is added is that of the arrays.
-    start(2, object_store_memory=600 * 2**20, _system_config={"enable_worker_prestart": False})
 
     @ray.remote(num_cpus=1)
     class Holder:

@@ -10,7 +10,7 @@ import os
 import numpy as np
 import pytest
 import ray
-from clusters import memory_of_arrays, two_nodes, workers_of, workers_on
+from clusters import one_cpu, two_cpus, two_nodes, workers_of
 from drivers import findings_of
 from PIL import Image
 from reference import agreement, picture
@@ -18,6 +18,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor, SegformerPreprocessor
 from ray_segformer.air import installed
+from ray_segformer.demo import write_scenes
 
 pytestmark = pytest.mark.skipif(installed.BatchPredictor is not None, reason="Ray's own BatchPredictor is not tested")
 
@@ -138,14 +139,7 @@ def test_two_actors_of_a_node_hold_the_weights_once(held, way):
     assert held[way]["shared"] > 0.8 * held["weights"]
 
 
-def test_peak_memory_counts_rays_processes_and_what_they_share_once():
-    size = 150 * 2**20
-    added = findings_of(memory_of_arrays, size)
-    assert added["by_sharing"] < 1.5 * size
-    assert added["by_owning"] == pytest.approx(2 * size, rel=0.15)
-
-
-# Full clusters: the number of CPUs, the options of `predict`, and what a worker then reserves
+# Full clusters: the number of CPUs, the options of `BatchPredictor.predict`, and what a worker then reserves
 
 
 STARVING = [
@@ -159,27 +153,37 @@ WITH_ROOM = [
     (2, {}, 1),
     (1, {"num_cpus_per_worker": 0, "max_scoring_workers": 2}, 0),
 ]
+ARRAY = 150 * 2**20  # bytes
 
 
 @pytest.fixture(scope="module")
-def findings_on():
-    """The findings of each of these cases, by number of CPUs, from one Ray for each number."""
-    found = {}
+def scenes(tmp_path_factory):
+    """The paths of 48 images. Tasks preprocess 16 at once, and rows come when those of the next task are there."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, 48, height=96, width=128)
+    return [str(path) for path in sorted((folder / "images").iterdir())]
 
-    def findings(cpus, options):
-        if cpus not in found:
-            asked = [options for number, options, _ in [*STARVING, *WITH_ROOM] if number == cpus]
-            all_findings = workers_of(asked) if cpus == 4 else findings_of(workers_on, cpus, asked)
-            found[cpus] = dict(zip(map(str, asked), all_findings, strict=True))
-        return found[cpus][str(options)]
 
+@pytest.fixture(scope="module")
+def found_on(ray_session, scenes, tmp_path_factory):
+    """What is found on a Ray of one, two or four CPUs; the latter is that of all tests."""
+    assert ray.cluster_resources()["CPU"] == 4
+    options = {
+        cpus: [options for number, options, _ in [*STARVING, *WITH_ROOM] if number == cpus] for cpus in (1, 2, 4)
+    }
+    folder = tmp_path_factory.mktemp("gate")
+    (folder / "list.txt").write_text("\n".join(scenes))
+    job = str(folder / "list.txt"), str(folder / "out"), str(folder), scenes[:-8]
+    findings = {2: findings_of(two_cpus, ARRAY, options[2], *job)}
+    workers = {1: findings_of(one_cpu, options[1]), 2: findings[2].pop("workers"), 4: workers_of(options[4])}
+    for cpus, found in workers.items():
+        findings.setdefault(cpus, {}).update(zip(map(str, options[cpus]), found, strict=True))
     return findings
 
 
 @pytest.mark.parametrize(("cpus", "options", "reserved"), STARVING)
-def test_workers_that_would_starve_their_input_make_room_and_say_so(ray_session, findings_on, cpus, options, reserved):
-    assert ray.cluster_resources()["CPU"] == 4  # where those of four CPUs run
-    findings = findings_on(cpus, options)
+def test_workers_that_would_starve_their_input_make_room_and_say_so(found_on, cpus, options, reserved):
+    findings = found_on[cpus][str(options)]
     assert findings["doubled"] == list(range(2, 50, 2))
     assert findings["cpus"] == [reserved]
     assert len(findings["warnings"]) == 1
@@ -187,8 +191,21 @@ def test_workers_that_would_starve_their_input_make_room_and_say_so(ray_session,
 
 
 @pytest.mark.parametrize(("cpus", "options", "reserved"), WITH_ROOM)
-def test_workers_that_leave_room_reserve_what_was_asked_for(ray_session, findings_on, cpus, options, reserved):
-    findings = findings_on(cpus, options)
+def test_workers_that_leave_room_reserve_what_was_asked_for(found_on, cpus, options, reserved):
+    findings = found_on[cpus][str(options)]
     assert findings["doubled"] == list(range(2, 50, 2))
     assert findings["cpus"] == [reserved]
     assert findings["warnings"] == []
+
+
+def test_rows_are_committed_while_later_ones_are_preprocessed(found_on):
+    """On two CPUs, where preprocessing could take all that the workers leave."""
+    job = found_on[2]["job"]
+    assert (job["images"], job["failures"]) == (48, 0)
+    assert 0 < job["committed"] <= 40
+
+
+def test_peak_memory_counts_rays_processes_and_what_they_share_once(found_on):
+    added = found_on[2]["memory"]
+    assert added["by_sharing"] < 1.5 * ARRAY
+    assert added["by_owning"] == pytest.approx(2 * ARRAY, rel=0.15)
