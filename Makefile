@@ -22,9 +22,10 @@ benchmark: .venv/ready
 	.venv/bin/python $(PIP) -c constraints.txt -e ".[benchmarks]"
 	.venv/bin/python -m benchmarks --output out/benchmarks
 
-# Lint and types first, then the tests on Ray 2.60, while the environments of the two older Rays are made; then these.
-test: check
-	$(MAKE) --no-print-directory -j2 test-ray-2.60 older-rays
+# Lint and types first, while the environments of the two older Rays are made; then the tests on each Ray.
+test:
+	$(MAKE) --no-print-directory -j2 check older-rays
+	$(MAKE) --no-print-directory test-ray-2.60
 	$(MAKE) --no-print-directory -j2 test-ray-2.55 test-ray-2.6
 
 # For every save: the tests that start no Ray.
@@ -42,17 +43,19 @@ test-ray-2.60 test-ray-2.55 test-ray-2.6: export OMP_WAIT_POLICY = passive
 test-ray-2.60 test-ray-2.55 test-ray-2.6: export RAY_worker_niceness = 0
 
 # Two processes share the files of tests, each with a Ray of its own. The longest files come first.
+# `tests/warm` starts Ray's workers with torch and Ray Data imported.
 test-ray-2.60: .venv/ready
-	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 tests/kills tests/on_ray tests/fast
+	.venv/bin/python tests/warm/run.py -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 \
+		tests/kills tests/on_ray tests/fast
 
 test-ray-2.55: .venv-ray-2.55/ready
-	.venv-ray-2.55/bin/python -m pytest -q --durations 10 --confcutdir=tests/on_ray/air tests/on_ray/air
+	.venv-ray-2.55/bin/python tests/warm/run.py -m pytest -q --durations 10 --confcutdir=tests/on_ray/air tests/on_ray/air
 
 # Ray 2.6.3 has no wheels for Python 3.12 and newer. Name an older one with PYTHON=python3.11.
 test-ray-2.6:
 	@if $(HAS_RAY_2_6); then \
 		$(MAKE) --no-print-directory .venv-ray-2.6/ready && \
-		.venv-ray-2.6/bin/python -m pytest -q --durations 10 --confcutdir=tests/on_ray/air tests/on_ray/air; \
+		.venv-ray-2.6/bin/python tests/warm/run.py -m pytest -q --durations 10 --confcutdir=tests/on_ray/air tests/on_ray/air; \
 	else \
 		echo "not tested: Ray 2.6.3 needs Python 3.11 or older, PYTHON is $$($(PYTHON) --version)"; \
 	fi

@@ -1,0 +1,131 @@
+"""Run Python with the arguments that follow, and let each Ray that starts meanwhile fork workers from a warm process.
+
+    python tests/warm/run.py -m pytest tests/on_ray
+
+A new worker takes three seconds of a CPU to import torch, Ray Data and this package, and the tests start hundreds. The
+warm process has imported them. A fork of it does the same work as a worker that Ray starts, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import types
+import unittest.mock
+from typing import Any
+
+VARIABLE = "TESTS_WARM_PROCESS"  # without it in the environment, a Ray starts its workers cold
+_MODULES = ("torch", "pandas", "pyarrow.parquet", "PIL.Image", "safetensors.numpy", "numba")
+# Ray's library reads RAY_* in the environment when it is imported, and they differ from driver to driver.
+_MODULES_OF_RAY = ("ray.data", "ray_segformer.predictor", "ray_segformer.network")
+_SECONDS_BETWEEN_CHECKS = 2
+_SERVE = "--serve"
+
+
+def main(arguments: list[str]) -> int:
+    """Run Python with the arguments, and return its exit code."""
+    with tempfile.TemporaryDirectory(prefix="warm") as folder:
+        path = os.path.join(folder, "socket")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as Ray sets it for a worker of one CPU
+        warm = subprocess.Popen([sys.executable, __file__, _SERVE, path], env=environment, stdout=subprocess.PIPE)
+        assert warm.stdout is not None
+        warm.stdout.readline()  # It listens.
+        paths = [os.path.dirname(os.path.abspath(__file__)), os.environ.get("PYTHONPATH")]
+        added = {VARIABLE: f"{path}|{sys.prefix}", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        try:
+            return subprocess.call([sys.executable, *arguments], env={**os.environ, **added})
+        finally:
+            warm.terminate()
+
+
+def _serve(path: str) -> None:
+    """Hand each request on to a process that has also imported Ray, one for each driver."""
+    for module in _MODULES:
+        importlib.import_module(module)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(64)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The kernel forgets forks that ended.
+    print("listens", flush=True)
+    of_drivers: dict[Any, socket.socket] = {}
+    while True:
+        connection, _ = listener.accept()
+        _, files, _, _ = socket.recv_fds(connection, 1, 3)
+        with connection.makefile() as text:
+            request = json.load(text)
+        driver = tuple(sorted(item for item in request["environment"].items() if item[0].startswith("RAY_")))
+        message = [json.dumps(request).encode()], [*files, connection.fileno()]
+        try:
+            socket.send_fds(of_drivers[driver], *message)
+        except (KeyError, OSError):  # There is none yet, or it ended with its Ray.
+            here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            if os.fork() == 0:
+                for other in (listener, connection, here, *of_drivers.values()):
+                    other.close()
+                for file in files:
+                    os.close(file)
+                return _serve_driver(there, dict(driver))
+            there.close()
+            of_drivers[driver] = here
+            socket.send_fds(here, *message)
+        connection.close()
+        for file in files:
+            os.close(file)
+
+
+def _serve_driver(requests: socket.socket, environment: dict[str, str]) -> None:
+    """Fork a worker for each request, until the driver's Ray ends."""
+    os.environ.update(environment)
+    import ray.actor
+
+    # Ray's library makes ids from one generator. If it is used before a fork, all forks make the same ids.
+    class_id = ray.actor.ActorClassID
+    from_system = types.SimpleNamespace(from_random=lambda: class_id(os.urandom(class_id.size())))
+    with unittest.mock.patch("ray.actor.ActorClassID", from_system):
+        for module in _MODULES_OF_RAY:
+            importlib.import_module(module)
+    while True:
+        if not select.select([requests], [], [], _SECONDS_BETWEEN_CHECKS)[0]:
+            if not os.path.exists(f"/proc/{environment['RAY_RAYLET_PID']}"):
+                return
+            continue
+        content, files, _, _ = socket.recv_fds(requests, 2**20, 4)
+        if not content:
+            return
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            requests.close()
+            return _work(json.loads(content), files)
+        for file in files:
+            os.close(file)
+
+
+def _work(request: dict[str, Any], files: list[int]) -> None:
+    """Be the worker. The last of the files is a connection, which closes when this process ends."""
+    *streams, connection = files
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.set_inheritable(connection, False)
+    os.setpgrp()  # Ray kills the process group of a worker.
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    sys.argv = request["arguments"]
+    sys.path[0] = os.path.dirname(sys.argv[0])
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [_SERVE]:
+        _serve(sys.argv[2])
+    else:
+        sys.exit(main(sys.argv[1:]))
