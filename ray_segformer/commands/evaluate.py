@@ -10,14 +10,13 @@ from collections import Counter
 from typing import Any
 
 from ray_segformer.commands.common import (
-    EXIT_FAILURES,
     EXIT_USAGE,
     MODEL_HELP,
     HelpFormatter,
     add_max_pixels,
-    cause,
     checkpoint_of,
     fail,
+    fail_in_job,
     positive,
 )
 
@@ -121,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
             **worker_resources(arguments.workers, None, 0, spare_cpus=1 + ENCODING_CPUS),
         )
     except Exception as error:
-        return fail(EXIT_FAILURES, cause(error))
+        return fail_in_job(error)
     scores, names = metrics.compute(), checkpoint.id2label
     seconds = time.monotonic() - started
     twice = {name for name, count in Counter(names.values()).items() if count > 1}
@@ -131,12 +130,15 @@ def run(arguments: argparse.Namespace) -> int:
             sorted(names.items()), scores["per_category_iou"], scores["per_category_accuracy"], strict=True
         )
     }
-    sentence = protocol.describe(preprocessor.height, preprocessor.width)
+    sentence = protocol.describe(preprocessor)
+    ignored = list(checkpoint.content.ignored_ids)
+    if ignored != [255]:
+        sentence += f"; annotated pixels of the class id {' or '.join(map(str, sorted(ignored)))} are left out"
     summary = {
         "input": arguments.input,
         "model": arguments.model,
         "images": images,
-        "protocol": {**vars(protocol), "description": sentence, "reduce_labels": reduced},
+        "protocol": {**vars(protocol), "description": sentence, "reduce_labels": reduced, "ignore_index": ignored},
         **{name: _number(scores[name]) for name in ("mean_iou", "mean_accuracy", "overall_accuracy")},
         "classes": by_class,
         "worst": [{"path": image.path, "accuracy": image.accuracy} for image in worst],

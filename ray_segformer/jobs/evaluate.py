@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
+from ray_segformer.batch_columns import of_path
 from ray_segformer.images import MAX_PIXELS, ImageError, encode, reduce_labels, to_class_ids
 from ray_segformer.jobs.cluster import ENCODING_CPUS
 from ray_segformer.jobs.progress import with_progress
@@ -66,12 +67,13 @@ def evaluate(
         resources: what a predictor reserves: further arguments of `map_batches`.
 
     Returns:
-        The metrics of all images, the images with the lowest accuracy (the worst first), and the number of images.
+        The metrics of all images, which leave out the class ids `checkpoint.content.ignored_ids`; the images with the
+        lowest accuracy (the worst first); and the number of images.
 
     Raises:
         ImageError: an image or annotation cannot be read, or the two have different sizes. Ray may wrap it.
     """
-    num_classes = checkpoint.content.num_labels
+    content = checkpoint.content
     scored = dataset.map_batches(
         EvaluationPredictor,
         fn_constructor_args=(ray.put(checkpoint),),
@@ -80,9 +82,9 @@ def evaluate(
         batch_size=batch_size,
         **resources,
     )
-    metrics = SegmentationMetrics(num_classes)
+    metrics = SegmentationMetrics(content.num_labels, ignore_index=content.ignored_ids[0])
     images, worst_images = 0, list[ScoredImage]()
-    score = _Score(num_classes, reduce_annotations, max_pixels)
+    score = _Score(content.num_labels, content.ignored_ids, reduce_annotations, max_pixels)
     rows = scored.map_batches(score, batch_size=batch_size, num_cpus=ENCODING_CPUS).iter_rows()
     for row in with_progress(rows) if progress else rows:
         places, counts = np.frombuffer(row["counts"], np.int64).reshape(2, -1)
@@ -116,24 +118,40 @@ class _Score:
     array `(2, N)`, which holds the flat indices of the other cells and their counts.
     """
 
-    def __init__(self, num_classes: int, reduce_annotations: bool, max_pixels: int) -> None:
+    def __init__(
+        self, num_classes: int, ignored_ids: tuple[int, ...], reduce_annotations: bool, max_pixels: int
+    ) -> None:
         self._num_classes = num_classes
+        self._ignored_ids = ignored_ids
         self._reduce = reduce_annotations
         self._max_pixels = max_pixels
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
         columns: dict[str, list[Any]] = {name: [] for name in ("accuracy", "counts", "annotation", "prediction")}
         for path, mask, cell in zip(batch["path"], batch["segmentation"], batch["annotation"], strict=True):
-            metrics = SegmentationMetrics(self._num_classes)
             try:
-                annotation = to_class_ids(cell, self._max_pixels)
-                annotation = reduce_labels(annotation) if self._reduce else annotation
-                metrics.update(mask, annotation)
+                metrics, annotation = self._scored(mask, cell)
             except ValueError as error:  # of `to_class_ids` or `update`; an ImageError is a ValueError
                 raise ImageError(f"{path}: {error}") from error
+            except Exception as error:
+                raise of_path(path, error) from error
             places = np.flatnonzero(metrics.confusion)
             columns["counts"].append(np.stack([places, metrics.confusion.ravel()[places]]).tobytes())
             columns["accuracy"].append(metrics.compute()["overall_accuracy"])
             columns["annotation"].append(encode(annotation, "PNG"))
             columns["prediction"].append(encode(mask, "PNG"))
         return {"path": batch["path"], "image": batch["image"], **columns}
+
+    def _scored(self, mask: npt.NDArray[Any], cell: Any) -> tuple[SegmentationMetrics, npt.NDArray[Any]]:
+        """Return the metrics of a mask and its annotation, in which the first of `ignored_ids` stands for all."""
+        ignored = self._ignored_ids[0]
+        annotation: npt.NDArray[Any] = to_class_ids(cell, self._max_pixels)
+        if self._num_classes > 255:
+            annotation = annotation.astype(np.int32)  # so that it holds any ignored id, also one below 0
+        if self._reduce:
+            annotation = reduce_labels(annotation, ignored)
+        if len(self._ignored_ids) > 1:
+            annotation = np.where(np.isin(annotation, self._ignored_ids), ignored, annotation)
+        metrics = SegmentationMetrics(self._num_classes, ignore_index=ignored)
+        metrics.update(mask, annotation)
+        return metrics, annotation.astype(np.uint8 if self._num_classes <= 255 else np.uint16)

@@ -45,6 +45,8 @@ class TrainingRows:
     Args:
         preprocessor: the model's preprocessor. It has the input size and whether to reduce annotations.
         num_classes: the number of classes. A higher class id is an error.
+        ignore_index: the model's own ignored class id. Annotated pixels that have it, after they are reduced, become
+            255, which is ignored, too.
         augmented: whether training images are changed at random, or resized as for validation.
         seed: random numbers depend on this, on `epoch` and on the image.
         epoch: see `seed`.
@@ -57,6 +59,7 @@ class TrainingRows:
         preprocessor: SegformerPreprocessor,
         num_classes: int,
         *,
+        ignore_index: int = IGNORED,
         augmented: bool = True,
         seed: int = 0,
         epoch: int = 0,
@@ -64,6 +67,7 @@ class TrainingRows:
         annotation_column: str = "annotation",
     ) -> None:
         self.num_classes, self.augmented, self.seed, self.epoch = num_classes, augmented, seed, epoch
+        self.ignore_index = ignore_index
         self.columns = (image_column, annotation_column)
         self.reduce = preprocessor.do_reduce_labels
         self.resize = SegformerPreprocessor.from_config(
@@ -155,17 +159,20 @@ class TrainingRows:
 
     def _class_ids(self, cell: Any) -> npt.NDArray[Any]:
         ids = to_class_ids(cell)
+        own = self.ignore_index + self.reduce  # as it is in the file
+        ids = ids if own == IGNORED else np.where(ids == own, IGNORED, ids)
         last = self.num_classes - 1 + self.reduce
+        others = f"{IGNORED} or {own}" if own > last and own != IGNORED else IGNORED
         unknown = np.unique(ids[(ids > last) & (ids != IGNORED)])
         if unknown.size:
             advice = (
                 "" if self.reduce else "; ADE20K's numbering, 0 for other and classes from 1, is reduce_labels=True"
             )
             raise ImageError(
-                f"the annotation has the class ids {unknown[:8].tolist()}; expected 0 to {last}, or {IGNORED} to "
+                f"the annotation has the class ids {unknown[:8].tolist()}; expected 0 to {last}, or {others} to "
                 f"ignore, of {self.num_classes} classes with reduce_labels={self.reduce}{advice}"
             )
-        return reduce_labels(ids, IGNORED) if self.reduce else ids
+        return (reduce_labels(ids, IGNORED) if self.reduce else ids).astype(np.uint8)
 
 
 class _Collate(NumpyBatchCollateFn):
