@@ -134,10 +134,7 @@ def predict(
             "images_per_second": round((count - resumed) / seconds, 3),
             "seconds": round(seconds, 3),
             "stages": totals_by_stage(totals, count - resumed),
-            "warnings": [
-                {"code": code, "message": message, "rows": count}
-                for code, message in checkpoint.content.guesses.items()
-            ],
+            "warnings": [guess.as_json(count) for guess in checkpoint.content.guesses],
         }
         return folder.finish(summary, checkpoint.id2label)
 
