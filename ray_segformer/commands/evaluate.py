@@ -13,6 +13,7 @@ from ray_segformer.commands.common import (
     EXIT_USAGE,
     MODEL_HELP,
     HelpFormatter,
+    add_exclude,
     add_max_pixels,
     checkpoint_of,
     fail,
@@ -41,6 +42,7 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help="the folder to make, with evaluation.json, and pictures of the worst images and of confused classes",
     )
+    add_exclude(evaluate)
     evaluate.add_argument("--model", default="demo", help=MODEL_HELP)
     evaluate.add_argument("--split", default="validation", help="the split of ADE20K's folder")
     for kind in ("image", "annotation"):
@@ -81,7 +83,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     from ray_segformer.architectures import worker_resources
-    from ray_segformer.images import MAX_PIXELS, encode
+    from ray_segformer.images import MAX_PIXELS, encode, public_uri
     from ray_segformer.inputs import InputError
     from ray_segformer.jobs import (
         ENCODING_CPUS,
@@ -135,7 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
     if ignored != [255]:
         sentence += f"; annotated pixels of the class id {' or '.join(map(str, sorted(ignored)))} are left out"
     summary = {
-        "input": arguments.input,
+        "input": public_uri(arguments.input),
         "model": arguments.model,
         "images": images,
         "protocol": {**vars(protocol), "description": sentence, "reduce_labels": reduced, "ignore_index": ignored},
@@ -173,15 +175,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _dataset(arguments: argparse.Namespace) -> Any:
     """Return the annotated images of the input, as the dataset that fits what is there."""
-    from ray_segformer.inputs import from_huggingface, read_ade20k, read_parquet
+    from ray_segformer.inputs import InputError, from_huggingface, read_ade20k, read_parquet
 
-    source, split = arguments.input, arguments.split
+    source, split, exclude = arguments.input, arguments.split, arguments.exclude or ()
     columns = {"image_column": arguments.image_column, "annotation_column": arguments.annotation_column}
     if os.path.isfile(os.path.join(source, "dataset_info.json")):
+        if exclude:
+            raise InputError(f"{source}: --exclude is for folders of files, and this is a Hugging Face dataset")
         return from_huggingface(source, **columns)
     if os.path.isdir(os.path.join(source, "images")) and os.path.isdir(os.path.join(source, "annotations")):
-        return read_ade20k(source, split if os.path.isdir(os.path.join(source, "images", "training")) else "")
-    return read_parquet(source, **columns)
+        split = split if os.path.isdir(os.path.join(source, "images", "training")) else ""
+        return read_ade20k(source, split, exclude=exclude)
+    return read_parquet(source, exclude=exclude, **columns)
 
 
 def _number(value: float) -> float | None:

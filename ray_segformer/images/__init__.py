@@ -8,6 +8,7 @@ from ray_segformer.images.annotations import reduce_labels, to_class_ids
 from ray_segformer.images.cells import cells, describe, object_array, to_rgb
 from ray_segformer.images.encoded import MAX_PIXELS, SUFFIXES, encode, encoded_bytes
 from ray_segformer.images.errors import CAUSES, ImageError, cause_of
+from ray_segformer.images.uris import escaped_uri, is_percent_encoded, public_uri, quoted
 
 __all__ = [
     "CAUSES",
@@ -19,7 +20,11 @@ __all__ = [
     "describe",
     "encode",
     "encoded_bytes",
+    "escaped_uri",
+    "is_percent_encoded",
     "object_array",
+    "public_uri",
+    "quoted",
     "reduce_labels",
     "to_class_ids",
     "to_rgb",

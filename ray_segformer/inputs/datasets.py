@@ -10,38 +10,47 @@ from __future__ import annotations
 
 import logging
 import os
-import posixpath
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import ray
 
 from ray_segformer.air import installed
-from ray_segformer.images import ImageError, encoded_bytes
+from ray_segformer.guesses import say
+from ray_segformer.images import ImageError, encoded_bytes, public_uri
 from ray_segformer.inputs.blocks import ROWS_PER_BLOCK, small_blocks
 from ray_segformer.inputs.find import find_images, find_parquet
 from ray_segformer.inputs.image_input import InputError
+from ray_segformer.inputs.location import joined
 from ray_segformer.inputs.parquet import READING_CPUS
 
 logger = logging.getLogger(__name__)
 
 
-def read_images(source: str, *, annotations: str | None = None) -> ray.data.Dataset:
+def read_images(source: str, *, annotations: str | None = None, exclude: Sequence[str] = ()) -> ray.data.Dataset:
     """Read the images of a folder, a glob, a list file or parquet, as `ray-segformer predict` does.
 
     Args:
         source: where the images are: a local path, or a URI of pyarrow's file systems.
         annotations: a local folder, or a URI, with a PNG of class ids for each image. It has the image's name, in the
             same tree of folders: `annotations/a/b.png` for `images/a/b.jpg`. Default: no annotations.
+        exclude: globs of images to leave out, compared with paths relative to the input and with names of files, such
+            as `["*_mask.png"]`. Default: none.
 
     Returns:
         A lazy dataset with `path`, `image` and, with `annotations`, `annotation`. Its order is the order of the paths,
         if Ray Data is set to preserve it.
 
+    Warns:
+        SegformerWarning: files are not looked at, or look like masks; see `find_images`.
+
     Raises:
-        InputError: there are no images, or an image has no annotation; the message names the image.
+        InputError: there are no images, or an image has no annotation; the message names the image. Or a glob of
+            `exclude` matches nothing.
     """
-    found = find_images(source)
+    found = find_images(source, exclude=exclude)
+    say(found.guesses)
     if annotations is None:
         return found.dataset().map_batches(_read_files, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
     rows = found.take(found.rows)
@@ -49,20 +58,24 @@ def read_images(source: str, *, annotations: str | None = None) -> ray.data.Data
     for row in rows:
         if row["name"] not in annotation_paths:
             raise InputError(
-                f"{row['path']} has no annotation: expected {annotations}/{row['name']}.png, a PNG of class ids"
+                f"{row['path']} has no annotation: expected {public_uri(annotations)}/{row['name']}.png, "
+                "a PNG of class ids"
             )
         row["annotation"] = annotation_paths[row["name"]]
     dataset = small_blocks(pa.Table.from_pylist(rows))
     return dataset.map_batches(_read_files, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
 
 
-def read_ade20k(root: str | os.PathLike[str], split: str = "validation") -> ray.data.Dataset:
+def read_ade20k(
+    root: str | os.PathLike[str], split: str = "validation", *, exclude: Sequence[str] = ()
+) -> ray.data.Dataset:
     """Read a split of ADE20K in the layout of MIT's Scene Parsing Benchmark (`ADEChallengeData2016`).
 
     Args:
         root: a folder, or a URI, with `images/{training,validation}` and `annotations/{training,validation}`. A dataset
             without splits has its files directly in `images` and `annotations`.
         split: "training", "validation", or "" for a dataset without splits.
+        exclude: as for `read_images`.
 
     Returns:
         As `read_images`. The class ids of annotations are those of the files: 0 is "other", and classes count from 1
@@ -71,27 +84,37 @@ def read_ade20k(root: str | os.PathLike[str], split: str = "validation") -> ray.
     Raises:
         InputError: there is no such split, or an image has no annotation; the message names the image.
     """
-    folders = [posixpath.join(os.fspath(root), kind, split).rstrip("/") for kind in ("images", "annotations")]
-    return read_images(folders[0], annotations=folders[1])
+    images, annotations = (joined(os.fspath(root), kind, split) for kind in ("images", "annotations"))
+    return read_images(images, annotations=annotations, exclude=exclude)
 
 
 def read_parquet(
-    source: str, *, image_column: str = "image", annotation_column: str = "annotation"
+    source: str,
+    *,
+    image_column: str = "image",
+    annotation_column: str = "annotation",
+    exclude: Sequence[str] = (),
 ) -> ray.data.Dataset:
     """Read annotated images from parquet, such as the files of `scene_parse_150` on the Hugging Face Hub.
 
     Args:
         source: a parquet file or a folder of them: a local path or a URI.
-        image_column, annotation_column: columns of encoded bytes or of `{"bytes", "path"}`.
+        image_column, annotation_column: columns of encoded bytes, of paths, or of `{"bytes", "path"}`. Relative paths
+            are relative to the parquet file.
+        exclude: as for `read_images`: globs of parquet files.
 
     Returns:
-        As `read_images`. `path` comes from the column of that name, else from the struct, else from a hash of the
-        image's bytes.
+        As `read_images`. `path` is the path of the image's file. For an image that is in the table, it comes from the
+        column of that name, else from the struct, else from a hash of the image's bytes.
+
+    Warns:
+        SegformerWarning: files are not looked at.
 
     Raises:
-        InputError: there is no parquet file, or it has no such column.
+        InputError: there is no parquet file, or it has no such column, or the column is of another type.
     """
-    found = find_parquet(source, image_column, annotation_column)
+    found = find_parquet(source, image_column, annotation_column, exclude=exclude)
+    say(found.guesses)
     # With whole blocks as batches and with the same CPUs, Ray Data fuses this stage with the reading. A task still
     # handles a single row group.
     return found.dataset().map_batches(_read_files, batch_format="pyarrow", batch_size=None, num_cpus=READING_CPUS)
@@ -154,7 +177,7 @@ def _encoded(loaded: Any, columns: dict[str, str], start: int) -> pa.Table:
 def _annotations_below(folder: str) -> dict[str, str]:
     """Return the paths of the annotations below a folder, by their names without suffix."""
     found = find_images(folder)
-    return {row["name"]: row["path"] for row in found.take(found.rows)}
+    return {row["name"]: row["image"] for row in found.take(found.rows)}
 
 
 def _read_files(batch: pa.Table) -> pa.Table:
