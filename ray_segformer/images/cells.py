@@ -6,13 +6,15 @@ A cell is one of
 * an array `(H, W)` or `(H, W, 1 | 3 | 4)`: bool, or any integer dtype with values in [0, 255], or uint16. Floats are
   accepted only if they are whole numbers in [0, 255] and at least one is above 1: Ray Data converts an integer array
   to such floats where its column also holds a float array,
-* encoded bytes: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF or TGA,
+* encoded bytes: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF or TGA; HEIC and HEIF with the extra `heif`,
 * the path or URI of such a file (any file system that pyarrow knows: `s3://`, `gs://`, `file://`, ...),
 * the struct `{"bytes": ..., "path": ...}` of Hugging Face `datasets`.
 
 Each kind of image has one defined result. As in transformers' pipelines, EXIF orientation is applied, alpha is dropped,
 greyscale is repeated, and palette and CMYK images are converted by Pillow. A 16-bit image gives its high byte (Pillow
-alone would clip such images to white). An animation gives its first frame.
+alone would clip such images to white). An animation gives its first frame. Three bands of a TIFF file that have no
+meaning (MinIsBlack) are red, green and blue. A TIFF file of other bands is refused by what it is. Text and colour
+profiles are not used.
 """
 
 from __future__ import annotations

@@ -15,7 +15,10 @@ import numpy.typing as npt
 import pyarrow.fs
 from PIL import Image
 
+from ray_segformer.images import heif, tiff
 from ray_segformer.images.errors import ImageError, as_image_error
+from ray_segformer.images.png import MAGIC as PNG_MAGIC
+from ray_segformer.images.png import without_text
 
 # The default limit of an image's size: 512 MiB as RGB. By default, Pillow refuses larger images, too.
 MAX_PIXELS = 178_956_970
@@ -25,11 +28,12 @@ SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff"),
         *(".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".jp2", ".avif", ".tga"),
+        *(heif.SUFFIXES if heif.INSTALLED else ()),
     )
 )
 
 # Pillow's names. An explicit list, because Pillow hands files of some other formats to external programs (EPS to
-# Ghostscript). JPEG includes MPO.
+# Ghostscript). JPEG includes MPO. HEIF is opened by `heif.open_heif`.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "TGA")
 
 # The largest file that is read: 16 bits for each of four channels a pixel, and 64 MiB for profiles, previews and so on.
@@ -154,15 +158,27 @@ def _open_without_limit(content: bytes) -> Image.Image:
 
     That check uses a limit that is global to the process, and warns at half of it. `check_size` replaces it.
     """
+    if heif.is_heif(content):
+        return heif.open_heif(content)
+    if content.startswith(PNG_MAGIC):
+        content = without_text(content)
+    is_tiff = content.startswith(tiff.MAGICS)
+    original, content = content, tiff.readable(content) if is_tiff else content
     for name in _formats():
         factory, accept = Image.OPEN[name]
         accepted = accept(content[:16]) if accept else True
         if accepted and not isinstance(accepted, str):  # a string is the reason for a refusal
             try:
-                return factory(io.BytesIO(content), "")
+                image = factory(io.BytesIO(content), "")
+                if is_tiff:
+                    tiff.decode_by_libtiff(image)
+                return image
             except (SyntaxError, IndexError, TypeError, struct.error):  # not this format; try the others
                 continue
-    raise ImageError(f"not an image in a known format ({', '.join(_formats())})")
+    if is_tiff:
+        raise ImageError(tiff.refusal(original))
+    known = (*_formats(), *(("HEIF",) if heif.INSTALLED else ()))
+    raise ImageError(f"not an image in a known format ({', '.join(known)})")
 
 
 @functools.cache

@@ -460,7 +460,7 @@ def test_describe(tmp_path):
         assert describe(cell) is None
 
 
-@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES - {".heic", ".heif", ".hif"}))  # these: test_heif.py
 def test_suffixes_are_of_formats_that_open(suffix):
     file_format = Image.registered_extensions()[suffix]
     assert to_rgb(encode(RGB, file_format)).shape == RGB.shape
