@@ -19,6 +19,7 @@ from ray_segformer.air import BatchFormat, Checkpoint, Predictor, Preprocessor, 
 from ray_segformer.batch_columns import (
     error_column,
     errors_of,
+    is_preprocessed,
     name_column,
     of_row,
     paths_of,
@@ -215,7 +216,7 @@ class SegformerPredictor(Predictor):
         import torch
 
         batch: Any = name_column(data, self._images.image_column) if isinstance(data, np.ndarray) else data
-        if "pixel_values" not in batch:
+        if not is_preprocessed(batch, self._images.image_column):
             batch = self._images.preprocess(batch, threads=torch.get_num_threads())
         return dict(batch)
 

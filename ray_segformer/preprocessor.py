@@ -15,8 +15,16 @@ from PIL import Image
 
 from ray_segformer import stage_times
 from ray_segformer.air import BatchMapper
-from ray_segformer.batch_columns import error_column, errors_of, name_column, of_row, paths_of, stack
-from ray_segformer.images import MAX_PIXELS, ImageError, LabelFormat, cells, describe, to_rgb
+from ray_segformer.batch_columns import error_column, errors_of, is_preprocessed, name_column, of_row, paths_of, stack
+from ray_segformer.images import (
+    MAX_PIXELS,
+    ImageError,
+    LabelFormat,
+    cells,
+    describe,
+    say_where_arrays_differ,
+    to_rgb,
+)
 from ray_segformer.pretrained import PREPROCESSOR_NAME, ImageSettings, settings_in
 
 # Small enough that a task's decoded images fit in a worker's memory, large enough to pay for the task.
@@ -40,7 +48,8 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
     * `error`, with `on_error="keep"`: why the row has no image, or null (empty text on Ray 2.6). The other columns of a
       row with an error are blank.
 
-    Other columns stay. A batch that has `pixel_values` already passes unchanged.
+    Other columns stay. A batch that has `pixel_values` already passes unchanged. With `image_column="pixel_values"`, it
+    passes only if it has `original_size`, too; else the column holds raw images.
 
     Args:
         size: what images are resized to, in pixels; see `ImageSettings`.
@@ -138,7 +147,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         """
         if isinstance(batch, np.ndarray):
             batch = name_column(batch, self.image_column)
-        if "pixel_values" in batch:
+        if is_preprocessed(batch, self.image_column):
             return batch
         for column in filter(None, (self.image_column, self.annotation_column)):
             if column not in batch:
@@ -159,6 +168,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         annotations = list(cells(batch[self.annotation_column])) if self.annotation_column else [None] * len(images)
         paths = paths_of(batch, len(images))
         errors = errors_of(batch, len(images))
+        say_where_arrays_differ(images, paths)
 
         def preprocess_row(row: int) -> tuple[npt.NDArray[Any], tuple[int, ...], npt.NDArray[Any]]:
             if self.on_error == "raise" or errors[row] is None:

@@ -5,6 +5,7 @@ new image format in `encoded.py`. This room knows nothing of Ray, of folders of 
 """
 
 from ray_segformer.images.annotations import LabelFormat, reduce_labels, to_class_ids
+from ray_segformer.images.array_files import say_where_arrays_differ
 from ray_segformer.images.cells import cells, describe, object_array, to_rgb
 from ray_segformer.images.encoded import MAX_PIXELS, SUFFIXES, encode, encoded_bytes
 from ray_segformer.images.errors import CAUSES, ImageError, cause_of
@@ -25,6 +26,7 @@ __all__ = [
     "parse_label_map",
     "read_label_colors",
     "reduce_labels",
+    "say_where_arrays_differ",
     "to_class_ids",
     "to_rgb",
 ]

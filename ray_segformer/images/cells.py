@@ -29,6 +29,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import ImageOps
 
+from ray_segformer.images.array_files import ADVICE
 from ray_segformer.images.encoded import MAX_PIXELS, check_size, open_image
 from ray_segformer.images.errors import ImageError, as_image_error
 
@@ -92,7 +93,11 @@ def describe(cell: Any) -> str | None:
 
 def _array_to_rgb(array: npt.NDArray[Any], max_pixels: int) -> npt.NDArray[np.uint8]:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3, 4)):
-        raise ImageError(f"wrong shape: an image array has the shape (H, W) or (H, W, 1 | 3 | 4), not {array.shape}")
+        grey = array.ndim == 3 and array.shape[-1] == 2
+        raise ImageError(
+            f"wrong shape: an image array has the shape (H, W) or (H, W, 1 | 3 | 4), not {array.shape}"
+            + (f"; it is probably grey with alpha, as ray.data.read_images gives it; {ADVICE}" if grey else "")
+        )
     if array.size == 0:
         raise ImageError(f"empty: the shape is {array.shape}")
     check_size(array.shape[1], array.shape[0], max_pixels)

@@ -123,7 +123,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 def _read_file(path: str, limit: int) -> bytes:
     """Return the content of the file at a path or URI; raise an `ImageError` if it has more than `limit` bytes."""
     with as_image_error("read the file"):
-        path = _local_path(path)
+        path = local_path(path)
         if "://" not in path:
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
@@ -138,7 +138,7 @@ def _read_file(path: str, limit: int) -> bytes:
             return content
 
 
-def _local_path(path: str) -> str:
+def local_path(path: str) -> str:
     """Return the path of a `file://` URI, also if it is not UTF-8; return any other path or URI as it is."""
     if not path.startswith("file:///") or os.name == "nt":
         return path
