@@ -16,8 +16,8 @@ from ray_segformer.images.lossy import lossy_format
 
 _MOST_IDS = 2**16
 
-# What Pillow multiplies the values of grey PNG files of few bits by.
-_FACTORS = {"L;2": 85, "L;4": 17}
+# The largest value of a grey file of few bits, by Pillow's name of the coding. Pillow stretches values to [0, 255].
+_LARGEST = {"L;2": 3, "L;4": 15, "L;2R": 3, "L;4R": 15}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class LabelFormat:
             ImageError: as for `to_rgb`; also if the format is a lossy one, if there are colours without `colors` or
                 that `colors` lacks, or if the pixels are neither ids nor colours.
         """
-        stored, palette = _stored(cell, max_pixels)
+        stored, palette = _stored(cell, max_pixels, as_ids=self.colors is None)
         ids = _one_channel(stored) if self.colors is None else _ids_of_colors(stored, palette, self.colors)
         if self.label_map:
             table = np.arange(_MOST_IDS, dtype=np.uint16)
@@ -104,7 +104,7 @@ def _is_whole(value: Any, end: int) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= int(value) < end
 
 
-def _stored(cell: Any, max_pixels: int) -> tuple[npt.NDArray[Any], list[int] | None]:
+def _stored(cell: Any, max_pixels: int, as_ids: bool) -> tuple[npt.NDArray[Any], list[int] | None]:
     """Return what a cell stores, uint8 or uint16 `(H, W)` or `(H, W, 2 | 3 | 4)`, and its palette or None."""
     palette = None
     if isinstance(cell, np.ndarray):
@@ -115,17 +115,21 @@ def _stored(cell: Any, max_pixels: int) -> tuple[npt.NDArray[Any], list[int] | N
         lossy = lossy_format(image, source)
         if lossy:
             raise ImageError(f"wrong pixels: class ids do not survive {lossy}; save annotations as PNG")
-        coding = _coding(image)
+        coding, largest = _coding(image)
         if len(image.getbands()) > 1 and (image.mode not in ("LA", "PA", "RGB", "RGBA") or "16" in coding):
             what = f"16 bits for each channel of {image.mode}" if "16" in coding else f"the mode {image.mode}"
             raise ImageError(f"wrong pixels: {what} holds neither class ids nor colours; save ids as one channel")
+        if as_ids and coding.startswith("L;") and "I" in coding:
+            raise ImageError(
+                "wrong pixels: class ids in a TIFF file of the photometric interpretation MinIsWhite; save PNG"
+            )
         with as_image_error("decode the annotation"):
             stored = np.asarray(ImageOps.exif_transpose(image))
         if image.mode in ("P", "PA"):
             palette = image.getpalette("RGB")
             stored = stored[..., 0] if image.mode == "PA" else stored
-        if coding in _FACTORS:
-            stored = stored // _FACTORS[coding]
+        if as_ids and largest:
+            stored = np.rint(stored * (largest / (65535 if image.mode == "I" else 255))).astype(np.uint16)
     if stored.dtype.kind not in "biu":
         raise ImageError(f"wrong pixels: an annotation holds integer class ids, not {stored.dtype}")
     if stored.ndim not in (2, 3) or (stored.ndim == 3 and stored.shape[-1] not in (2, 3, 4)) or stored.size == 0:
@@ -135,7 +139,7 @@ def _stored(cell: Any, max_pixels: int) -> tuple[npt.NDArray[Any], list[int] | N
         )
     check_size(stored.shape[1], stored.shape[0], max_pixels)
     if stored.dtype == bool:
-        return stored.astype(np.uint8), palette
+        return stored.astype(np.uint8) * np.uint8(1 if as_ids else 255), palette
     if stored.dtype not in (np.uint8, np.uint16):
         low, high = int(stored.min()), int(stored.max())
         if low < 0 or high >= _MOST_IDS:
@@ -144,11 +148,19 @@ def _stored(cell: Any, max_pixels: int) -> tuple[npt.NDArray[Any], list[int] | N
     return stored, palette
 
 
-def _coding(image: Image.Image) -> str:
-    """Return Pillow's name of how the file stores a pixel, such as "L;4"; "" if the image is decoded already."""
+def _coding(image: Image.Image) -> tuple[str, int | None]:
+    """Return how the file stores pixels, before they are decoded.
+
+    Returns:
+        Pillow's name of it, such as "L;4" ("" if the image is decoded already), and the largest value that one channel
+        can have in the file, if Pillow stretches it to all 8 or 16 bits.
+    """
     tile: Any = getattr(image, "tile", None)
-    arguments = tile[0][3] if tile else ""
-    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+    codec, arguments = (tile[0][0], tile[0][3]) if tile else ("", "")
+    coding = str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+    if len(image.getbands()) == 1 and codec in ("ppm", "ppm_plain") and isinstance(arguments, tuple):
+        return coding, int(arguments[-1])
+    return coding, _LARGEST.get(coding)
 
 
 def _one_channel(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -78,6 +78,23 @@ def test_grey_files_of_few_bits_give_the_ids_that_they_store(bits, ids):
     np.testing.assert_array_equal(to_class_ids(png_by_hand(width, height, bits, 0, rows)), ids)
 
 
+@pytest.mark.parametrize(("largest", "kind"), [(3, "P5"), (19, "P2"), (255, "P5"), (1000, "P5"), (65535, "P2")])
+def test_grey_maps_give_the_ids_that_they_store(largest, kind):
+    """Pillow stretches these to [0, 255] or [0, 65535], too."""
+    header = f"{kind} {IDS.shape[1]} {IDS.shape[0]} {largest}\n".encode()
+    values = IDS.astype(">u2" if largest > 255 else np.uint8)
+    body = values.tobytes() if kind == "P5" else " ".join(map(str, IDS.ravel())).encode()
+    np.testing.assert_array_equal(to_class_ids(header + body), IDS)
+
+
+def test_grey_of_few_bits_is_a_colour_as_it_is_shown():
+    rows = b"".join(b"\0" + bytes([value << 4 | value]) for value in (0, 15, 3))
+    colors = {(0, 0, 0): 2, (255, 255, 255): 1, (51, 51, 51): 0}
+    assert LabelFormat(colors=colors).class_ids(png_by_hand(2, 3, 4, 0, rows)).tolist() == [[2, 2], [1, 1], [0, 0]]
+    for cell in (IDS > 1, encode(Image.fromarray(IDS > 1))):
+        np.testing.assert_array_equal(LabelFormat(colors=colors).class_ids(cell), np.where(IDS > 1, 1, 2))
+
+
 @pytest.mark.parametrize(
     "cell",
     [
