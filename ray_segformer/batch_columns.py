@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from PIL import Image
 
 from ray_segformer.air import installed
 from ray_segformer.images import ImageError, cells, object_array
@@ -21,8 +23,8 @@ class RowError(RuntimeError):
 def name_column(array: npt.NDArray[Any], image_column: str) -> dict[str, npt.NDArray[Any]]:
     """Name the only column of a batch that came as a bare array.
 
-    Ray hands over a dataset of one column in this way. Rows of shape `(3, H, W)` become `pixel_values`. All other rows
-    become images.
+    Ray hands over a dataset of one column in this way. Rows of shape `(3, H, W)` become `pixel_values`, unless images
+    are called so. All other rows become images.
 
     Args:
         array: `(N, ...)`, or an object array `(N,)`.
@@ -39,9 +41,39 @@ def name_column(array: npt.NDArray[Any], image_column: str) -> dict[str, npt.NDA
         shape = np.shape(array[0]) if len(array) and isinstance(array[0], np.ndarray) else ()
     else:
         shape = array.shape[1:]
-    if len(shape) == 3 and shape[0] == 3 and shape[-1] not in (1, 3, 4):
+    if image_column != "pixel_values" and len(shape) == 3 and shape[0] == 3 and shape[-1] not in (1, 3, 4):
         return {"pixel_values": array}
     return {image_column: array}
+
+
+def is_preprocessed(batch: Mapping[str, Any], image_column: str) -> bool:
+    """Return whether the `pixel_values` of a batch are those of a preprocessor.
+
+    If images are called so, they are raw unless `original_size` is there, too.
+
+    Args:
+        batch: a dict of arrays or a DataFrame.
+        image_column: the name of images.
+
+    Raises:
+        ValueError: `pixel_values` holds raw images, and images are called otherwise.
+    """
+    if "pixel_values" not in batch or "original_size" in batch:
+        return "pixel_values" in batch
+    if image_column == "pixel_values":
+        return False
+    first = next((cell for cell in cells(batch["pixel_values"]) if cell is not None), None)
+    if isinstance(first, np.ndarray):
+        raw = first.dtype == np.uint8 and first.ndim == 3 and first.shape[-1] in (3, 4) and first.shape[0] != 3
+    else:
+        raw = isinstance(first, (bytes, bytearray, memoryview, str, os.PathLike, Mapping, Image.Image))
+    if raw:
+        what = f"arrays {first.shape}" if isinstance(first, np.ndarray) else f"{type(first).__name__} cells"
+        raise ValueError(
+            f"the column 'pixel_values' holds raw images ({what}), not pixel values (3, height, width); name it with "
+            f'image_column="pixel_values" (it is {image_column!r})'
+        )
+    return True
 
 
 def of_row(row: int, path: Any, why: Any) -> str:

@@ -15,7 +15,14 @@ import ray
 
 from ray_segformer import stage_times
 from ray_segformer.air import BatchFormat, Checkpoint, Predictor
-from ray_segformer.batch_columns import RowErrors, error_column, name_column, predictions_to_arrow, stack
+from ray_segformer.batch_columns import (
+    RowErrors,
+    error_column,
+    is_preprocessed,
+    name_column,
+    predictions_to_arrow,
+    stack,
+)
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.images import MAX_PIXELS, ImageError, cause_of, cells
 from ray_segformer.preprocessor import SegformerPreprocessor
@@ -80,6 +87,7 @@ class SegformerPredictor(Predictor):
         image_column: the column of a raw batch with images.
         annotation_column: the column of a raw batch with annotations; None for none.
         reduce_labels: whether annotations are numbered as ADE20K's (0 is other); None for what the checkpoint says.
+        label_map, label_colors: how annotations are stored; see `SegformerPreprocessor`.
 
     Raises:
         ValueError: an option has none of its values, or two options contradict each other, or do not fit the model.
@@ -103,12 +111,15 @@ class SegformerPredictor(Predictor):
         image_column: str = "image",
         annotation_column: str | None = None,
         reduce_labels: bool | None = None,
+        label_map: Mapping[int, int] | None = None,
+        label_colors: Mapping[tuple[int, int, int], int] | None = None,
     ) -> None:
         from ray_segformer.network import keep_freed_memory  # It imports torch, which tasks that preprocess do without.
 
         device = _device(use_gpu)
         options: dict[str, Any] = {"image_column": image_column, "annotation_column": annotation_column}
         options |= {"reduce_labels": reduce_labels, "on_error": on_error, "max_pixels": max_pixels}
+        options |= {"label_map": label_map, "label_colors": label_colors}
         content, self._images, own_preprocessor = load_source(source, _preprocessor_options(options))
         if _in_actor() and device == "cpu":
             keep_freed_memory()
@@ -221,7 +232,7 @@ def _preprocessed(data: Any, images: SegformerPreprocessor) -> dict[str, Any]:
     import torch
 
     batch: Any = name_column(data, images.image_column) if isinstance(data, np.ndarray) else data
-    if "pixel_values" not in batch:
+    if not is_preprocessed(batch, images.image_column):
         batch = images.preprocess(batch, threads=torch.get_num_threads())
     return dict(batch)
 
@@ -248,7 +259,7 @@ def _checked(batch: Mapping[str, Any], rows: int, segmenter: Segmenter, on_error
 
 def _preprocessor_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the predictor's options that its `SegformerPreprocessor` needs, by that one's names."""
-    names = ("on_error", "max_pixels", "image_column", "annotation_column")
+    names = ("on_error", "max_pixels", "image_column", "annotation_column", "label_map", "label_colors")
     own = {name: options[name] for name in names if name in options}
     reduce_labels = options.get("reduce_labels")
     return own if reduce_labels is None else {**own, "do_reduce_labels": reduce_labels}

@@ -158,7 +158,7 @@ class Segmenter:
             ignored = "".join(f", or {number}" for number in self.ignored if not 0 <= number <= last)
             raise ImageError(
                 f"wrong annotation: it has the class ids {unknown[:9].tolist()}; expected 0 to {last}{ignored}; "
-                "see reduce_labels"
+                "see reduce_labels and label_map"
             )
 
     def _logits(self, pixel_values: npt.NDArray[Any]) -> Any:

@@ -4,10 +4,12 @@ This room has the image cells, encoded image files, annotations, and the error f
 new image format in `encoded.py`. This room knows nothing of Ray, of folders of images, or of the network.
 """
 
-from ray_segformer.images.annotations import reduce_labels, to_class_ids
+from ray_segformer.images.annotations import LabelFormat, reduce_labels, to_class_ids
+from ray_segformer.images.array_files import say_where_arrays_differ
 from ray_segformer.images.cells import cells, describe, object_array, to_rgb
 from ray_segformer.images.encoded import MAX_PIXELS, SUFFIXES, encode, encoded_bytes
 from ray_segformer.images.errors import CAUSES, ImageError, cause_of
+from ray_segformer.images.label_options import parse_label_map, read_label_colors
 from ray_segformer.images.uris import escaped_uri, is_percent_encoded, public_uri, quoted
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
     "ImageError",
+    "LabelFormat",
     "cause_of",
     "cells",
     "describe",
@@ -23,9 +26,12 @@ __all__ = [
     "escaped_uri",
     "is_percent_encoded",
     "object_array",
+    "parse_label_map",
     "public_uri",
     "quoted",
+    "read_label_colors",
     "reduce_labels",
+    "say_where_arrays_differ",
     "to_class_ids",
     "to_rgb",
 ]

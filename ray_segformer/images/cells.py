@@ -6,13 +6,15 @@ A cell is one of
 * an array `(H, W)` or `(H, W, 1 | 3 | 4)`: bool, or any integer dtype with values in [0, 255], or uint16. Floats are
   accepted only if they are whole numbers in [0, 255] and at least one is above 1: Ray Data converts an integer array
   to such floats where its column also holds a float array,
-* encoded bytes: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF or TGA,
+* encoded bytes: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF or TGA; HEIC and HEIF with the extra `heif`,
 * the path or URI of such a file (any file system that pyarrow knows: `s3://`, `gs://`, `file://`, ...),
 * the struct `{"bytes": ..., "path": ...}` of Hugging Face `datasets`.
 
 Each kind of image has one defined result. As in transformers' pipelines, EXIF orientation is applied, alpha is dropped,
 greyscale is repeated, and palette and CMYK images are converted by Pillow. A 16-bit image gives its high byte (Pillow
-alone would clip such images to white). An animation gives its first frame.
+alone would clip such images to white). An animation gives its first frame. Three bands of a TIFF file that have no
+meaning (MinIsBlack) are red, green and blue. A TIFF file of other bands is refused by what it is. Text and colour
+profiles are not used.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import ImageOps
 
+from ray_segformer.images.array_files import ADVICE
 from ray_segformer.images.encoded import MAX_PIXELS, check_size, open_image
 from ray_segformer.images.errors import ImageError, as_image_error
 from ray_segformer.images.uris import public_uri
@@ -94,7 +97,11 @@ def describe(cell: Any) -> str | None:
 
 def _array_to_rgb(array: npt.NDArray[Any], max_pixels: int) -> npt.NDArray[np.uint8]:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3, 4)):
-        raise ImageError(f"wrong shape: an image array has the shape (H, W) or (H, W, 1 | 3 | 4), not {array.shape}")
+        grey = array.ndim == 3 and array.shape[-1] == 2
+        raise ImageError(
+            f"wrong shape: an image array has the shape (H, W) or (H, W, 1 | 3 | 4), not {array.shape}"
+            + (f"; it is probably grey with alpha, as ray.data.read_images gives it; {ADVICE}" if grey else "")
+        )
     if array.size == 0:
         raise ImageError(f"empty: the shape is {array.shape}")
     check_size(array.shape[1], array.shape[0], max_pixels)

@@ -15,7 +15,10 @@ import numpy.typing as npt
 import pyarrow.fs
 from PIL import Image
 
+from ray_segformer.images import heif, tiff
 from ray_segformer.images.errors import ImageError, as_image_error
+from ray_segformer.images.png import MAGIC as PNG_MAGIC
+from ray_segformer.images.png import without_text
 from ray_segformer.images.uris import escaped_uri, public_uri
 
 # The default limit of an image's size: 512 MiB as RGB. By default, Pillow refuses larger images, too.
@@ -26,11 +29,12 @@ SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff"),
         *(".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".jp2", ".avif", ".tga"),
+        *(heif.SUFFIXES if heif.INSTALLED else ()),
     )
 )
 
 # Pillow's names. An explicit list, because Pillow hands files of some other formats to external programs (EPS to
-# Ghostscript). JPEG includes MPO.
+# Ghostscript). JPEG includes MPO. HEIF is opened by `heif.open_heif`.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "TGA")
 
 # The largest file that is read: 16 bits for each of four channels a pixel, and 64 MiB for profiles, previews and so on.
@@ -120,7 +124,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 def _read_file(path: str, limit: int) -> bytes:
     """Return the content of the file at a path or URI; raise an `ImageError` if it has more than `limit` bytes."""
     with as_image_error("read the file"):
-        path = _local_path(path)
+        path = local_path(path)
         if "://" not in path:
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
@@ -138,7 +142,7 @@ def _read_file(path: str, limit: int) -> bytes:
             return content
 
 
-def _local_path(path: str) -> str:
+def local_path(path: str) -> str:
     """Return the path of a `file://` URI, also if it is not UTF-8; return any other path or URI as it is."""
     if not path.startswith("file:///") or os.name == "nt":
         return path
@@ -158,15 +162,27 @@ def _open_without_limit(content: bytes) -> Image.Image:
 
     That check uses a limit that is global to the process, and warns at half of it. `check_size` replaces it.
     """
+    if heif.is_heif(content):
+        return heif.open_heif(content)
+    if content.startswith(PNG_MAGIC):
+        content = without_text(content)
+    is_tiff = content.startswith(tiff.MAGICS)
+    original, content = content, tiff.readable(content) if is_tiff else content
     for name in _formats():
         factory, accept = Image.OPEN[name]
         accepted = accept(content[:16]) if accept else True
         if accepted and not isinstance(accepted, str):  # a string is the reason for a refusal
             try:
-                return factory(io.BytesIO(content), "")
+                image = factory(io.BytesIO(content), "")
+                if is_tiff:
+                    tiff.decode_by_libtiff(image)
+                return image
             except (SyntaxError, IndexError, TypeError, struct.error):  # not this format; try the others
                 continue
-    raise ImageError(f"not an image in a known format ({', '.join(_formats())})")
+    if is_tiff:
+        raise ImageError(tiff.refusal(original))
+    known = (*_formats(), *(("HEIF",) if heif.INSTALLED else ()))
+    raise ImageError(f"not an image in a known format ({', '.join(known)})")
 
 
 @functools.cache
