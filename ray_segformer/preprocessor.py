@@ -36,7 +36,7 @@ _IGNORED = 255  # the class id that transformers' loss and every ADE20K metric l
 class SegformerPreprocessor(ImageSettings, BatchMapper):
     """The CPU stage of segmentation, as a Ray preprocessor: it decodes and resizes images.
 
-        SegformerPreprocessor.from_pretrained("segformer-b0/").transform(ray.data.read_images("photos/"))
+        SegformerPreprocessor.from_pretrained("segformer-b0/").transform(read_images("photos/"))
 
     It adds columns to a batch, and removes the image column, which is the bulk of the data:
 

@@ -27,7 +27,7 @@ class BatchPredictor:
     """Scores a `Dataset` with a `Predictor` class in a pool of actors. CPU tasks preprocess the dataset before.
 
         predictor = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor)
-        masks = predictor.predict(ray.data.read_images("photos/"), batch_size=16, max_scoring_workers=4)
+        masks = predictor.predict(read_images("photos/"), batch_size=16, max_scoring_workers=4)
 
     It mirrors `ray.train.batch_predictor.BatchPredictor` of Ray 2.6.3, without `DatasetPipeline`. As there, the driver
     reads the checkpoint's content and puts it into Ray's object store. A worker node needs no access to the place that
