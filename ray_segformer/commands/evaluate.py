@@ -33,8 +33,8 @@ def add_parser(commands: Any) -> None:
     evaluate.add_argument(
         "input",
         metavar="INPUT",
-        help="the folder of ADE20K (with images/validation and annotations/validation), a folder with images/ and "
-        "annotations/, parquet (a file or a folder), or a Hugging Face dataset that save_to_disk wrote",
+        help="the folder of ADE20K, Cityscapes or PASCAL VOC as downloaded, a folder with images/ and annotations/ (or "
+        "masks/, labels/), parquet (a file or a folder), or a Hugging Face dataset that save_to_disk wrote",
     )
     evaluate.add_argument(
         "--output",
@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
         help="the folder to make, with evaluation.json, and pictures of the worst images and of confused classes",
     )
     evaluate.add_argument("--model", default="demo", help=MODEL_HELP)
-    evaluate.add_argument("--split", default="validation", help="the split of ADE20K's folder")
+    evaluate.add_argument("--split", help="the split of INPUT, if it has splits (default: validation, else val)")
     for kind in ("image", "annotation"):
         evaluate.add_argument(
             f"--{kind}-column",
@@ -70,7 +70,7 @@ def add_parser(commands: Any) -> None:
         choices=("auto", "reduce", "as-is"),
         default="auto",
         help="reduce: annotations use 0 for ignored pixels and count classes from 1, as ADE20K does; as-is: they have "
-        "the class ids of the model; auto: as the model's do_reduce_labels says",
+        "the model's class ids; auto: as-is for Cityscapes and PASCAL VOC, else as do_reduce_labels of the model says",
     )
     evaluate.add_argument("--workers", type=positive, default=2, metavar="N", help="the most actors that predict")
     evaluate.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     from ray_segformer.architectures import worker_resources
     from ray_segformer.images import MAX_PIXELS, encode
-    from ray_segformer.inputs import InputError
+    from ray_segformer.inputs import InputError, find_annotated
     from ray_segformer.jobs import (
         ENCODING_CPUS,
         OutputError,
@@ -100,12 +100,19 @@ def run(arguments: argparse.Namespace) -> int:
         protocol = Protocol(arguments.resize, arguments.flip, arguments.window, arguments.stride)
         folder = OutputFolder(arguments.output, arguments.overwrite, "evaluation.json")
         checkpoint = checkpoint_of(arguments.model)
+        found = find_annotated(
+            arguments.input,
+            arguments.split,
+            image_column=arguments.image_column,
+            annotation_column=arguments.annotation_column,
+        )
         start_ray()
-        dataset = _dataset(arguments)
+        dataset = found.dataset()
     except (CheckpointError, InputError, OutputError, OSError, ValueError) as error:
         return fail(EXIT_USAGE, error)
     preprocessor = checkpoint.get_preprocessor()
-    reduced = preprocessor.do_reduce_labels if arguments.labels == "auto" else arguments.labels == "reduce"
+    numbering = preprocessor.do_reduce_labels if found.reduce_labels is None else found.reduce_labels
+    reduced = numbering if arguments.labels == "auto" else arguments.labels == "reduce"
     max_pixels = arguments.max_pixels or MAX_PIXELS
     started = time.monotonic()
     try:
@@ -167,19 +174,6 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{images} images, {images / seconds:.2f} images/s; {sentence}")
     print(folder.path)
     return 0
-
-
-def _dataset(arguments: argparse.Namespace) -> Any:
-    """Return the annotated images of the input, as the dataset that fits what is there."""
-    from ray_segformer.inputs import from_huggingface, read_ade20k, read_parquet
-
-    source, split = arguments.input, arguments.split
-    columns = {"image_column": arguments.image_column, "annotation_column": arguments.annotation_column}
-    if os.path.isfile(os.path.join(source, "dataset_info.json")):
-        return from_huggingface(source, **columns)
-    if os.path.isdir(os.path.join(source, "images")) and os.path.isdir(os.path.join(source, "annotations")):
-        return read_ade20k(source, split if os.path.isdir(os.path.join(source, "images", "training")) else "")
-    return read_parquet(source, **columns)
 
 
 def _number(value: float) -> float | None:

@@ -26,6 +26,7 @@ from ray_segformer.inputs.listing import (
 from ray_segformer.inputs.parquet import images_in_parquet
 from ray_segformer.inputs.paths import readable, unique_names
 from ray_segformer.inputs.row_keys import DoneRows
+from ray_segformer.inputs.splits import choose_split, split_of_parquet
 
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 _KEYS_PER_BATCH = 2**16
@@ -75,7 +76,9 @@ def find_images(source: str) -> ImageInput:
     return images_in_parquet(file_system, [file for file in files if file.lower().endswith(".parquet")], source)
 
 
-def find_parquet(source: str, image_column: str = "image", annotation_column: str = "annotation") -> ImageInput:
+def find_parquet(
+    source: str, image_column: str = "image", annotation_column: str = "annotation", *, split: str | None = None
+) -> ImageInput:
     """Find annotated images in parquet, without reading them and without Ray.
 
     Args:
@@ -83,12 +86,13 @@ def find_parquet(source: str, image_column: str = "image", annotation_column: st
             file systems.
         image_column, annotation_column: columns of encoded bytes or of `{"bytes", "path"}`, as Hugging Face writes
             them.
+        split: only files of this split; see `split_of_parquet`. Default: None, all files.
 
     Returns:
         As `find_images`; rows also have `annotation`.
 
     Raises:
-        InputError: there is no parquet file, or it has no such column.
+        InputError: there is no parquet file, or none of this split, or it has no such column.
     """
     file_system, path = file_system_of(source)
     kind = kind_of(file_system, path)
@@ -97,7 +101,13 @@ def find_parquet(source: str, image_column: str = "image", annotation_column: st
     files = [path] if kind == pa.fs.FileType.File else files_below(file_system, path)
     files = [file for file in files if file.lower().endswith(".parquet")]
     if not files:
-        raise InputError(f"{source}: neither the folders images/ and annotations/ nor parquet there")
+        raise InputError(
+            f"{source}: neither the folders images/ and annotations/ (or masks/, labels/), nor Cityscapes, PASCAL VOC, "
+            "a dataset of save_to_disk, nor parquet there"
+        )
+    if split is not None:
+        choose_split({split_of_parquet(file) for file in files} - {""}, split, source)
+        files = [file for file in files if split_of_parquet(file) == split]
     return images_in_parquet(file_system, files, source, image_column, annotation_column)
 
 
