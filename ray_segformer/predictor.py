@@ -81,6 +81,7 @@ class SegformerPredictor(Predictor):
         image_column: the column of a raw batch with images.
         annotation_column: the column of a raw batch with annotations; None for none.
         reduce_labels: whether annotations are numbered as ADE20K's (0 is other); None for what the checkpoint says.
+        label_map, label_colors: how annotations are stored; see `SegformerPreprocessor`.
 
     Raises:
         ValueError: an option has none of its values, or two options contradict each other.
@@ -103,12 +104,15 @@ class SegformerPredictor(Predictor):
         image_column: str = "image",
         annotation_column: str | None = None,
         reduce_labels: bool | None = None,
+        label_map: Mapping[int, int] | None = None,
+        label_colors: Mapping[tuple[int, int, int], int] | None = None,
     ) -> None:
         from ray_segformer.network import keep_freed_memory  # It imports torch, which tasks that preprocess do without.
 
         device = _device(use_gpu)
         options: dict[str, Any] = {"image_column": image_column, "annotation_column": annotation_column}
         options |= {"reduce_labels": reduce_labels, "on_error": on_error, "max_pixels": max_pixels}
+        options |= {"label_map": label_map, "label_colors": label_colors}
         content, self._images, own_preprocessor = _load(source, _preprocessor_options(options))
         if _in_actor() and device == "cpu":
             keep_freed_memory()
@@ -191,7 +195,7 @@ class SegformerPredictor(Predictor):
         rows = len(pixel_values)
         if self._ended is not None:
             stage_times.count("waiting", started - self._ended, rows)
-        errors = self._errors(batch, rows)
+        errors = _row_errors(batch, rows, self._segmenter, self._on_error)
         masks, confidences, losses = self._segmenter.segment(pixel_values, sizes, labels, errors)
         predictions = {"segmentation": stack(masks, self._segmenter.mask_dtype, (0, 0))}
         if self._confidence:
@@ -215,31 +219,34 @@ class SegformerPredictor(Predictor):
             batch = self._images.preprocess(batch, threads=torch.get_num_threads())
         return dict(batch)
 
-    def _errors(self, batch: Mapping[str, Any], rows: int) -> list[str | None]:
-        """Return why each row cannot be predicted, None if it can.
 
-        Raises:
-            ImageError: a row cannot be predicted, and errors are not kept.
-        """
-        found = errors_of(batch, rows)
-        errors: list[str | None] = found if self._on_error == "keep" else [None] * rows
-        sizes, labels, paths = batch.get("original_size"), batch.get("labels"), paths_of(batch, rows)
-        for row in [row for row in range(rows) if errors[row] is None]:
-            if sizes is not None and not all(sizes[row]):
-                raise ImageError(found[row] or f"row {row} of the batch has the size (0, 0)")
-            unknown = [] if labels is None else self._segmenter.unknown_ids(labels[row])
-            if unknown:
-                expected = f"expected 0 to {self._segmenter.num_labels - 1}, or {self._segmenter.ignored}"
-                why = f"wrong annotation: it has the class ids {unknown[:9]}; {expected}; see reduce_labels"
-                errors[row] = of_row(row, paths[row], why)
-                if self._on_error == "raise":
-                    raise ImageError(f'{errors[row]}. Pass on_error="keep" to keep such rows.')
-        return errors
+def _row_errors(
+    batch: Mapping[str, Any], rows: int, segmenter: Segmenter, on_error: Literal["raise", "keep"]
+) -> list[str | None]:
+    """Return why each row cannot be predicted, None if it can.
+
+    Raises:
+        ImageError: a row cannot be predicted, and errors are not kept.
+    """
+    found = errors_of(batch, rows)
+    errors: list[str | None] = found if on_error == "keep" else [None] * rows
+    sizes, labels, paths = batch.get("original_size"), batch.get("labels"), paths_of(batch, rows)
+    for row in [row for row in range(rows) if errors[row] is None]:
+        if sizes is not None and not all(sizes[row]):
+            raise ImageError(found[row] or f"row {row} of the batch has the size (0, 0)")
+        unknown = [] if labels is None else segmenter.unknown_ids(labels[row])
+        if unknown:
+            expected = f"expected 0 to {segmenter.num_labels - 1}, or {segmenter.ignored}"
+            why = f"wrong annotation: it has the class ids {unknown[:9]}; {expected}; see reduce_labels and label_map"
+            errors[row] = of_row(row, paths[row], why)
+            if on_error == "raise":
+                raise ImageError(f'{errors[row]}. Pass on_error="keep" to keep such rows.')
+    return errors
 
 
 def _preprocessor_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the predictor's options that its `SegformerPreprocessor` needs, by that one's names."""
-    names = ("on_error", "max_pixels", "image_column", "annotation_column")
+    names = ("on_error", "max_pixels", "image_column", "annotation_column", "label_map", "label_colors")
     own = {name: options[name] for name in names if name in options}
     reduce_labels = options.get("reduce_labels")
     return own if reduce_labels is None else {**own, "do_reduce_labels": reduce_labels}

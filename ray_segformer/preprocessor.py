@@ -16,7 +16,7 @@ from PIL import Image
 from ray_segformer import stage_times
 from ray_segformer.air import BatchMapper
 from ray_segformer.batch_columns import error_column, errors_of, name_column, of_row, paths_of, stack
-from ray_segformer.images import MAX_PIXELS, ImageError, cells, describe, reduce_labels, to_class_ids, to_rgb
+from ray_segformer.images import MAX_PIXELS, ImageError, LabelFormat, cells, describe, to_rgb
 from ray_segformer.pretrained import PREPROCESSOR_NAME, ImageSettings, settings_in
 
 # Small enough that a task's decoded images fit in a worker's memory, large enough to pay for the task.
@@ -47,6 +47,8 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         image_column: the column with image cells (see `ray_segformer.images`).
         annotation_column: the column with annotations, or None.
         on_error: "raise" an error that names the row, or "keep" the row.
+        label_map: other class ids for ids of the annotations, such as `{255: 1}`; see `LabelFormat`.
+        label_colors: class ids by RGB colours, `{(r, g, b): id}`, for annotations of colours; see `LabelFormat`.
         max_pixels: an image with more pixels is an error, which is found before the image is decoded. Decoding takes
             up to 18 bytes for each pixel: workers with little memory need a lower limit.
         batch_format: "numpy" or "pandas".
@@ -66,6 +68,8 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         annotation_column: str | None = None,
         on_error: Literal["raise", "keep"] = "raise",
         max_pixels: int = MAX_PIXELS,
+        label_map: Mapping[int, int] | None = None,
+        label_colors: Mapping[tuple[int, int, int], int] | None = None,
         batch_format: Literal["numpy", "pandas"] = "numpy",
         batch_size: int | None = _BATCH_SIZE,
         **settings: Any,
@@ -80,6 +84,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         self.annotation_column = annotation_column
         self.on_error = on_error
         self.max_pixels = max_pixels
+        self.label_format = LabelFormat(label_map or {}, label_colors, self.do_reduce_labels)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **options: Any) -> SegformerPreprocessor:
@@ -187,7 +192,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
     def _row(self, cell: Any, annotation: Any) -> tuple[npt.NDArray[Any], tuple[int, ...], npt.NDArray[Any]]:
         """Return pixel values, original size and labels of one row."""
         with stage_times.timed("decode"):
-            rgb, labels = self._decoded(cell, annotation)
+            rgb, labels = _decoded(cell, annotation, self.label_format, self.max_pixels)
         size = rgb.shape[:2]
         with stage_times.timed("resize"):
             if self.do_resize:
@@ -198,29 +203,27 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
                 labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
         return rgb.transpose(2, 0, 1), size, labels
 
-    def _decoded(self, cell: Any, annotation: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return RGB and labels of one row, at the image's own size."""
-        rgb = to_rgb(cell, self.max_pixels)
-        size = rgb.shape[:2]
-        if annotation is None:
-            labels: npt.NDArray[Any] = np.full(size, _IGNORED, np.uint8)
-        else:
-            try:
-                labels = to_class_ids(annotation, self.max_pixels)
-            except ImageError as error:
-                path = describe(annotation)
-                raise ImageError("wrong annotation" + (f" ({path})" if path else "") + f": {error}") from error
-            if self.do_reduce_labels:
-                labels = reduce_labels(labels)
-            if labels.shape != size:
-                raise ImageError(
-                    f"wrong annotation: the annotation is {labels.shape} but its image is {size}, (height, width)"
-                )
-        return rgb, labels
-
     def _blank(self) -> tuple[npt.NDArray[Any], tuple[int, int], npt.NDArray[Any]]:
         height, width = (self.height, self.width) if self.do_resize else (1, 1)
         return np.zeros((3, height, width), np.uint8), (0, 0), np.full((height, width), _IGNORED, np.uint8)
 
     def __repr__(self) -> str:
         return f"SegformerPreprocessor(size=({self.height}, {self.width}), image_column={self.image_column!r})"
+
+
+def _decoded(
+    cell: Any, annotation: Any, label_format: LabelFormat, max_pixels: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return RGB and labels of one row, at the image's own size."""
+    rgb = to_rgb(cell, max_pixels)
+    size = rgb.shape[:2]
+    if annotation is None:
+        return rgb, np.full(size, _IGNORED, np.uint8)
+    try:
+        labels = label_format.class_ids(annotation, max_pixels)
+    except ImageError as error:
+        path = describe(annotation)
+        raise ImageError("wrong annotation" + (f" ({path})" if path else "") + f": {error}") from error
+    if labels.shape != size:
+        raise ImageError(f"wrong annotation: the annotation is {labels.shape} but its image is {size}, (height, width)")
+    return rgb, labels

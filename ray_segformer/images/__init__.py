@@ -4,22 +4,26 @@ This room has the image cells, encoded image files, annotations, and the error f
 new image format in `encoded.py`. This room knows nothing of Ray, of folders of images, or of the network.
 """
 
-from ray_segformer.images.annotations import reduce_labels, to_class_ids
+from ray_segformer.images.annotations import LabelFormat, reduce_labels, to_class_ids
 from ray_segformer.images.cells import cells, describe, object_array, to_rgb
 from ray_segformer.images.encoded import MAX_PIXELS, SUFFIXES, encode, encoded_bytes
 from ray_segformer.images.errors import CAUSES, ImageError, cause_of
+from ray_segformer.images.label_options import parse_label_map, read_label_colors
 
 __all__ = [
     "CAUSES",
     "MAX_PIXELS",
     "SUFFIXES",
     "ImageError",
+    "LabelFormat",
     "cause_of",
     "cells",
     "describe",
     "encode",
     "encoded_bytes",
     "object_array",
+    "parse_label_map",
+    "read_label_colors",
     "reduce_labels",
     "to_class_ids",
     "to_rgb",

@@ -409,10 +409,7 @@ def test_class_ids_turn_with_their_image(orientation):
     ("cell", "message"),
     [
         (None, "null"),
-        (encode(RGB), "one channel of class ids, but its mode is RGB"),
-        (encode(np.dstack([RGB, ALPHA])), "one channel of class ids, but its mode is RGBA"),
-        (Image.new("LA", (3, 3)), "one channel of class ids, but its mode is LA"),
-        (RGB, r"\(H, W\) or \(H, W, 1\), not \(20, 30, 3\)"),
+        (np.zeros((3, 3, 5), np.uint8), r"not \(3, 3, 5\)"),
         (np.zeros((0, 3), np.uint8), r"not \(0, 3\)"),
         (np.zeros((3, 3)), "integer class ids, not float64"),
         (Image.fromarray(np.full((3, 3), 1.5, np.float32)), "integer class ids, not float32"),

@@ -337,7 +337,7 @@ def test_annotation_errors():
     image = objects(PICTURES[0])
     for annotation, message in (
         (np.zeros((60, 40), np.uint8), r"annotation is \(60, 40\) but its image is \(40, 60\)"),
-        (PICTURES[0], "an annotation has the shape"),
+        (PICTURES[0], "colours, not class ids"),
         (BAD, "known format"),
     ):
         with pytest.raises(ImageError, match=rf"row 0 of the batch: .*{message}"):
