@@ -17,6 +17,7 @@ from ray_segformer.commands.common import (
     add_max_pixels,
     cause,
     checkpoint_of,
+    class_id,
     fail,
     positive,
 )
@@ -72,6 +73,22 @@ def add_parser(commands: Any) -> None:
         help="reduce: annotations use 0 for ignored pixels and count classes from 1, as ADE20K does; as-is: they have "
         "the model's class ids; auto: as-is for Cityscapes and PASCAL VOC, else as do_reduce_labels of the model says",
     )
+    evaluate.add_argument(
+        "--label-map",
+        metavar="FROM=TO[,FROM=TO...]",
+        help="class ids of the annotations that the model calls by other ids, such as 255=1",
+    )
+    evaluate.add_argument(
+        "--ignore-index",
+        type=class_id,
+        metavar="N",
+        help="a further id of the annotations that is ignored, such as 65535, beside the model's own",
+    )
+    evaluate.add_argument(
+        "--label-colors",
+        metavar="FILE",
+        help="for annotations in colours: a file with a line name,r,g,b for each class of the model, and for `ignored`",
+    )
     evaluate.add_argument("--workers", type=positive, default=2, metavar="N", help="the most actors that predict")
     evaluate.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
     add_max_pixels(evaluate)
@@ -82,7 +99,8 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     from ray_segformer.architectures import worker_resources
-    from ray_segformer.images import MAX_PIXELS, encode
+    from ray_segformer.guesses import say
+    from ray_segformer.images import MAX_PIXELS, ImageError, encode
     from ray_segformer.inputs import InputError, find_annotated
     from ray_segformer.jobs import (
         ENCODING_CPUS,
@@ -106,29 +124,34 @@ def run(arguments: argparse.Namespace) -> int:
             image_column=arguments.image_column,
             annotation_column=arguments.annotation_column,
         )
+        labels = _labels(arguments, checkpoint, found.reduce_labels)
+        max_pixels = arguments.max_pixels or MAX_PIXELS
+        labels.look(found.sample, max_pixels)
         start_ray()
         dataset = found.dataset()
+    except ImageError as error:
+        return fail(EXIT_FAILURES, error)
     except (CheckpointError, InputError, OutputError, OSError, ValueError) as error:
         return fail(EXIT_USAGE, error)
     preprocessor = checkpoint.get_preprocessor()
-    numbering = preprocessor.do_reduce_labels if found.reduce_labels is None else found.reduce_labels
-    reduced = numbering if arguments.labels == "auto" else arguments.labels == "reduce"
-    max_pixels = arguments.max_pixels or MAX_PIXELS
     started = time.monotonic()
     try:
-        metrics, worst, images = evaluate(
+        metrics, worst, images, guesses = evaluate(
             dataset,
             checkpoint,
             protocol,
             workers=arguments.workers,
             batch_size=arguments.batch_size,
-            reduce_annotations=reduced,
+            labels=labels,
             max_pixels=max_pixels,
             progress=True,
             **worker_resources(arguments.workers, None, 0, spare_cpus=1 + ENCODING_CPUS),
         )
+    except InputError as error:  # what only the count of all pixels shows
+        return fail(EXIT_USAGE, error)
     except Exception as error:
         return fail(EXIT_FAILURES, cause(error))
+    say(guesses)
     scores, names = metrics.compute(), checkpoint.id2label
     seconds = time.monotonic() - started
     twice = {name for name, count in Counter(names.values()).items() if count > 1}
@@ -143,11 +166,15 @@ def run(arguments: argparse.Namespace) -> int:
         "input": arguments.input,
         "model": arguments.model,
         "images": images,
-        "protocol": {**vars(protocol), "description": sentence, "reduce_labels": reduced},
+        "protocol": {**vars(protocol), "description": sentence, "reduce_labels": labels.format.reduce_labels},
         **{name: _number(scores[name]) for name in ("mean_iou", "mean_accuracy", "overall_accuracy")},
         "classes": by_class,
         "worst": [{"path": image.path, "accuracy": image.accuracy} for image in worst],
         "seconds": round(seconds, 3),
+        "warnings": [
+            {"code": code, "message": message, "rows": images}
+            for code, message in {**checkpoint.content.guesses, **guesses}.items()
+        ],
     }
     with folder:
         if worst:
@@ -174,6 +201,25 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{images} images, {images / seconds:.2f} images/s; {sentence}")
     print(folder.path)
     return 0
+
+
+def _labels(arguments: argparse.Namespace, checkpoint: Any, reduced_in_layout: bool | None) -> Any:
+    """Return the `Labels` of the options; "auto" goes by what the layout of the dataset says, else by the model."""
+    from ray_segformer.images import parse_label_map, read_label_colors
+    from ray_segformer.labels import Labels
+
+    colors = arguments.label_colors and read_label_colors(arguments.label_colors, checkpoint.id2label)
+    reduced = arguments.labels == "reduce"
+    if arguments.labels == "auto" and not colors:  # a file of colours names the model's own classes
+        of_model = checkpoint.get_preprocessor().do_reduce_labels
+        reduced = of_model if reduced_in_layout is None else reduced_in_layout
+    return Labels(
+        checkpoint.content.num_labels,
+        reduce_labels=reduced,
+        label_map=arguments.label_map and parse_label_map(arguments.label_map),
+        label_colors=colors,
+        ignore_index=arguments.ignore_index,
+    )
 
 
 def _number(value: float) -> float | None:

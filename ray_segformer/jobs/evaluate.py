@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
-from ray_segformer.images import MAX_PIXELS, ImageError, encode, reduce_labels, to_class_ids
+from ray_segformer.images import MAX_PIXELS, ImageError, encode
 from ray_segformer.jobs.cluster import ENCODING_CPUS
 from ray_segformer.jobs.progress import with_progress
 from ray_segformer.jobs.protocol import EvaluationPredictor, Protocol
+from ray_segformer.labels import Labels
 from ray_segformer.metrics import SegmentationMetrics
 
 
@@ -43,12 +44,12 @@ def evaluate(
     *,
     workers: int,
     batch_size: int,
-    reduce_annotations: bool,
+    labels: Labels,
     worst: int = 8,
     max_pixels: int = MAX_PIXELS,
     progress: bool = False,
     **resources: Any,
-) -> tuple[SegmentationMetrics, list[ScoredImage], int]:
+) -> tuple[SegmentationMetrics, list[ScoredImage], int, dict[str, str]]:
     """Score a checkpoint on a dataset.
 
     Images are streamed: the driver keeps only a confusion matrix, and the worst images so far.
@@ -59,19 +60,21 @@ def evaluate(
         protocol: how images are shown to the network.
         workers: the most predictors.
         batch_size: the number of images that are predicted at once.
-        reduce_annotations: whether annotations have the class ids of ADE20K's files; see `reduce_labels`.
+        labels: how annotations become class ids of the model.
         worst: how many of the worst images to return. Default: 8.
         max_pixels: a larger image or annotation is an error; see `SegformerPreprocessor`. Default: `MAX_PIXELS`.
         progress: whether to show on stderr how many images are done. Default: False.
         resources: what a predictor reserves: further arguments of `map_batches`.
 
     Returns:
-        The metrics of all images, the images with the lowest accuracy (the worst first), and the number of images.
+        The metrics of all images, the images with the lowest accuracy (the worst first), the number of images, and what
+        is to be said about the annotations, as `Labels.guesses` does.
 
     Raises:
-        ImageError: an image or annotation cannot be read, or the two have different sizes. Ray may wrap it.
+        ImageError: an image or annotation cannot be read, the two have different sizes, or an id is no class of the
+            model. Ray may wrap it.
+        InputError: the annotations of all images cannot be right; see `Labels.check`.
     """
-    num_classes = checkpoint.content.num_labels
     scored = dataset.map_batches(
         EvaluationPredictor,
         fn_constructor_args=(ray.put(checkpoint),),
@@ -80,18 +83,22 @@ def evaluate(
         batch_size=batch_size,
         **resources,
     )
-    metrics = SegmentationMetrics(num_classes)
+    metrics = SegmentationMetrics(labels.num_classes, ignore_index=labels.ignored_ids[0])
+    annotated = np.zeros(labels.num_classes + 1, np.int64)
     images, worst_images = 0, list[ScoredImage]()
-    score = _Score(num_classes, reduce_annotations, max_pixels)
+    score = _Score(labels, max_pixels)
     rows = scored.map_batches(score, batch_size=batch_size, num_cpus=ENCODING_CPUS).iter_rows()
     for row in with_progress(rows) if progress else rows:
         places, counts = np.frombuffer(row["counts"], np.int64).reshape(2, -1)
         metrics.confusion.ravel()[places] += counts
+        annotated[-1] += row["ignored"]
         images += 1
         if not math.isnan(row["accuracy"]):
             image = ScoredImage(*(row[field.name] for field in fields(ScoredImage)))
             worst_images = heapq.nsmallest(worst, [*worst_images, image], key=lambda image: image.accuracy)
-    return metrics, worst_images, images
+    annotated[:-1] = metrics.confusion.sum(axis=1)
+    labels.check(annotated)
+    return metrics, worst_images, images, labels.guesses(annotated, checkpoint.id2label)
 
 
 def most_confused(metrics: SegmentationMetrics, count: int = 12) -> list[int]:
@@ -113,26 +120,27 @@ class _Score:
     """Scores each image of a batch of predictions. For `map_batches`.
 
     `accuracy` is the image's. `counts` is its confusion matrix without the cells that are 0: the bytes of an int64
-    array `(2, N)`, which holds the flat indices of the other cells and their counts.
+    array `(2, N)`, which holds the flat indices of the other cells and their counts. `ignored` is the number of pixels
+    that are in none of them.
     """
 
-    def __init__(self, num_classes: int, reduce_annotations: bool, max_pixels: int) -> None:
-        self._num_classes = num_classes
-        self._reduce = reduce_annotations
+    def __init__(self, labels: Labels, max_pixels: int) -> None:
+        self._labels = labels
         self._max_pixels = max_pixels
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
-        columns: dict[str, list[Any]] = {name: [] for name in ("accuracy", "counts", "annotation", "prediction")}
+        names = ("accuracy", "counts", "ignored", "annotation", "prediction")
+        columns: dict[str, list[Any]] = {name: [] for name in names}
         for path, mask, cell in zip(batch["path"], batch["segmentation"], batch["annotation"], strict=True):
-            metrics = SegmentationMetrics(self._num_classes)
+            metrics = SegmentationMetrics(self._labels.num_classes, ignore_index=self._labels.ignored_ids[0])
             try:
-                annotation = to_class_ids(cell, self._max_pixels)
-                annotation = reduce_labels(annotation) if self._reduce else annotation
+                annotation = self._labels.class_ids(cell, self._max_pixels)
                 metrics.update(mask, annotation)
-            except ValueError as error:  # of `to_class_ids` or `update`; an ImageError is a ValueError
+            except ValueError as error:  # of `class_ids` or `update`; an ImageError is a ValueError
                 raise ImageError(f"{path}: {error}") from error
             places = np.flatnonzero(metrics.confusion)
             columns["counts"].append(np.stack([places, metrics.confusion.ravel()[places]]).tobytes())
+            columns["ignored"].append(annotation.size - int(metrics.confusion.sum()))
             columns["accuracy"].append(metrics.compute()["overall_accuracy"])
             columns["annotation"].append(encode(annotation, "PNG"))
             columns["prediction"].append(encode(mask, "PNG"))
