@@ -11,7 +11,11 @@ import pandas as pd
 import pyarrow as pa
 
 from ray_segformer.air import installed
-from ray_segformer.images import cells, object_array
+from ray_segformer.images import ImageError, cells, object_array
+
+
+class RowError(RuntimeError):
+    """A row of a batch raised an exception that nobody foresaw. The message names the row and the exception."""
 
 
 def name_column(array: npt.NDArray[Any], image_column: str) -> dict[str, npt.NDArray[Any]]:
@@ -43,6 +47,57 @@ def name_column(array: npt.NDArray[Any], image_column: str) -> dict[str, npt.NDA
 def of_row(row: int, path: Any, why: Any) -> str:
     """Return the text of the `error` column for a row. `ray_segformer.images.cause_of` reads it."""
     return f"row {row} of the batch" + (f" ({path})" if path else "") + f": {why}"
+
+
+def of_path(path: Any, error: Exception) -> ImageError | RowError:
+    """Return the exception of an image as one whose message names it: an `ImageError`, or else a `RowError`."""
+    return _named(f"{path}: ", error)
+
+
+def _named(name: str, error: Exception) -> ImageError | RowError:
+    if isinstance(error, ImageError):
+        return ImageError(f"{name}{error}")
+    return RowError(name + ": ".join(filter(None, (type(error).__name__, str(error)))))
+
+
+class RowErrors:
+    """The errors of a batch's rows, which are raised or kept.
+
+    Args:
+        batch: the batch.
+        rows: the number of its rows.
+        on_error: "raise" or "keep".
+
+    Attributes:
+        before: why each row failed in an earlier stage, by the column `error`; None if it did not.
+        texts: why each row failed, if errors are kept; else None.
+    """
+
+    def __init__(self, batch: Mapping[str, Any], rows: int, on_error: str) -> None:
+        self._paths = paths_of(batch, rows)
+        self._keep = on_error == "keep"
+        self.before = errors_of(batch, rows)
+        self.texts: list[str | None] = list(self.before) if self._keep else [None] * rows
+
+    def add(self, row: int, error: Exception, *, path: Any = None, fatal: bool = False) -> None:
+        """Keep the exception of a row, or raise it with the name of the row.
+
+        Args:
+            row: the number of the row.
+            error: the exception.
+            path: the path of the row's image; None for what the batch says.
+            fatal: whether to raise it in any case. A MemoryError always is: the next rows need memory, too.
+
+        Raises:
+            ImageError: `error` is one.
+            RowError: `error` is another exception, which nobody foresaw.
+        """
+        problem = _named(of_row(row, path or self._paths[row], ""), error)
+        if fatal or isinstance(error, MemoryError):
+            raise problem from error
+        if not self._keep:
+            raise type(problem)(f'{problem}. Pass on_error="keep" to keep such rows.') from error
+        self.texts[row] = str(problem)
 
 
 def paths_of(batch: Mapping[str, Any], rows: int) -> list[Any]:

@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ray-segformer: interrupted; the output was not written", file=sys.stderr)
         return 130
+    except Exception as error:
+        return common.fail_in_job(error)
 
 
 def _parser() -> argparse.ArgumentParser:

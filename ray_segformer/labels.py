@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ray_segformer.images import MAX_PIXELS, ImageError, LabelFormat
+from ray_segformer.images import MAX_PIXELS, ImageError, LabelFormat, reduce_labels
 from ray_segformer.inputs import InputError
 
 _LOOKED_AT, _LOOKED_AT_IN_DOUBT = 16, 256  # annotations, before anything is made of a dataset
@@ -29,6 +29,7 @@ class Labels:
         num_classes: the number of the model's classes.
         ignored_ids: the ids of pixels that do not count. The first stands for all of them in `class_ids`.
         reduce_labels: whether annotations are numbered as in ADE20K's files: 0 is ignored, and classes count from 1.
+            They are reduced after `label_map`.
         label_map, label_colors: see `LabelFormat`.
         ignore_index: a further id of the annotations that is ignored, such as 65535; or an id that is ignored already,
             which says that this is meant: see `check`. Default: None.
@@ -53,28 +54,33 @@ class Labels:
             raise ValueError(f"ignore_index: label_map gives the id {ignore_index} the class {label_map[ignore_index]}")
         self.num_classes = num_classes
         self.ignored_ids = tuple(ignored_ids)
-        self.format = LabelFormat(label_map, label_colors, reduce_labels)
+        self.reduce_labels = reduce_labels
+        self._format = LabelFormat(label_map, label_colors)
         meant = {*label_map.values(), *(label_colors or {}).values()}
         self._ignores_on_purpose = not meant.isdisjoint(self.ignored_ids)
 
-    def class_ids(self, cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8 | np.uint16]:
+    def class_ids(self, cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[Any]:
         """Return the annotation in a cell as class ids of the model.
 
         Args:
             cell, max_pixels: as for `LabelFormat.class_ids`.
 
         Returns:
-            `(H, W)`, uint8 or uint16: classes of the model, and the first of `ignored_ids`.
+            `(H, W)`: classes of the model, and the first of `ignored_ids`; uint8 or uint16, or int32 if these do not
+            hold that id.
 
         Raises:
             ImageError: as for `LabelFormat.class_ids`; or an id is no class of the model. The message names the id, and
                 the options that help.
         """
-        ids = self.format.class_ids(cell, max_pixels)
-        if len(self.ignored_ids) > 1:
-            ids = np.where(np.isin(ids, self.ignored_ids), np.asarray(self.ignored_ids[0], ids.dtype), ids)
+        ids: npt.NDArray[Any] = self._format.class_ids(cell, max_pixels)
+        ignored = self.ignored_ids[0]
+        if self.reduce_labels or len(self.ignored_ids) > 1:
+            ids = ids if 0 <= ignored <= np.iinfo(ids.dtype).max else ids.astype(np.int32)
+            ids = reduce_labels(ids, ignored) if self.reduce_labels else ids
+            ids = np.where(np.isin(ids, self.ignored_ids), np.asarray(ignored, ids.dtype), ids)
         if ids.max() >= self.num_classes:
-            unknown = ids[(ids >= self.num_classes) & (ids != self.ignored_ids[0])]
+            unknown = ids[(ids >= self.num_classes) & (ids != ignored)]
             if unknown.size:
                 raise ImageError(self._not_classes(unknown, ids.size))
         return ids
@@ -86,12 +92,8 @@ class Labels:
             int64 `(num_classes + 1,)`; the last counts the pixels that are ignored. The counts of several images can be
             added.
         """
-        counts = np.bincount(ids.ravel(), minlength=self.num_classes + 1)
-        ignored = self.ignored_ids[0]
-        counted = np.append(counts[: self.num_classes], counts[ignored] if 0 <= ignored < len(counts) else 0)
-        if 0 <= ignored < self.num_classes:  # a model may ignore one of its own classes
-            counted[ignored] = 0
-        return counted
+        counted = ids[ids != self.ignored_ids[0]]
+        return np.append(np.bincount(counted, minlength=self.num_classes), ids.size - counted.size)
 
     def check(self, counts: Counts) -> None:
         """Refuse annotations that cannot be right.
@@ -103,7 +105,7 @@ class Labels:
             InputError: every pixel is ignored; or only class 0 is annotated and other pixels are ignored, but no option
                 says so. Masks of 0 and 255 are so, and their foreground would never count.
         """
-        ignored, reduced = self.ignored_ids[0], self.format.reduce_labels
+        ignored, reduced = self.ignored_ids[0], self.reduce_labels
         if _all_ignored(counts):
             raise InputError(
                 f"every pixel of the annotations is ignored, because its id is {'0 or ' * reduced}{ignored}; give such "
@@ -197,7 +199,7 @@ class Labels:
         return bool(alone and self.num_classes > 1 and not self._ignores_on_purpose)
 
     def _not_classes(self, unknown: npt.NDArray[Any], pixels: int) -> str:
-        reduced = self.format.reduce_labels
+        reduced = self.reduce_labels
         ids, first = np.unique(unknown).astype(int) + reduced, int(reduced)  # as they are before they are reduced
         numbering = (
             "--labels as-is (reduce_labels=False) if 0 is a class"

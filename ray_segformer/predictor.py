@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,21 +14,13 @@ import pyarrow as pa
 import ray
 
 from ray_segformer import stage_times
-from ray_segformer.air import BatchFormat, Checkpoint, Predictor, Preprocessor, installed
-from ray_segformer.batch_columns import (
-    error_column,
-    errors_of,
-    name_column,
-    of_row,
-    paths_of,
-    predictions_to_arrow,
-    stack,
-)
-from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, is_segformer, model_and_processor
-from ray_segformer.images import MAX_PIXELS, ImageError, cause_of
+from ray_segformer.air import BatchFormat, Checkpoint, Predictor
+from ray_segformer.batch_columns import RowErrors, error_column, name_column, predictions_to_arrow, stack
+from ray_segformer.checkpoint import SegformerCheckpoint
+from ray_segformer.images import MAX_PIXELS, ImageError, cause_of, cells
 from ray_segformer.preprocessor import SegformerPreprocessor
-from ray_segformer.pretrained import SegformerContent
-from ray_segformer.segmenter import Segmenter
+from ray_segformer.segmenter import Segmenter, check_foreground_threshold
+from ray_segformer.sources import load_source
 
 # The predictor consumes these columns. All other columns of a `map_batches` batch stay.
 _CONSUMED = frozenset(("pixel_values", "original_size", "labels"))
@@ -54,10 +45,14 @@ class SegformerPredictor(Predictor):
 
     * `segmentation`: class ids `(height, width)` at the image's own size, uint8, or uint16 above 255 classes. It is one
       array `(N, height, width)` if all sizes agree, else an object array of N. It equals the result of transformers'
-      `post_process_semantic_segmentation`: logits are resized bilinearly, then argmax.
+      `post_process_semantic_segmentation`: logits are resized bilinearly, then argmax. Of a model of one class this is
+      0 everywhere; `foreground_threshold` tells foreground from background instead.
     * `confidence`, with `confidence=True`: float32 `(height, width)`, the winner's softmax probability in each pixel.
+      Of a model of one class, it is the sigmoid of the resized logit: the probability of the class, whatever the mask.
     * `loss`, if the batch has `labels` or an annotation column: float32, transformers' `labels=` loss of that image
-      alone. It is NaN if every pixel is ignored.
+      alone. It leaves out the model's own `semantic_loss_ignore_index` and 255, which stands for null annotations and
+      for 0 where labels are reduced. (255 counts if the model has a class 255 and another ignored index.) The loss is
+      NaN if every pixel is ignored. Of a model of one class, labels are 1 for foreground and 0 for background.
     * `error`, with `on_error="keep"`: null, or why the row's `segmentation` is null. `ray_segformer.images.cause_of`
       tells the cause of such a text, to count failures. Ray 2.6 has no nulls in such columns: there `error` is `""` and
       `segmentation` is `(0, 0)`.
@@ -76,7 +71,11 @@ class SegformerPredictor(Predictor):
         dtype: the dtype of the network's arithmetic. "auto" is "float32" on CPUs and "bfloat16" on GPUs, which is
             faster and less exact. "float16" is for GPUs.
         confidence: whether to add the column `confidence`.
-        on_error: "raise" an error that names the row of an unreadable image, or "keep" the row.
+        foreground_threshold: for a model of one class: masks are 1 where the sigmoid of the logit is above this number,
+            which is above 0 and below 1, and 0 elsewhere, as in mmsegmentation. None for masks of zeros.
+        on_error: "raise" an error that names the row of an unreadable image, or "keep" the row. This holds for any
+            other exception of a row, too, except one that says that the machine lacks something: a MemoryError, or a
+            RuntimeError of torch.
         max_pixels: an image with more pixels is an error; see `SegformerPreprocessor`.
         image_column: the column of a raw batch with images.
         annotation_column: the column of a raw batch with annotations; None for none.
@@ -84,7 +83,7 @@ class SegformerPredictor(Predictor):
         label_map, label_colors: how annotations are stored; see `SegformerPreprocessor`.
 
     Raises:
-        ValueError: an option has none of its values, or two options contradict each other.
+        ValueError: an option has none of its values, or two options contradict each other, or do not fit the model.
         RuntimeError: `use_gpu=True` without a GPU, or a package that the runtime needs is not installed.
         CheckpointError: the source holds no SegFormer.
     """
@@ -99,6 +98,7 @@ class SegformerPredictor(Predictor):
         runtime: Literal["auto", "eager", "compile", "openvino"] = "auto",
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         confidence: bool = False,
+        foreground_threshold: float | None = None,
         on_error: Literal["raise", "keep"] = "raise",
         max_pixels: int = MAX_PIXELS,
         image_column: str = "image",
@@ -113,11 +113,17 @@ class SegformerPredictor(Predictor):
         options: dict[str, Any] = {"image_column": image_column, "annotation_column": annotation_column}
         options |= {"reduce_labels": reduce_labels, "on_error": on_error, "max_pixels": max_pixels}
         options |= {"label_map": label_map, "label_colors": label_colors}
-        content, self._images, own_preprocessor = _load(source, _preprocessor_options(options))
+        content, self._images, own_preprocessor = load_source(source, _preprocessor_options(options))
         if _in_actor() and device == "cpu":
             keep_freed_memory()
         self._segmenter = Segmenter(
-            content, self._images, device=device, runtime=runtime, dtype=dtype, confidence=confidence
+            content,
+            self._images,
+            device=device,
+            runtime=runtime,
+            dtype=dtype,
+            confidence=confidence,
+            foreground_threshold=foreground_threshold,
         )
         self._confidence = confidence
         self._on_error = on_error
@@ -143,6 +149,7 @@ class SegformerPredictor(Predictor):
             options: those of the class. The checkpoint's preprocessor, which runs in the CPU stage, gets its share.
         """
         own = SegformerCheckpoint.from_checkpoint(checkpoint)
+        check_foreground_threshold(options.get("foreground_threshold"), own.content.num_labels)
         return own.with_preprocessor_options(**_preprocessor_options(options))
 
     @classmethod
@@ -190,57 +197,56 @@ class SegformerPredictor(Predictor):
     def _predict_numpy(self, data: Any) -> dict[str, npt.NDArray[Any]]:  # type: ignore[override]
         """Predict a dict of arrays, or one array of images or of pixel values."""
         started = time.perf_counter()
-        batch = self._preprocessed(data)
+        batch = _preprocessed(data, self._images)
         pixel_values, sizes, labels = batch["pixel_values"], batch.get("original_size"), batch.get("labels")
         rows = len(pixel_values)
         if self._ended is not None:
             stage_times.count("waiting", started - self._ended, rows)
-        errors = _row_errors(batch, rows, self._segmenter, self._on_error)
-        masks, confidences, losses = self._segmenter.segment(pixel_values, sizes, labels, errors)
+        errors = _checked(batch, rows, self._segmenter, self._on_error)
+        masks, confidences, losses = self._segmenter.segment(pixel_values, sizes, labels, errors.texts, errors.add)
+        if self._images.annotation_column in batch:
+            losses[[cell is None for cell in cells(batch[self._images.annotation_column])]] = np.nan
         predictions = {"segmentation": stack(masks, self._segmenter.mask_dtype, (0, 0))}
         if self._confidence:
             predictions["confidence"] = stack(confidences, np.float32, (0, 0))
         if labels is not None:
             predictions["loss"] = losses
         if self._on_error == "keep":
-            predictions["error"] = error_column(errors)
+            predictions["error"] = error_column(errors.texts)
         self._ended = time.perf_counter()
-        causes = Counter(cause_of(error) for error in errors if error is not None)
+        causes = Counter(cause_of(error) for error in errors.texts if error is not None)
         stage_times.count_batch(self._ended - started, causes)
         stage_times.report()
         return predictions
 
-    def _preprocessed(self, data: Any) -> dict[str, Any]:
-        """Return the batch with `pixel_values`, which raw images do not have yet."""
-        import torch
 
-        batch: Any = name_column(data, self._images.image_column) if isinstance(data, np.ndarray) else data
-        if "pixel_values" not in batch:
-            batch = self._images.preprocess(batch, threads=torch.get_num_threads())
-        return dict(batch)
+def _preprocessed(data: Any, images: SegformerPreprocessor) -> dict[str, Any]:
+    """Return the batch with `pixel_values`, which raw images do not have yet."""
+    import torch
+
+    batch: Any = name_column(data, images.image_column) if isinstance(data, np.ndarray) else data
+    if "pixel_values" not in batch:
+        batch = images.preprocess(batch, threads=torch.get_num_threads())
+    return dict(batch)
 
 
-def _row_errors(
-    batch: Mapping[str, Any], rows: int, segmenter: Segmenter, on_error: Literal["raise", "keep"]
-) -> list[str | None]:
-    """Return why each row cannot be predicted, None if it can.
+def _checked(batch: Mapping[str, Any], rows: int, segmenter: Segmenter, on_error: str) -> RowErrors:
+    """Return the errors of rows that cannot be predicted.
 
     Raises:
         ImageError: a row cannot be predicted, and errors are not kept.
+        RowError: checking a row raised another exception, and errors are not kept.
     """
-    found = errors_of(batch, rows)
-    errors: list[str | None] = found if on_error == "keep" else [None] * rows
-    sizes, labels, paths = batch.get("original_size"), batch.get("labels"), paths_of(batch, rows)
-    for row in [row for row in range(rows) if errors[row] is None]:
-        if sizes is not None and not all(sizes[row]):
-            raise ImageError(found[row] or f"row {row} of the batch has the size (0, 0)")
-        unknown = [] if labels is None else segmenter.unknown_ids(labels[row])
-        if unknown:
-            expected = f"expected 0 to {segmenter.num_labels - 1}, or {segmenter.ignored}"
-            why = f"wrong annotation: it has the class ids {unknown[:9]}; {expected}; see reduce_labels and label_map"
-            errors[row] = of_row(row, paths[row], why)
-            if on_error == "raise":
-                raise ImageError(f'{errors[row]}. Pass on_error="keep" to keep such rows.')
+    errors = RowErrors(batch, rows, on_error)
+    pixel_values, sizes, labels = batch["pixel_values"], batch.get("original_size"), batch.get("labels")
+    for row in [row for row in range(rows) if errors.texts[row] is None]:
+        size = None if sizes is None else sizes[row]
+        try:
+            segmenter.check(pixel_values[row], size, None if labels is None else labels[row])
+        except Exception as error:
+            if errors.before[row]:
+                raise ImageError(errors.before[row]) from error
+            errors.add(row, error)
     return errors
 
 
@@ -250,30 +256,6 @@ def _preprocessor_options(options: Mapping[str, Any]) -> dict[str, Any]:
     own = {name: options[name] for name in names if name in options}
     reduce_labels = options.get("reduce_labels")
     return own if reduce_labels is None else {**own, "do_reduce_labels": reduce_labels}
-
-
-def _load(source: Any, options: dict[str, Any]) -> tuple[SegformerContent, SegformerPreprocessor, Preprocessor | None]:
-    """Return the content of a predictor's source, its image preprocessing, and a user's own preprocessor or None."""
-    if isinstance(source, ray.ObjectRef):
-        source = ray.get(source)
-    if isinstance(source, Checkpoint):  # Test this before paths: a checkpoint's __fspath__ raises.
-        if not isinstance(source, SegformerCheckpoint):
-            source = installed.dict_of(source) or SegformerCheckpoint.from_checkpoint(source)
-    elif isinstance(source, (str, os.PathLike)):
-        source = SegformerCheckpoint.from_pretrained(source)
-    if isinstance(source, SegformerCheckpoint):
-        return source.content, source.get_preprocessor(**options), None
-    model, processor = model_and_processor(source) if isinstance(source, Mapping) else (source, None)
-    if not is_segformer(model):
-        raise TypeError(
-            "expected a checkpoint, a transformers SegformerForSemanticSegmentation, a directory, a name on the Hub, "
-            f"or an ObjectRef of one of these; got {type(model).__name__}"
-        )
-    own = None
-    if isinstance(processor, Preprocessor) and not isinstance(processor, SegformerPreprocessor):
-        own, processor = processor, None
-    images = SegformerPreprocessor.from_config(as_preprocessor(processor).to_config(), **options)
-    return SegformerContent.from_model(model, images), images, own
 
 
 def _device(use_gpu: bool | None) -> str:

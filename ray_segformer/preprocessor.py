@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from PIL import Image
 
 from ray_segformer import stage_times
 from ray_segformer.air import BatchMapper
-from ray_segformer.batch_columns import error_column, errors_of, name_column, of_row, paths_of, stack
+from ray_segformer.batch_columns import RowErrors, error_column, name_column, stack
 from ray_segformer.images import MAX_PIXELS, ImageError, LabelFormat, cells, describe, to_rgb
 from ray_segformer.pretrained import PREPROCESSOR_NAME, ImageSettings, settings_in
 
@@ -58,6 +59,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
     Raises:
         ValueError: an option has none of its values. On a batch: a column is missing.
         ImageError: on a batch, with `on_error="raise"`: a cell holds no image.
+        RowError: on a batch, with `on_error="raise"`: a row raised another exception. The message names both.
     """
 
     def __init__(
@@ -157,18 +159,17 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         """Return the columns to add."""
         images = list(cells(batch[self.image_column]))
         annotations = list(cells(batch[self.annotation_column])) if self.annotation_column else [None] * len(images)
-        paths = paths_of(batch, len(images))
-        errors = errors_of(batch, len(images))
+        errors = RowErrors(batch, len(images), self.on_error)
 
         def preprocess_row(row: int) -> tuple[npt.NDArray[Any], tuple[int, ...], npt.NDArray[Any]]:
-            if self.on_error == "raise" or errors[row] is None:
+            if errors.texts[row] is None:
                 try:
                     return self._row(images[row], annotations[row])
-                except ImageError as error:
-                    message = of_row(row, describe(images[row]) or paths[row], error)
-                    if self.on_error == "raise":
-                        raise ImageError(f'{message}. Pass on_error="keep" to keep such rows.') from error
-                    errors[row] = message
+                except Exception as error:
+                    path = None
+                    with contextlib.suppress(Exception):  # of a cell that is odd enough to have raised something else
+                        path = describe(images[row])
+                    errors.add(row, error, path=path)
             return self._blank()
 
         if threads > 1 and len(images) > 1:
@@ -186,7 +187,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         if self.annotation_column:
             columns["labels"] = stack(labels, np.uint8, shape[1:])
         if self.on_error == "keep":
-            columns["error"] = error_column(errors)
+            columns["error"] = error_column(errors.texts)
         return columns
 
     def _row(self, cell: Any, annotation: Any) -> tuple[npt.NDArray[Any], tuple[int, ...], npt.NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from ray_segformer import stage_times
 from ray_segformer.air import installed
+from ray_segformer.images import ImageError
 from ray_segformer.pretrained import ImageSettings, SegformerContent
 
 
@@ -22,9 +24,14 @@ class Segmenter:
         runtime: see `SegformerPredictor`.
         dtype: see `SegformerPredictor`.
         confidence: whether to compute the confidence, too.
+        foreground_threshold: see `SegformerPredictor`.
 
     Attributes:
         flip: whether logits are the mean of those of the image and of its mirror image; False by default.
+        ignored: the annotated class ids that the loss leaves out; see `SegformerContent.ignored_ids`.
+
+    Raises:
+        ValueError: as for `check_foreground_threshold`.
     """
 
     def __init__(
@@ -36,13 +43,17 @@ class Segmenter:
         runtime: str,
         dtype: str,
         confidence: bool,
+        foreground_threshold: float | None = None,
     ) -> None:
         from ray_segformer.network import Groups
 
+        check_foreground_threshold(foreground_threshold, content.num_labels)
         self.flip = False
         self.num_labels = content.num_labels
-        self.ignored = content.ignore_index
+        self.ignored = content.ignored_ids
+        self._ignore_index = content.ignore_index
         self._confidence = confidence
+        self._foreground_threshold = foreground_threshold
         self._device = device
         self._settings = settings
         self._runtime = content.make_runtime(runtime=runtime, dtype=dtype, device=device)
@@ -59,7 +70,12 @@ class Segmenter:
         return np.dtype(self.mask_dtype).itemsize + 4 * self._confidence
 
     def segment(
-        self, pixel_values: Any, sizes: Any, labels: Any, errors: list[str | None]
+        self,
+        pixel_values: Any,
+        sizes: Any,
+        labels: Any,
+        errors: list[str | None],
+        failed: Callable[..., None],
     ) -> tuple[list[Any], list[Any], npt.NDArray[np.float32]]:
         """Segment the rows of a batch that have no error.
 
@@ -68,28 +84,48 @@ class Segmenter:
             sizes: height and width of each row's result; None for those of its pixel values.
             labels: class ids `(height, width)` for each row; None if no loss is wanted.
             errors: None for each row to segment.
+            failed: as `RowErrors.add`. It is called for a row whose logits cannot be turned into its results.
 
         Returns:
             Class ids `(height, width)` for each row; confidence, float32 `(height, width)`, for each row; and the loss
-            of each row, float32. Rows with an error have null, null and NaN.
+            of each row, float32. Rows with an error have null, null and NaN, and so have rows that failed.
         """
-        from ray_segformer.network import upsampled_argmax
-
         masks: list[Any] = [None if error is None else installed.NULL_TENSOR for error in errors]
         confidences = list(masks)
         losses = np.full(len(errors), np.nan, np.float32)
         for rows, logits in self._groups.run(self.logits, pixel_values, errors):
             for row, row_logits in zip(rows, logits, strict=True):
-                height, width = np.shape(pixel_values[row])[-2:] if sizes is None else sizes[row]
-                size = (int(height), int(width))
-                with stage_times.timed("argmax"):
-                    if self._confidence:
-                        masks[row], confidences[row] = upsampled_argmax(row_logits, size, confidence=True)
-                    else:
-                        masks[row] = upsampled_argmax(row_logits, size)
-                if labels is not None:
-                    losses[row] = self._loss(row_logits, labels[row])
+                try:
+                    height, width = np.shape(pixel_values[row])[-2:] if sizes is None else sizes[row]
+                    if labels is not None:
+                        losses[row] = self._loss(row_logits, labels[row])
+                    with stage_times.timed("argmax"):
+                        masks[row], confidences[row] = self.class_map(row_logits, (int(height), int(width)))
+                except Exception as error:  # torch has no memory, or no device: no fault of the row
+                    failed(row, error, fatal=isinstance(error, RuntimeError))
+                    masks[row], confidences[row], losses[row] = installed.NULL_TENSOR, installed.NULL_TENSOR, np.nan
         return masks, confidences, losses
+
+    def class_map(self, logits: Any, size: tuple[int, int]) -> tuple[Any, npt.NDArray[np.float32] | None]:
+        """Return the class ids of one image and, if it is wanted, the confidence; see `SegformerPredictor`.
+
+        Args:
+            logits: float32 `(h, w, classes)` of the image.
+            size: `(height, width)` of the result.
+        """
+        from ray_segformer.network import upsampled_argmax, upsampled_sigmoid
+
+        if self.num_labels > 1:
+            if self._confidence:
+                return upsampled_argmax(logits, size, confidence=True)
+            return upsampled_argmax(logits, size), None
+        mask = np.zeros(size, np.uint8)
+        if not self._confidence and self._foreground_threshold is None:
+            return mask, None
+        foreground = upsampled_sigmoid(logits, size)
+        if self._foreground_threshold is not None:
+            mask = (foreground > self._foreground_threshold).astype(np.uint8)
+        return mask, foreground if self._confidence else None
 
     def logits(self, pixel_values: npt.NDArray[Any]) -> Any:
         """Return float32 logits `(N, height / 4, width / 4, classes)` of pixel values `(N, 3, height, width)`."""
@@ -100,11 +136,30 @@ class Segmenter:
         mirrored = np.ascontiguousarray(pixel_values[..., ::-1])
         return ((self._logits(pixel_values) + self._logits(mirrored).flip(2)) / 2).contiguous()
 
-    def unknown_ids(self, labels: Any) -> list[int]:
-        """Return the class ids in `labels` for which there is no loss: neither classes of the model nor ignored."""
+    def check(self, pixel_values: Any, size: Any, labels: Any) -> None:
+        """Raise an `ImageError` if a row cannot be segmented, or if its labels have ids for which there is no loss.
+
+        Args:
+            pixel_values: those of the row.
+            size: height and width of its result; None for those of its pixel values.
+            labels: its class ids; None if no loss is wanted.
+        """
+        shape = np.shape(pixel_values)
+        if len(shape) != 3 or shape[0] != 3:
+            raise ImageError(f"wrong shape: pixel_values of a row are (3, height, width), not {shape}")
+        if size is not None and not all(size):
+            raise ImageError("wrong shape: original_size is (0, 0)")
+        if labels is None:
+            return
         ids = np.unique(labels)
-        unknown = ids[((ids < 0) | (ids >= self.num_labels)) & (ids != self.ignored)]
-        return [] if self.num_labels == 1 else unknown.tolist()
+        last = max(self.num_labels - 1, 1)  # of one class, labels tell foreground, 1, from background, 0
+        unknown = ids[((ids < 0) | (ids > last)) & ~np.isin(ids, self.ignored)]
+        if unknown.size:
+            ignored = "".join(f", or {number}" for number in self.ignored if not 0 <= number <= last)
+            raise ImageError(
+                f"wrong annotation: it has the class ids {unknown[:9].tolist()}; expected 0 to {last}{ignored}; "
+                "see reduce_labels"
+            )
 
     def _logits(self, pixel_values: npt.NDArray[Any]) -> Any:
         import torch
@@ -115,17 +170,42 @@ class Segmenter:
             return self._runtime(tensor)
 
     def _loss(self, logits: Any, labels: Any) -> float:
-        """Return transformers' `labels=` loss of one image, from its logits `(h, w, classes)`."""
+        """Return the loss of one image, from its logits `(h, w, classes)`.
+
+        It is transformers' `labels=` loss, where `labels` have the model's own `ignore_index` in place of all
+        `ignored`. It is NaN if every pixel is ignored; with one class, transformers returns 0 then.
+        """
         import torch
         from torch.nn import functional
 
         with torch.inference_mode():
-            target = torch.from_numpy(np.asarray(labels).astype(np.int64))[None].to(self._device)
+            ids = np.asarray(labels).astype(np.int64)
+            ids[np.isin(ids, self.ignored)] = self._ignore_index
+            target = torch.from_numpy(ids)[None].to(self._device)
             resized = functional.interpolate(
                 logits.permute(2, 0, 1)[None], size=target.shape[-2:], mode="bilinear", align_corners=False
             )
             if self.num_labels > 1:
-                return functional.cross_entropy(resized, target, ignore_index=self.ignored).item()
-            valid = ((target >= 0) & (target != self.ignored)).float()
+                return functional.cross_entropy(resized, target, ignore_index=self._ignore_index).item()
+            valid = ((target >= 0) & (target != self._ignore_index)).float()
+            if not valid.any():
+                return float("nan")
             loss = functional.binary_cross_entropy_with_logits(resized.squeeze(1), target.float(), reduction="none")
             return float((loss * valid).mean().item())
+
+
+def check_foreground_threshold(threshold: float | None, num_labels: int) -> None:
+    """Check the option `foreground_threshold` of a model with `num_labels` classes. None is always right.
+
+    Raises:
+        ValueError: the model has other than one class, or the threshold is not above 0 and below 1.
+    """
+    if threshold is None:
+        return
+    if num_labels != 1:
+        raise ValueError(
+            f"foreground_threshold (--foreground-threshold) is for models of one class; this one has {num_labels}, and "
+            "the class with the highest logit wins"
+        )
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
+        raise ValueError(f"foreground_threshold is a probability above 0 and below 1, not {threshold!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -23,6 +22,14 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         says_nothing = action.default is None or action.default is False
         return action.help if says_nothing else super()._get_help_string(action)
+
+
+def probability(text: str) -> float:
+    """Convert an argument to a number above 0 and below 1."""
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and below 1, got {text}")
+    return number
 
 
 def positive(text: str) -> int:
@@ -66,27 +73,6 @@ def checkpoint_of(model: str) -> Any:
     return SegformerCheckpoint.demo() if model == "demo" else SegformerCheckpoint.from_pretrained(model)
 
 
-def cause(error: BaseException) -> str:
-    """Return the line of an exception that says what was wrong, without Ray's traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return image_error(error) or (lines[-1] if lines else type(error).__name__)
-
-
-def image_error(error: BaseException) -> str:
-    """Return the message of the `ImageError` that caused an exception; "" if none did.
-
-    Ray wraps the exceptions of its workers, and then only the text of their tracebacks is left.
-    """
-    from ray_segformer.images import ImageError
-
-    if isinstance(error, ImageError):
-        return str(error)
-    for line in reversed(str(error).splitlines()):  # the last one: a traceback starts with the causes of an exception
-        if re.match(r"\s*(ray_segformer\.[\w.]+\.)?ImageError:", line):
-            return line.split("ImageError:", 1)[1].strip()
-    return ""
-
-
 @contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
     """Print what is guessed on stderr, each guess once, in one line and without a line of code."""
@@ -118,6 +104,20 @@ def fail(code: int, error: Any, hint: str = "") -> int:
     """
     print(f"ray-segformer: error: {printable(error)}{hint}", file=sys.stderr)
     return code
+
+
+def fail_in_job(error: BaseException, hint: str = "") -> int:
+    """Print one line on stderr that says why a job ended, and return the exit code.
+
+    The whole traceback of an exception that nobody foresaw goes into a file, which the line names.
+
+    Args:
+        error: the exception that ended the job. Ray may have wrapped it.
+        hint: what the user can do. It follows the error.
+    """
+    from ray_segformer.jobs import explain
+
+    return fail(EXIT_FAILURES, explain(error, hint))
 
 
 def printable(message: Any) -> str:

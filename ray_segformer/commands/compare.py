@@ -11,11 +11,11 @@ from ray_segformer.commands.common import (
     EXIT_USAGE,
     HelpFormatter,
     add_max_pixels,
-    cause,
     checkpoint_of,
     fail,
     not_negative,
     positive,
+    printable,
 )
 
 # The names in `ray_segformer.architectures.ARCHITECTURES`. Importing that imports Ray, which is too slow for --help.
@@ -139,7 +139,7 @@ def _print_comparison(results: dict[str, Any]) -> None:
     print(f"{'':<16}" + "".join(f"{title:>{width}}" for title, width in zip(titles, _COLUMN_WIDTHS, strict=True)))
     for name, result in results.items():
         if "error" in result:
-            print(f"{name:<16}  failed: {cause(RuntimeError(result['error']))}")
+            print(f"{name:<16}  failed: {printable(result['error'])}")
             continue
         cells = (
             f"{result['images_per_second']:.2f}",

@@ -15,10 +15,10 @@ from ray_segformer.commands.common import (
     MODEL_HELP,
     HelpFormatter,
     add_max_pixels,
-    cause,
     checkpoint_of,
     class_id,
     fail,
+    fail_in_job,
     positive,
 )
 
@@ -150,7 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
     except InputError as error:  # what only the count of all pixels shows
         return fail(EXIT_USAGE, error)
     except Exception as error:
-        return fail(EXIT_FAILURES, cause(error))
+        return fail_in_job(error)
     say(guesses)
     scores, names = metrics.compute(), checkpoint.id2label
     seconds = time.monotonic() - started
@@ -161,12 +161,20 @@ def run(arguments: argparse.Namespace) -> int:
             sorted(names.items()), scores["per_category_iou"], scores["per_category_accuracy"], strict=True
         )
     }
-    sentence = protocol.describe(preprocessor.height, preprocessor.width)
+    sentence = protocol.describe(preprocessor)
+    ignored = list(checkpoint.content.ignored_ids)
+    if ignored != [255]:
+        sentence += f"; annotated pixels of the class id {' or '.join(map(str, sorted(ignored)))} are left out"
     summary = {
         "input": arguments.input,
         "model": arguments.model,
         "images": images,
-        "protocol": {**vars(protocol), "description": sentence, "reduce_labels": labels.format.reduce_labels},
+        "protocol": {
+            **vars(protocol),
+            "description": sentence,
+            "reduce_labels": labels.reduce_labels,
+            "ignore_index": ignored,
+        },
         **{name: _number(scores[name]) for name in ("mean_iou", "mean_accuracy", "overall_accuracy")},
         "classes": by_class,
         "worst": [{"path": image.path, "accuracy": image.accuracy} for image in worst],
@@ -208,13 +216,15 @@ def _labels(arguments: argparse.Namespace, checkpoint: Any, reduced_in_layout: b
     from ray_segformer.images import parse_label_map, read_label_colors
     from ray_segformer.labels import Labels
 
-    colors = arguments.label_colors and read_label_colors(arguments.label_colors, checkpoint.id2label)
+    ignored = checkpoint.content.ignored_ids[0]
+    colors = arguments.label_colors and read_label_colors(arguments.label_colors, checkpoint.id2label, ignored)
     reduced = arguments.labels == "reduce"
     if arguments.labels == "auto" and not colors:  # a file of colours names the model's own classes
         of_model = checkpoint.get_preprocessor().do_reduce_labels
         reduced = of_model if reduced_in_layout is None else reduced_in_layout
     return Labels(
         checkpoint.content.num_labels,
+        ignored_ids=checkpoint.content.ignored_ids,
         reduce_labels=reduced,
         label_map=arguments.label_map and parse_label_map(arguments.label_map),
         label_colors=colors,

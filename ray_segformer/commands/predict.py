@@ -11,12 +11,12 @@ from ray_segformer.commands.common import (
     MODEL_HELP,
     HelpFormatter,
     add_max_pixels,
-    cause,
     checkpoint_of,
     fail,
-    image_error,
+    fail_in_job,
     not_negative,
     positive,
+    probability,
 )
 
 _RESUME_HINT = "; --resume continues after the images that are done"
@@ -62,6 +62,12 @@ def add_parser(commands: Any) -> None:
         default="auto",
         help="the numbers that the network computes with; on CPUs, auto is float32, which is exact",
     )
+    predict.add_argument(
+        "--foreground-threshold",
+        type=probability,
+        metavar="X",
+        help="for a model of one class: the sigmoid above which a pixel is foreground, 1; without it, masks are all 0",
+    )
     predict.add_argument("--format", choices=("parquet", "png"), default="parquet", help="the format of masks")
     predict.add_argument(
         "--overlay", action="store_true", help="also write overlays/, the images with their masks drawn over them"
@@ -92,13 +98,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     from ray_segformer.images import MAX_PIXELS
     from ray_segformer.inputs import InputError, readable
-    from ray_segformer.jobs import OutputError, ResourceError, predict
+    from ray_segformer.jobs import OutputError, ResourceError, failure_of, predict
     from ray_segformer.network import check_options
     from ray_segformer.pretrained import CheckpointError
+    from ray_segformer.segmenter import check_foreground_threshold
 
     try:
         check_options(arguments.runtime, arguments.dtype, "cuda" if arguments.gpus_per_worker else "cpu")
         checkpoint = checkpoint_of(arguments.model)
+        check_foreground_threshold(arguments.foreground_threshold, checkpoint.content.num_labels)
     except (CheckpointError, OSError, RuntimeError, ValueError) as error:
         return fail(EXIT_USAGE, error)
     try:
@@ -112,6 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
             max_pixels=arguments.max_pixels or MAX_PIXELS,
             runtime=arguments.runtime,
             dtype=arguments.dtype,
+            foreground_threshold=arguments.foreground_threshold,
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             gpus_per_worker=arguments.gpus_per_worker,
@@ -124,8 +133,8 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return fail(EXIT_FAILURES, "interrupted", _RESUME_HINT)
     except Exception as error:
-        keep_hint = " (--on-error keep continues without it)" if image_error(error) else ""
-        return fail(EXIT_FAILURES, cause(error), keep_hint + _RESUME_HINT)
+        keep_hint = " (--on-error keep continues without it)" if failure_of(error).of_a_row else ""
+        return fail_in_job(error, keep_hint + _RESUME_HINT)
     if arguments.model == "demo":
         print("The packaged model knows only the scenes of `ray-segformer demo`; choose another with --model.")
     failed, causes = summary["failures"], summary["failures_by_cause"]

@@ -60,8 +60,10 @@ def compare(
     Returns:
         The results by name, and the masks of the first run that did not fail. A result has the measurements (see
         `measure`), the number of `pixels`, and `different_pixels`, how many differ from those masks. The result of a
-        failed run has only `error`.
+        failed run has only `error`, a sentence.
     """
+    from ray_segformer.jobs import explain
+
     results: dict[str, dict[str, Any]] = {}
     expected: list[Any] = []
     for name in architectures:
@@ -69,10 +71,12 @@ def compare(
         # Not forked, because Ray and torch do not work after a fork. A new process has no imports and no caches.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             try:
-                result, masks = process.submit(measure, name, images, checkpoint, settings).result()
-            except Exception as error:
-                results[name] = {"error": f"{type(error).__name__}: {error}"}
-                continue
+                result, masks = process.submit(_measure_or_say_why, name, images, checkpoint, settings).result()
+            except Exception as error:  # such as of a process that was killed
+                result = {"error": explain(error)}
+        if "error" in result:
+            results[name] = result
+            continue
         expected = expected or masks
         result["pixels"] = sum(mask.size for mask in expected)
         result["different_pixels"] = sum(int((one != other).sum()) for one, other in zip(masks, expected, strict=True))
@@ -112,6 +116,18 @@ def measure(name: str, images: Sequence[Any], checkpoint: Any, settings: Setting
         **available,
         "timeline": timeline.to_dict(),
     }, masks
+
+
+def _measure_or_say_why(
+    name: str, images: Sequence[Any], checkpoint: Any, settings: Settings
+) -> tuple[dict[str, Any], list[Any]]:
+    """Return what `measure` does, or why it failed: the exceptions of Ray cannot be pickled, to leave the process."""
+    from ray_segformer.jobs import explain
+
+    try:
+        return measure(name, images, checkpoint, settings)
+    except Exception as error:
+        return {"error": explain(error)}, []
 
 
 def _start_ray(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:

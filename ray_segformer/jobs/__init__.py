@@ -7,6 +7,7 @@ resumes. Add a new output format here. This room does not know the command line,
 from ray_segformer.jobs.cluster import ENCODING_CPUS, ResourceError, resources_for, start_ray
 from ray_segformer.jobs.encode import EncodeMasks
 from ray_segformer.jobs.evaluate import ScoredImage, evaluate, most_confused
+from ray_segformer.jobs.failures import Failure, explain, failure_of
 from ray_segformer.jobs.mask_folder import MaskFolder
 from ray_segformer.jobs.output_folder import OutputError, OutputFolder
 from ray_segformer.jobs.output_names import TakenNames
@@ -18,6 +19,7 @@ __all__ = [
     "ENCODING_CPUS",
     "EncodeMasks",
     "EvaluationPredictor",
+    "Failure",
     "MaskFolder",
     "OutputError",
     "OutputFolder",
@@ -27,6 +29,8 @@ __all__ = [
     "TakenNames",
     "encoded_masks",
     "evaluate",
+    "explain",
+    "failure_of",
     "most_confused",
     "predict",
     "resources_for",

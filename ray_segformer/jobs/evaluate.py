@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
+from ray_segformer.batch_columns import of_path
 from ray_segformer.images import MAX_PIXELS, ImageError, encode
 from ray_segformer.jobs.cluster import ENCODING_CPUS
 from ray_segformer.jobs.progress import with_progress
@@ -67,8 +68,9 @@ def evaluate(
         resources: what a predictor reserves: further arguments of `map_batches`.
 
     Returns:
-        The metrics of all images, the images with the lowest accuracy (the worst first), the number of images, and what
-        is to be said about the annotations, as `Labels.guesses` does.
+        The metrics of all images, which leave out the class ids `labels.ignored_ids`; the images with the lowest
+        accuracy (the worst first); the number of images; and what is to be said about the annotations: see
+        `Labels.guesses`.
 
     Raises:
         ImageError: an image or annotation cannot be read, the two have different sizes, or an id is no class of the
@@ -138,10 +140,14 @@ class _Score:
                 metrics.update(mask, annotation)
             except ValueError as error:  # of `class_ids` or `update`; an ImageError is a ValueError
                 raise ImageError(f"{path}: {error}") from error
+            except Exception as error:
+                raise of_path(path, error) from error
             places = np.flatnonzero(metrics.confusion)
             columns["counts"].append(np.stack([places, metrics.confusion.ravel()[places]]).tobytes())
             columns["ignored"].append(annotation.size - int(metrics.confusion.sum()))
             columns["accuracy"].append(metrics.compute()["overall_accuracy"])
-            columns["annotation"].append(encode(annotation, "PNG"))
+            columns["annotation"].append(
+                encode(annotation.astype(np.uint8 if self._labels.num_classes <= 255 else np.uint16), "PNG")
+            )
             columns["prediction"].append(encode(mask, "PNG"))
         return {"path": batch["path"], "image": batch["image"], **columns}

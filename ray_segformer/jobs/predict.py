@@ -20,6 +20,7 @@ from ray_segformer.jobs.mask_folder import ROWS_PER_SHARD, MaskFolder
 from ray_segformer.jobs.output_folder import OutputError
 from ray_segformer.jobs.progress import with_progress
 from ray_segformer.predictor import SegformerPredictor
+from ray_segformer.segmenter import check_foreground_threshold
 from ray_segformer.stage_times import start_totals, totals_by_stage
 from ray_segformer.viz import class_palette
 
@@ -35,6 +36,7 @@ def predict(
     max_pixels: int = MAX_PIXELS,
     runtime: Literal["auto", "eager", "compile", "openvino"] = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    foreground_threshold: float | None = None,
     batch_size: int = 8,
     workers: int | None = None,
     gpus_per_worker: float = 0.0,
@@ -54,7 +56,8 @@ def predict(
         mask_format: "parquet" (default) has the columns `path`, `height`, `width`, `segmentation` (the bytes of a PNG)
             and `error`. "png" writes PNG files, in the same tree of folders as the input.
         overlays: whether to write JPEG files, too, of the images with their masks drawn over them. Default: False.
-        on_error, max_pixels, runtime, dtype: as for `SegformerPredictor`.
+        on_error, max_pixels, runtime, dtype, foreground_threshold: as for `SegformerPredictor`. With a threshold,
+            `classes.json` names 0 "background", and 1 as the model's one class.
         batch_size: the number of images that are predicted at once. Default: 8.
         workers: the most actors. Default: as many as the CPUs, or GPUs, allow.
         gpus_per_worker: the GPUs that an actor reserves. Default: 0, for CPU.
@@ -77,14 +80,17 @@ def predict(
         ResourceError: the cluster has fewer GPUs than an actor reserves.
         ValueError: an option has an unknown value.
         RuntimeError: a package that the runtime needs is not installed.
-        ImageError: an image cannot be read, and `on_error` is "raise". Ray may wrap it. Rows that were done before are
-            kept, for `resume`.
+        ImageError: an image cannot be read, and `on_error` is "raise". Ray may wrap it; `failure_of` finds it. Rows
+            that were done before are kept, for `resume`.
     """
     # Not imported at the top, because it imports torch: processes that only encode masks import this room, too.
     from ray_segformer.network import check_options
 
     check_options(runtime, dtype, "cuda" if gpus_per_worker else "cpu")
-    options = {"on_error": on_error, "max_pixels": max_pixels, "runtime": runtime, "dtype": dtype}
+    check_foreground_threshold(foreground_threshold, checkpoint.content.num_labels)
+    options: dict[str, Any] = {"on_error": on_error, "max_pixels": max_pixels, "runtime": runtime, "dtype": dtype}
+    options["foreground_threshold"] = foreground_threshold
+    names = checkpoint.id2label if foreground_threshold is None else {0: "background", 1: checkpoint.id2label[0]}
     # A run may be resumed only with the same values of these.
     result_options = {
         "input": readable(source),
@@ -94,6 +100,7 @@ def predict(
         "max_pixels": max_pixels,
         "runtime": runtime,
         "dtype": dtype,
+        "foreground_threshold": foreground_threshold,
     }
     folder = MaskFolder(
         output, mask_format, result_options, overwrite=overwrite, resume=resume, rows_per_shard=rows_per_shard
@@ -119,7 +126,7 @@ def predict(
         if remaining:
             dataset = images.dataset(done if resumed else None)
             dataset.context.execution_options.preserve_order = True
-            palette = class_palette(checkpoint.id2label) if overlays else None
+            palette = class_palette(names) if overlays else None
             rows = encoded_masks(dataset, checkpoint, options, palette, resources).iter_rows()
             for row in with_progress(rows, resumed + remaining, resumed) if progress else rows:
                 folder.write(row)
@@ -139,7 +146,7 @@ def predict(
                 for code, message in checkpoint.content.guesses.items()
             ],
         }
-        return folder.finish(summary, checkpoint.id2label)
+        return folder.finish(summary, names)
 
 
 def encoded_masks(

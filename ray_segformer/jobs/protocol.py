@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ray_segformer.images import ImageError, object_array, to_rgb
+from ray_segformer.batch_columns import of_path
+from ray_segformer.images import object_array, to_rgb
 from ray_segformer.predictor import SegformerPredictor
+from ray_segformer.pretrained import ImageSettings
 
 # mmsegmentation's protocol for ADE20K, in pixels
 _SHORT_SIDE, _LONGEST, _MULTIPLE = 512, 2048, 32
@@ -48,16 +50,16 @@ class Protocol:
         elif self.stride is not None:
             raise ValueError("stride (--stride) needs sliding windows; give their size, window (--window)")
 
-    def describe(self, height: int, width: int) -> str:
+    def describe(self, settings: ImageSettings) -> str:
         """Return the protocol as a line of text.
 
         Args:
-            height, width: the checkpoint's own size, in pixels.
+            settings: the checkpoint's own preprocessing.
         """
         if self.window is not None:
             how = f"windows of {self.window} pixels every {self.stride or self.window}, at the image's own size"
         elif self.resize == "square":
-            how = f"resized to {height} x {width}, whatever the aspect ratio (transformers' default)"
+            how = f"{_own_size(settings)} (transformers' preprocessing)"
         else:
             how = (
                 f"aspect ratio kept, short side {_SHORT_SIDE}, long side at most {_LONGEST}, multiples of {_MULTIPLE} "
@@ -95,13 +97,16 @@ class EvaluationPredictor(SegformerPredictor):
         for path, cell in zip(data["path"], data["image"], strict=True):
             try:
                 images.append(to_rgb(cell, self._images.max_pixels))
-            except ImageError as error:
-                raise ImageError(f"{path}: {error}") from error
+            except Exception as error:
+                raise of_path(path, error) from error
         if protocol.window is not None:
             from ray_segformer.network import segment_windows
 
             stride = protocol.stride or protocol.window
-            masks = [segment_windows(self._segmenter.logits, image, protocol.window, stride) for image in images]
+            masks = [
+                segment_windows(self._segmenter.logits, image, protocol.window, stride, ids_of=self._class_ids)
+                for image in images
+            ]
             return {"segmentation": object_array(masks)}
         resized = [
             np.asarray(Image.fromarray(image).resize(short_side_size(image), self._images.resample)) for image in images
@@ -109,6 +114,23 @@ class EvaluationPredictor(SegformerPredictor):
         sizes = np.array([image.shape[:2] for image in images], np.int32)
         pixel_values = object_array([image.transpose(2, 0, 1) for image in resized])
         return super()._predict_numpy({"pixel_values": pixel_values, "original_size": sizes})
+
+    def _class_ids(self, logits: Any, size: tuple[int, int]) -> npt.NDArray[Any]:
+        ids: npt.NDArray[Any] = self._segmenter.class_map(logits, size)[0]
+        return ids
+
+
+def _own_size(settings: ImageSettings) -> str:
+    """Return what the checkpoint's own preprocessing does to the size of images, as text."""
+    size = settings.size
+    if not settings.do_resize:
+        return "at the image's own size"
+    if "height" in size:
+        return f"resized to {settings.height} x {settings.width}, whatever the aspect ratio"
+    if "max_height" in size:
+        return f"aspect ratio kept, as large as fits into {settings.height} x {settings.width}"
+    longest = f", long side at most {size['longest_edge']}" if "longest_edge" in size else ""
+    return f"aspect ratio kept, short side {size['shortest_edge']}{longest}"
 
 
 def short_side_size(image: npt.NDArray[Any]) -> tuple[int, int]:

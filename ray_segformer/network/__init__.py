@@ -9,6 +9,7 @@ from ray_segformer.network.allocator import keep_freed_memory
 from ray_segformer.network.argmax import upsampled_argmax
 from ray_segformer.network.batching import Groups, pieces
 from ray_segformer.network.cost import gmac
+from ray_segformer.network.foreground import upsampled_sigmoid
 from ray_segformer.network.hub_format import NetworkError
 from ray_segformer.network.runtimes import Runtime, check_options, make_runtime
 from ray_segformer.network.segformer import SegformerNetwork
@@ -27,4 +28,5 @@ __all__ = [
     "pieces",
     "segment_windows",
     "upsampled_argmax",
+    "upsampled_sigmoid",
 ]

@@ -18,7 +18,12 @@ _PIXELS_PER_LOGIT = 4  # along each side: the network's output has a quarter of 
 
 
 def segment_windows(
-    logits_of: Callable[[npt.NDArray[np.uint8]], torch.Tensor], image: npt.NDArray[np.uint8], window: int, stride: int
+    logits_of: Callable[[npt.NDArray[np.uint8]], torch.Tensor],
+    image: npt.NDArray[np.uint8],
+    window: int,
+    stride: int,
+    *,
+    ids_of: Callable[[torch.Tensor, tuple[int, int]], npt.NDArray[np.unsignedinteger[Any]]] = upsampled_argmax,
 ) -> npt.NDArray[np.unsignedinteger[Any]]:
     """Return the class ids of an image from overlapping windows, as mmsegmentation's mode "slide" does.
 
@@ -32,6 +37,7 @@ def segment_windows(
         image: uint8 `(H, W, 3)`, RGB.
         window: the side of a window in pixels, a multiple of 4.
         stride: the distance between windows in pixels, a multiple of 4, at most `window`.
+        ids_of: maps the averaged logits `(h, w, classes)` and a size `(height, width)` to class ids of that size.
 
     Returns:
         Class ids `(H, W)`: uint8, or uint16 if there are more than 255 classes.
@@ -71,7 +77,7 @@ def segment_windows(
         until = end * _PIXELS_PER_LOGIT - (0 if next_top is None else _PIXELS_PER_LOGIT // 2)
         complete = sums[: end - first]
         size = (len(complete) * _PIXELS_PER_LOGIT, padded_width)
-        pixels = upsampled_argmax(complete[..., :-1] / complete[..., -1:], size)
+        pixels = ids_of(complete[..., :-1] / complete[..., -1:], size)
         if mask is None:
             mask = np.empty((padded_height, padded_width), pixels.dtype)
         offset = first * _PIXELS_PER_LOGIT

@@ -128,6 +128,17 @@ class SegformerContent:
         return int(self.config.get("semantic_loss_ignore_index", 255))
 
     @property
+    def ignored_ids(self) -> tuple[int, ...]:
+        """The annotated class ids that loss, scores and training leave out. The first stands for "not annotated".
+
+        The model's own `ignore_index` is one of them, also if it is one of the model's classes. 255 is another: null
+        annotations, and 0 where labels are reduced, become 255 whatever the model says, as in transformers. It is none
+        only if the model has a class 255 and does not ignore it.
+        """
+        own = self.ignore_index
+        return (own,) if self.num_labels > 255 or own == 255 else (255, own)
+
+    @property
     def guesses(self) -> dict[str, str]:
         """What the files leave open, and what is assumed: a sentence by a stable code."""
         guesses = {}
@@ -138,8 +149,8 @@ class SegformerContent:
             )
         if self.has_decoder and self.num_labels == 1:
             guesses["one-class"] = (
-                f"{self.source} has one class: every pixel of a mask gets class 0, as in transformers. Only the "
-                "confidence tells foreground from background"
+                f"{self.source} has one class: every pixel of a mask gets class 0, as in transformers. For masks of "
+                "foreground and background, choose a foreground_threshold (--foreground-threshold), such as 0.5"
             )
         return guesses
 
@@ -236,13 +247,16 @@ def _check_architecture(config: Mapping[str, Any], path: str, encoder_only: bool
 
 
 def _check_labels(config: Mapping[str, Any], path: str) -> None:
-    """Check the class names now, because they are used only at the end of a job, in other files."""
+    """Check class names and the ignored class id now, because they are used only later, in workers or other files."""
     labels = config.get("id2label") or {}
     try:
         for number, label in labels.items():
             int(number), str(label).encode()
     except (AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: id2label: expected class names by class id: {error}") from error
+    ignored = config.get("semantic_loss_ignore_index", 255)
+    if isinstance(ignored, bool) or not isinstance(ignored, int):
+        raise CheckpointError(f"{path}: semantic_loss_ignore_index is a class id, such as 255, not {ignored!r}")
 
 
 def _read_json(path: str) -> dict[str, Any]:

@@ -45,6 +45,8 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
     * `val_loss`: the mean over the validation images of transformers' loss, at the network's input size.
     * `validation_images`: their number.
 
+    Losses and scores leave out annotated pixels of 255, and of the model's own `semantic_loss_ignore_index`.
+
     Each checkpoint is the directory of a `SegformerCheckpoint`, with the trained input size. It also has
     `training.json` (settings, versions and the history of all epochs), `curves.png` (the history as a picture, see
     `draw_curves`), and `optimizer.safetensors` and `training_state.json`, from which an interrupted run resumes.
@@ -94,6 +96,8 @@ def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
         run.images = _rows(run, settings, 0).first_pass(shards["train"], device, settings.training_images)
     steps_an_epoch = max(1, math.ceil(run.images // worker.workers / settings.batch_size))
     half = settings.mixed_precision == "bfloat16" or (settings.mixed_precision == "auto" and device.type == "cuda")
+    if worker.rank == 0 and run.ignore_index != IGNORED:
+        print(f"annotated pixels of the class ids {IGNORED} and {run.ignore_index}, the model's own, are left out")
     model = worker.prepare(run.model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     if run.optimizer is not None:
@@ -138,17 +142,18 @@ def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
 
 
 def _rows(run: TrainingRun, settings: Settings, epoch: int) -> TrainingRows:
+    ignored = {} if settings.ignore_index is None else {settings.ignore_index: IGNORED}
     return TrainingRows(
         run.preprocessor,
         run.model.config.num_labels,
+        ignore_index=run.ignore_index,
         augmented=settings.augment,
         seed=settings.seed,
         epoch=epoch,
         image_column=settings.image_column,
         annotation_column=settings.annotation_column,
-        label_map=settings.label_map,
+        label_map={**ignored, **(settings.label_map or {})},
         label_colors=settings.label_colors,
-        ignore_index=settings.ignore_index,
     )
 
 
@@ -185,6 +190,7 @@ def train_step(
         optimizer: the torch optimizer of the model.
         preprocessor: normalises the images.
         batch: `pixel_values`, uint8 `(N, 3, height, width)`, and `labels`, int64 `(N, height, width)`, on the device.
+            Labels of 255 are ignored, whatever class id the model's own loss ignores.
         rate: the learning rate.
         half: whether the forward pass is autocast to bfloat16.
 
@@ -194,9 +200,12 @@ def train_step(
     model.train()
     for group in optimizer.param_groups:
         group["lr"] = rate
-    with torch.autocast(batch["labels"].device.type, torch.bfloat16, enabled=half):
-        output = model(pixel_values=preprocessor.normalize(batch["pixel_values"]), labels=batch["labels"])
-    counted = bool((batch["labels"] != IGNORED).any())
+    ignored = batch["labels"] == IGNORED
+    own_index = getattr(model, "module", model).config.semantic_loss_ignore_index  # what transformers' loss leaves out
+    labels = batch["labels"].masked_fill(ignored, own_index)
+    with torch.autocast(labels.device.type, torch.bfloat16, enabled=half):
+        output = model(pixel_values=preprocessor.normalize(batch["pixel_values"]), labels=labels)
+    counted = not bool(ignored.all())
     # A worker with only ignored pixels must step too, because all workers step together.
     loss = output.loss if counted else output.logits.sum() * 0
     optimizer.zero_grad()

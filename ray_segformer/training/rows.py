@@ -49,12 +49,14 @@ class TrainingRows:
     Args:
         preprocessor: the model's preprocessor. It has the input size and whether to reduce annotations.
         num_classes: the number of classes. A higher class id is an error.
+        ignore_index: the model's own ignored class id. Annotated pixels that have it, after they are reduced, become
+            255, which is ignored, too.
         augmented: whether training images are changed at random, or resized as for validation.
         seed: random numbers depend on this, on `epoch` and on the image.
         epoch: see `seed`.
         image_column: the column with image cells (see `ray_segformer.images`).
         annotation_column: the column with annotations, which are image cells, too.
-        label_map, label_colors, ignore_index: see `Settings`.
+        label_map, label_colors: see `Settings`.
 
     Attributes:
         labels: how annotations become class ids.
@@ -65,6 +67,7 @@ class TrainingRows:
         preprocessor: SegformerPreprocessor,
         num_classes: int,
         *,
+        ignore_index: int = IGNORED,
         augmented: bool = True,
         seed: int = 0,
         epoch: int = 0,
@@ -72,17 +75,15 @@ class TrainingRows:
         annotation_column: str = "annotation",
         label_map: Mapping[int, int] | None = None,
         label_colors: Mapping[tuple[int, int, int], int] | None = None,
-        ignore_index: int | None = None,
     ) -> None:
         self.augmented, self.seed, self.epoch = augmented, seed, epoch
         self.columns = (image_column, annotation_column)
         self.labels = Labels(
             num_classes,
-            ignored_ids=(IGNORED,),
+            ignored_ids=(IGNORED,) if ignore_index == IGNORED else (IGNORED, ignore_index),
             reduce_labels=preprocessor.do_reduce_labels,
             label_map=label_map,
             label_colors=label_colors,
-            ignore_index=ignore_index,
         )
         self.resize = SegformerPreprocessor.from_config(
             preprocessor.to_config(),

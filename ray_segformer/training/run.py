@@ -54,12 +54,17 @@ class TrainingRun:
     history: list[dict[str, Any]] = field(default_factory=list)
     optimizer: dict[str, Any] | None = None
 
+    @property
+    def ignore_index(self) -> int:
+        """The class id that the model's loss leaves out: its own `semantic_loss_ignore_index`."""
+        return int(self.model.config.semantic_loss_ignore_index)
+
 
 def new_run(settings: Settings) -> TrainingRun:
     """Make a run that starts at the first step.
 
     Raises:
-        ValueError: the class names have gaps, or the model's number of classes or ignored class id is not supported.
+        ValueError: the class names have gaps, or the model's number of classes is not supported.
         CheckpointError: `settings.model` holds no SegFormer.
     """
     content = None
@@ -81,12 +86,9 @@ def new_run(settings: Settings) -> TrainingRun:
         model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(config))
     else:
         model = _with_new_decoder(content, SegformerConfig.from_dict(config))
-    classes, ignored = len(model.config.id2label or {}), model.config.semantic_loss_ignore_index
-    if not 2 <= classes <= IGNORED or ignored != IGNORED:
-        raise ValueError(
-            f"training needs 2 to {IGNORED} classes and semantic_loss_ignore_index={IGNORED}; the model has {classes} "
-            f"classes and {ignored}"
-        )
+    classes = len(model.config.id2label or {})
+    if not 2 <= classes <= IGNORED:
+        raise ValueError(f"training needs 2 to {IGNORED} classes; the model has {classes}")
     if content is not None and content.has_decoder:
         weights = content.build_model().state_dict()
         if content.num_labels != classes:
@@ -175,6 +177,7 @@ def save_run(
         "id2label": run.model.config.id2label,
         "size": [run.preprocessor.height, run.preprocessor.width],
         "reduce_labels": run.preprocessor.do_reduce_labels,
+        "semantic_loss_ignore_index": run.ignore_index,
         "training_images": run.images,
     }
     versions = {package.__name__: package.__version__ for package in (ray, torch, transformers, ray_segformer)}

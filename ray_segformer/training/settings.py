@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ray_segformer.images import LabelFormat
+from ray_segformer.labels import Labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,9 @@ class Settings:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is 1 or more, not {getattr(self, name)}")
-        LabelFormat(self.label_map or {}, self.label_colors)  # raises what is wrong with them
+        Labels(
+            2, label_map=self.label_map, label_colors=self.label_colors, ignore_index=self.ignore_index
+        )  # checks them
         if self.seed < 0:
             raise ValueError(f"seed is 0 or more, not {self.seed}")
         if self.mixed_precision not in ("auto", "bfloat16", "float32"):
