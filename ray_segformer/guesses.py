@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 
 class SegformerWarning(UserWarning):
@@ -18,7 +20,26 @@ class SegformerWarning(UserWarning):
         self.code = code
 
 
-def say(guesses: Mapping[str, str]) -> None:
-    """Warn of each guess, given as a sentence by its code."""
-    for code, message in guesses.items():
-        warnings.warn(SegformerWarning(code, message), stacklevel=3)
+@dataclass(frozen=True)
+class Guess:
+    """Something that was not said, and is assumed.
+
+    Attributes:
+        code: what kind of assumption it is; it stays the same in all versions.
+        message: a sentence.
+        rows: how many rows or files it concerns; None for all rows.
+    """
+
+    code: str
+    message: str
+    rows: int | None = None
+
+    def as_json(self, rows: int) -> dict[str, Any]:
+        """Return the guess as an entry of `warnings` in a summary of a run of so many rows."""
+        return {"code": self.code, "message": self.message, "rows": rows if self.rows is None else self.rows}
+
+
+def say(guesses: Iterable[Guess]) -> None:
+    """Warn of each guess."""
+    for guess in guesses:
+        warnings.warn(SegformerWarning(guess.code, guess.message), stacklevel=3)

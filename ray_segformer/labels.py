@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ray_segformer.guesses import Guess
 from ray_segformer.images import MAX_PIXELS, ImageError, LabelFormat, reduce_labels
 from ray_segformer.inputs import InputError
 
@@ -160,8 +161,8 @@ class Labels:
         except ImageError as error:
             raise ImageError(f"{path}: {error}") from error
 
-    def guesses(self, counts: Counts, id2label: Mapping[int, str]) -> dict[str, str]:
-        """Return what is to be said about the classes, as sentences by code.
+    def guesses(self, counts: Counts, id2label: Mapping[int, str]) -> list[Guess]:
+        """Return what is to be said about the classes.
 
         "class-never-annotated" names classes without a pixel, "class-hardly-annotated" those with less than 0.01 % of
         the annotated pixels.
@@ -174,23 +175,25 @@ class Labels:
         classes = [number for number in range(self.num_classes) if number not in self.ignored_ids]
         never = [number for number in classes if not annotated[number]]
         hardly = [number for number in classes if 0 < annotated[number] < _HARDLY * annotated.sum()]
-        found = {}
+        found = []
         if never:
-            found["class-never-annotated"] = (
+            message = (
                 f"{len(never)} of {self.num_classes} classes are annotated in no pixel: "
                 + _listed([f"{number} {id2label.get(number, '')}".strip() for number in never])
                 + ". Their IoU is 0 where they are predicted, and left out of the mean where they are not"
             )
+            found.append(Guess("class-never-annotated", message))
         if hardly:
             shares = [
                 f"{number} {id2label.get(number, '')} ({100 * annotated[number] / annotated.sum():.2g}%)"
                 for number in hardly
             ]
-            found["class-hardly-annotated"] = (
+            message = (
                 f"{len(hardly)} of {self.num_classes} classes have less than {_HARDLY:.2%} of the annotated pixels: "
                 + _listed(shares)
                 + ". Their scores say little"
             )
+            found.append(Guess("class-hardly-annotated", message))
         return found
 
     def _is_two_valued(self, counts: Counts) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.fs
 import pytest
 import ray
 import torch
@@ -56,6 +59,25 @@ def program_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_SEGFORMER_CACHE", str(directory))
         yield directory
+
+
+@pytest.fixture(scope="session")
+def object_store():
+    """The file system of a server of objects on this machine, and what a URI needs to reach it."""
+    server_of = pytest.importorskip("moto.server").ThreadedMotoServer
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # else pyarrow waits for a server that is not there
+        server = server_of(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        address = "{}:{}".format(*server.get_host_and_port())
+        yield (
+            pa.fs.S3FileSystem(endpoint_override=address, scheme="http", allow_bucket_creation=True),
+            f"?endpoint_override={address}&scheme=http",
+        )
+        server.stop()
 
 
 @pytest.fixture(scope="module")

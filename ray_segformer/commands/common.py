@@ -66,6 +66,17 @@ def add_max_pixels(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_exclude(command: argparse.ArgumentParser) -> None:
+    """Add the option `--exclude`, which all commands that read folders have. Its value is a list, empty by default."""
+    command.add_argument(
+        "--exclude",
+        action="append",
+        metavar="GLOB",
+        help="leave out the files that match, by their path relative to INPUT or by their name, such as '*_mask.png'; "
+        "may be given several times",
+    )
+
+
 def checkpoint_of(model: str) -> Any:
     """Return the `SegformerCheckpoint` that `--model` names."""
     from ray_segformer.checkpoint import SegformerCheckpoint

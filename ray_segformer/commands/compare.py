@@ -10,6 +10,7 @@ from ray_segformer.commands.common import (
     EXIT_FAILURES,
     EXIT_USAGE,
     HelpFormatter,
+    add_exclude,
     add_max_pixels,
     checkpoint_of,
     fail,
@@ -50,6 +51,7 @@ def add_parser(commands: Any) -> None:
         metavar="NAME",
         help=f"the architectures to run: some of {', '.join(_ARCHITECTURES)} (default: all)",
     )
+    add_exclude(compare)
     compare.add_argument("--model", default="demo", help="as for predict")
     compare.add_argument(
         "--images", type=positive, default=48, metavar="N", help="the number of images: the first N of the input"
@@ -75,8 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     from ray_segformer.architectures import Timeline
     from ray_segformer.comparison import GalleryImage, Settings, compare, describe_machine, render_report, uneven
-    from ray_segformer.images import MAX_PIXELS, ImageError, encode, to_rgb
-    from ray_segformer.inputs import InputError, find_images
+    from ray_segformer.guesses import say
+    from ray_segformer.images import MAX_PIXELS, ImageError, encode, public_uri, to_rgb
+    from ray_segformer.inputs import InputError, find_images, readable
     from ray_segformer.jobs import OutputError, OutputFolder
     from ray_segformer.pretrained import CheckpointError
     from ray_segformer.viz import draw_timelines
@@ -85,7 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     max_pixels = arguments.max_pixels or MAX_PIXELS
     try:
         folder = OutputFolder(arguments.output, arguments.overwrite, "comparison.json")
-        found = find_images(arguments.input)
+        found = find_images(arguments.input, exclude=arguments.exclude or ())
+        say(found.guesses)
         checkpoint = checkpoint_of(arguments.model)
         rows = found.take(arguments.images)
         cells = [row["image"] for row in rows]
@@ -110,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         return EXIT_FAILURES
     *_, last = done.values()
     comparison = {
-        "input": arguments.input,
+        "input": public_uri(readable(arguments.input)),
         "model": arguments.model,
         "images": len(rows),
         "workers": arguments.workers,
@@ -119,6 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
         "masks_equal": not any(result["different_pixels"] for result in done.values()),
         "machine": {**describe_machine(), **{key: last[key] for key in ("nodes", "cpus", "gpus")}},
         "architectures": results,
+        "warnings": [guess.as_json(len(rows)) for guess in (*checkpoint.content.guesses, *found.guesses)],
     }
     gallery = [
         GalleryImage(row["name"], to_rgb(cell, max_pixels), mask)

@@ -14,6 +14,7 @@ from ray_segformer.commands.common import (
     EXIT_USAGE,
     MODEL_HELP,
     HelpFormatter,
+    add_exclude,
     add_max_pixels,
     checkpoint_of,
     class_id,
@@ -43,6 +44,7 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help="the folder to make, with evaluation.json, and pictures of the worst images and of confused classes",
     )
+    add_exclude(evaluate)
     evaluate.add_argument("--model", default="demo", help=MODEL_HELP)
     evaluate.add_argument("--split", help="the split of INPUT, if it has splits (default: validation, else val)")
     for kind in ("image", "annotation"):
@@ -100,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     from ray_segformer.architectures import worker_resources
     from ray_segformer.guesses import say
-    from ray_segformer.images import MAX_PIXELS, ImageError, encode
+    from ray_segformer.images import MAX_PIXELS, ImageError, encode, public_uri
     from ray_segformer.inputs import InputError, find_annotated
     from ray_segformer.jobs import (
         ENCODING_CPUS,
@@ -121,11 +123,13 @@ def run(arguments: argparse.Namespace) -> int:
         found = find_annotated(
             arguments.input,
             arguments.split,
+            exclude=arguments.exclude or (),
             image_column=arguments.image_column,
             annotation_column=arguments.annotation_column,
         )
         labels = _labels(arguments, checkpoint, found.reduce_labels)
         max_pixels = arguments.max_pixels or MAX_PIXELS
+        say(found.guesses)
         labels.look(found.sample, max_pixels)
         start_ray()
         dataset = found.dataset()
@@ -166,7 +170,7 @@ def run(arguments: argparse.Namespace) -> int:
     if ignored != [255]:
         sentence += f"; annotated pixels of the class id {' or '.join(map(str, sorted(ignored)))} are left out"
     summary = {
-        "input": arguments.input,
+        "input": public_uri(arguments.input),
         "model": arguments.model,
         "images": images,
         "protocol": {
@@ -179,10 +183,7 @@ def run(arguments: argparse.Namespace) -> int:
         "classes": by_class,
         "worst": [{"path": image.path, "accuracy": image.accuracy} for image in worst],
         "seconds": round(seconds, 3),
-        "warnings": [
-            {"code": code, "message": message, "rows": images}
-            for code, message in {**checkpoint.content.guesses, **guesses}.items()
-        ],
+        "warnings": [guess.as_json(images) for guess in (*checkpoint.content.guesses, *found.guesses, *guesses)],
     }
     with folder:
         if worst:

@@ -70,7 +70,7 @@ def describe(checkpoint: Any) -> dict[str, Any]:
         "gmac": {"folded": gmac(config, *size), "published": gmac(config, *size, folded=False)},
         "preprocessing": preprocessor.to_config(),
         "classes": {str(class_id): name for class_id, name in checkpoint.id2label.items()},
-        "guesses": content.guesses,
+        "guesses": {guess.code: guess.message for guess in content.guesses},
         "training": content.training,
     }
 

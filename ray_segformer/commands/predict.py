@@ -10,6 +10,7 @@ from ray_segformer.commands.common import (
     EXIT_USAGE,
     MODEL_HELP,
     HelpFormatter,
+    add_exclude,
     add_max_pixels,
     checkpoint_of,
     fail,
@@ -39,6 +40,7 @@ def add_parser(commands: Any) -> None:
     predict.add_argument(
         "output", metavar="OUTPUT", help="the folder to make, with masks/, classes.json and summary.json"
     )
+    add_exclude(predict)
     predict.add_argument("--model", default="demo", help=MODEL_HELP)
     predict.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
     predict.add_argument(
@@ -114,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.input,
             arguments.output,
             checkpoint,
+            exclude=arguments.exclude or (),
             mask_format=arguments.format,
             overlays=arguments.overlay,
             on_error=arguments.on_error,

@@ -9,6 +9,7 @@ from ray_segformer.images.cells import cells, describe, object_array, to_rgb
 from ray_segformer.images.encoded import MAX_PIXELS, SUFFIXES, encode, encoded_bytes
 from ray_segformer.images.errors import CAUSES, ImageError, cause_of
 from ray_segformer.images.label_options import parse_label_map, read_label_colors
+from ray_segformer.images.uris import escaped_uri, is_percent_encoded, public_uri, quoted
 
 __all__ = [
     "CAUSES",
@@ -21,8 +22,12 @@ __all__ = [
     "describe",
     "encode",
     "encoded_bytes",
+    "escaped_uri",
+    "is_percent_encoded",
     "object_array",
     "parse_label_map",
+    "public_uri",
+    "quoted",
     "read_label_colors",
     "reduce_labels",
     "to_class_ids",

@@ -29,6 +29,7 @@ from PIL import ImageOps
 
 from ray_segformer.images.encoded import MAX_PIXELS, check_size, open_image
 from ray_segformer.images.errors import ImageError, as_image_error
+from ray_segformer.images.uris import public_uri
 
 
 def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
@@ -81,11 +82,14 @@ def object_array(values: Iterable[Any]) -> npt.NDArray[np.object_]:
 
 
 def describe(cell: Any) -> str | None:
-    """Return the path of a cell, to name it in an error message; None if it has no path."""
+    """Return the path of a cell, to name it in an error message; None if it has no path.
+
+    A URI is named without its options and password.
+    """
     if isinstance(cell, (str, os.PathLike)):
-        return os.fspath(cell)
+        return public_uri(os.fspath(cell))
     path = cell.get("path") if isinstance(cell, Mapping) else getattr(cell, "filename", None)
-    return str(path) if isinstance(path, (str, os.PathLike)) and path else None
+    return public_uri(str(path)) if isinstance(path, (str, os.PathLike)) and path else None
 
 
 def _array_to_rgb(array: npt.NDArray[Any], max_pixels: int) -> npt.NDArray[np.uint8]:

@@ -16,6 +16,7 @@ import pyarrow.fs
 from PIL import Image
 
 from ray_segformer.images.errors import ImageError, as_image_error
+from ray_segformer.images.uris import escaped_uri, public_uri
 
 # The default limit of an image's size: 512 MiB as RGB. By default, Pillow refuses larger images, too.
 MAX_PIXELS = 178_956_970
@@ -127,7 +128,10 @@ def _read_file(path: str, limit: int) -> bytes:
             _check_bytes(status.st_size, limit)
             with open(path, "rb") as file:
                 return file.read()
-        file_system, path = pyarrow.fs.FileSystem.from_uri(path)
+        try:
+            file_system, path = pyarrow.fs.FileSystem.from_uri(escaped_uri(path))
+        except ValueError as error:  # its text has the URI, with any password
+            raise OSError(f"{public_uri(path)}: not a URI that pyarrow's file systems know") from error
         with file_system.open_input_file(path) as file:
             _check_bytes(file.size(), limit)
             content: bytes = file.read()

@@ -6,15 +6,20 @@ row its key. Add a new kind of input here. This room decodes no images; `images`
 
 from ray_segformer.inputs.annotated import AnnotatedInput
 from ray_segformer.inputs.blocks import small_blocks
-from ray_segformer.inputs.cityscapes import read_cityscapes
-from ray_segformer.inputs.datasets import from_huggingface, read_ade20k, read_images, read_parquet
+from ray_segformer.inputs.datasets import (
+    from_huggingface,
+    read_ade20k,
+    read_cityscapes,
+    read_images,
+    read_parquet,
+    read_voc,
+)
 from ray_segformer.inputs.find import find_images, find_parquet
 from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.layouts import find_annotated
 from ray_segformer.inputs.parquet import READING_CPUS
 from ray_segformer.inputs.paths import folded, readable
 from ray_segformer.inputs.row_keys import DIGEST, DIGEST_BYTES, DoneRows, digests_of
-from ray_segformer.inputs.voc import read_voc
 
 __all__ = [
     "DIGEST",

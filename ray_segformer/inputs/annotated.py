@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 
-from ray_segformer.images import ImageError, encoded_bytes
+from ray_segformer.guesses import Guess
+from ray_segformer.images import ImageError, encoded_bytes, public_uri
 from ray_segformer.inputs.blocks import ROWS_PER_BLOCK, small_blocks
 from ray_segformer.inputs.find import find_images
 from ray_segformer.inputs.image_input import ImageInput, InputError
@@ -33,19 +34,21 @@ class AnnotatedInput:
             has files. Their `annotation` is a cell of what `dataset` gives: a path, encoded bytes or `{"bytes",
             "path"}`. They have `path`, too.
         reduce_labels: whether annotations are numbered as in ADE20K's files; None if the layout does not say.
+        guesses: what is to be said about the input, such as files that are not looked at.
     """
 
     rows: int
     dataset: Callable[[], ray.data.Dataset]
     sample: Callable[[int], list[Row]]
     reduce_labels: bool | None = None
+    guesses: list[Guess] = field(default_factory=list)
 
 
 def of_files(rows: list[Row], convert: Callable[[bytes], bytes] | None = None, **options: Any) -> AnnotatedInput:
     """Return annotated images that are files.
 
     Args:
-        rows: `path`, and the paths or URIs `image` and `annotation`.
+        rows: `path`, and the cells `image` and `annotation`.
         convert: makes another file of the bytes of an annotation, in the task that reads it.
         options: further attributes.
     """
@@ -71,30 +74,35 @@ def of_parquet(found: ImageInput) -> AnnotatedInput:
     # With whole blocks as batches and with the same CPUs, Ray Data fuses this stage with the reading. A task still
     # handles a single row group.
     options: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": READING_CPUS}
-    return AnnotatedInput(found.rows, lambda: found.dataset().map_batches(read_files, **options), found.take)
+
+    def dataset() -> ray.data.Dataset:
+        return found.dataset().map_batches(read_files, **options)
+
+    return AnnotatedInput(found.rows, dataset, found.take, guesses=found.guesses)
 
 
-def by_name(images: str, annotations: str) -> list[Row]:
+def by_name(images: str, annotations: str, exclude: Sequence[str] = ()) -> AnnotatedInput:
     """Return the images of a folder, each with the annotation of its name in another folder.
 
     Args:
-        images: an input of `find_images`.
+        images, exclude: as for `find_images`.
         annotations: a folder.
 
     Raises:
         InputError: there are no images, or one has no annotation, which the message names.
     """
-    found = find_images(images)
+    found = find_images(images, exclude=exclude)
     rows = found.take(found.rows)
     below = find_images(annotations)
-    paths = {row["name"]: row["path"] for row in below.take(below.rows)}
+    cells = {row["name"]: row["image"] for row in below.take(below.rows)}
     for row in rows:
-        if row["name"] not in paths:
+        if row["name"] not in cells:
             raise InputError(
-                f"{row['path']} has no annotation: expected {annotations}/{row['name']}.png, a PNG of class ids"
+                f"{row['path']} has no annotation: expected {public_uri(annotations)}/{row['name']}.png, "
+                "a PNG of class ids"
             )
-        row["annotation"] = paths[row["name"]]
-    return rows
+        row["annotation"] = cells[row["name"]]
+    return of_files(rows, guesses=found.guesses)
 
 
 def spread(rows: int, count: int) -> list[int]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from typing import Any
 
 import numpy as np
-import ray
 
-from ray_segformer.guesses import say
+from ray_segformer.guesses import Guess
 from ray_segformer.images import encode, to_class_ids
 from ray_segformer.inputs.annotated import AnnotatedInput, also, of_files
 from ray_segformer.inputs.image_input import InputError
@@ -30,27 +28,6 @@ _IMAGES, _FINE, _COARSE = "leftImg8bit", "gtFine", "gtCoarse"
 _LOOKED_AT = 4  # annotations of the split "test", to know whether they are withheld
 
 
-def read_cityscapes(root: str | os.PathLike[str], split: str = "val", *, train_ids: bool = True) -> ray.data.Dataset:
-    """Read a split of Cityscapes as it is downloaded.
-
-    Args:
-        root: a folder, or a URI, with `leftImg8bit/<split>/<city>/x_leftImg8bit.png` and
-            `gtFine/<split>/<city>/x_gtFine_labelIds.png`, or `x_gtFine_labelTrainIds.png` as the authors' scripts make
-            them. If `gtFine` lacks the split, `gtCoarse` is read, with a `SegformerWarning` "coarse-annotations".
-        split: "train", "val", "test" or "train_extra".
-        train_ids: whether annotations are to have the train ids, 0 to 18, and 255 for pixels that are ignored, which
-            the published models have. False leaves the ids of `labelIds`, 0 to 33.
-
-    Returns:
-        As `read_images`. Annotations that had other ids are PNGs made by the reading tasks.
-
-    Raises:
-        InputError: there is no such split, an image has no annotation, which the message names, or the split's
-            annotations are withheld: those of "test", which ignore every pixel.
-    """
-    return find_cityscapes(os.fspath(root), split, train_ids=train_ids).dataset()
-
-
 def is_cityscapes(tree: Tree) -> bool:
     """Return whether a folder has the layout of Cityscapes."""
     return bool(_places(tree, _IMAGES))
@@ -60,13 +37,17 @@ def find_cityscapes(root: str, split: str | None = "val", *, train_ids: bool = T
     """Find what `read_cityscapes` reads. None as the split is that of `choose_split`."""
     tree = Tree(root)
     by_split = {split: place for place in _places(tree, _IMAGES) for split in tree.folders(place)}
-    split = choose_split(by_split, split, f"{root} ({_IMAGES})")
+    split = choose_split(by_split, split, f"{tree.shown} ({_IMAGES})")
     images = posixpath.join(by_split[split], split)
     kind, annotations = _annotations(tree, split)
+    guesses = []
+    if kind == _COARSE:
+        why = f"{tree.shown}: there is no {_FINE}/{split}, so the annotations are those of {_COARSE}"
+        guesses = [Guess("coarse-annotations", why)]
     suffix = f"_{_IMAGES}.png"
     stems = [file.removesuffix(suffix) for file in tree.files(images) if file.endswith(suffix)]
     if not stems:
-        raise InputError(f"{root}: no images there; expected {images}/<city>/*{suffix}")
+        raise InputError(f"{tree.shown}: no images there; expected {images}/<city>/*{suffix}")
     there = set(tree.files(annotations))
     made, stored = f"_{kind}_labelTrainIds.png", f"_{kind}_labelIds.png"
     ending = made if train_ids and all(stem + made in there for stem in stems) else stored
@@ -74,18 +55,18 @@ def find_cityscapes(root: str, split: str | None = "val", *, train_ids: bool = T
     if missing:
         raise InputError(
             f"{images}/{missing[0]}{suffix} has no annotation" + also(len(missing) - 1) + f": expected "
-            f"{annotations}/{missing[0]}{stored}, of the dataset's {kind} archive, below {root}"
+            f"{annotations}/{missing[0]}{stored}, of the dataset's {kind} archive, below {tree.shown}"
         )
     rows = []
     for stem in stems:
-        image = tree.file(f"{images}/{stem}{suffix}")
-        rows.append({"path": image, "image": image, "annotation": tree.file(f"{annotations}/{stem}{ending}")})
+        image, annotation = tree.file(f"{images}/{stem}{suffix}"), tree.file(f"{annotations}/{stem}{ending}")
+        rows.append({"path": image.path, "image": image.cell, "annotation": annotation.cell})
     convert = _with_train_ids if train_ids and ending == stored else None
-    found = of_files(rows, convert, reduce_labels=False)
+    found = of_files(rows, convert, reduce_labels=False, guesses=guesses)
     if split == "test" and train_ids and all(_ignores_all(row["annotation"]) for row in found.sample(_LOOKED_AT)):
         raise InputError(
-            f"{root}: the annotations of the split 'test' ignore every pixel, because the dataset's authors keep the "
-            "true ones; choose another with --split, or split=, such as val"
+            f"{tree.shown}: the annotations of the split 'test' ignore every pixel, because the dataset's authors keep "
+            "the true ones; choose another with --split, or split=, such as val"
         )
     return found
 
@@ -101,9 +82,6 @@ def _annotations(tree: Tree, split: str) -> tuple[str, str]:
     for kind in (_FINE, _COARSE):
         for place in _places(tree, kind):
             if tree.has_folder(f"{place}/{split}"):
-                if kind == _COARSE:
-                    why = f"{tree.root}: there is no {_FINE}/{split}, so the annotations are those of {_COARSE}"
-                    say({"coarse-annotations": why})
                 return kind, f"{place}/{split}"
     return _FINE, f"{_FINE}/{split}"
 

@@ -5,124 +5,152 @@ from __future__ import annotations
 import glob
 import posixpath
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.fs
 import ray
 
+from ray_segformer.guesses import Guess
 from ray_segformer.images import SUFFIXES
 from ray_segformer.inputs.blocks import small_blocks
 from ray_segformer.inputs.image_input import ImageInput, InputError
-from ray_segformer.inputs.listing import (
-    file_system_of,
-    files_below,
-    files_matching,
-    fixed_part,
-    kind_of,
-    paths_in_list,
-    shared_folder,
-)
+from ray_segformer.inputs.listing import files_below, files_in_list, files_matching, fixed_part, kind_of, shared_folder
+from ray_segformer.inputs.location import FileName, Location
+from ray_segformer.inputs.mask_names import masks_among
 from ray_segformer.inputs.parquet import images_in_parquet
 from ray_segformer.inputs.paths import readable, unique_names
 from ray_segformer.inputs.row_keys import DoneRows
+from ray_segformer.inputs.selection import below, other_kinds, without_excluded, without_hidden
 from ray_segformer.inputs.splits import choose_split, split_of_parquet
 
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 _KEYS_PER_BATCH = 2**16
 
 
-def find_images(source: str) -> ImageInput:
+def find_images(source: str, *, exclude: Sequence[str] = ()) -> ImageInput:
     """Find the images of an input, without reading them and without Ray.
 
     Args:
         source: a local path, or a URI of pyarrow's file systems, of one of these:
 
             * a folder. It is searched recursively, and through symbolic links, for files with an image's suffix.
-            * a glob.
+              Hidden files and folders (`.name`, `Thumbs.db`, `desktop.ini`, `__MACOSX`) are left out.
+            * a glob. It does not match hidden files, either.
             * a list file: a text file with a path on each line. Relative paths are relative to its folder.
             * an image.
-            * parquet, a file or a folder of files, with an image column of encoded bytes or `{"bytes", "path"}`.
+            * parquet, a file or a folder of files, with an image column of encoded bytes, of paths, or of
+              `{"bytes", "path"}`. Relative paths are relative to the parquet file.
+        exclude: globs of files to leave out, compared with paths relative to the input (of a list, to the deepest
+            folder that all its files are below) and with names of files. Default: none.
+
+    Returns:
+        The images. Their `guesses` have the codes "hidden-files", "other-files", "looks-like-masks" and "image-column".
 
     Raises:
-        InputError: nothing is there, or it has no images, or a folder cannot be read.
+        InputError: nothing is there, or it has no images, or a folder cannot be read, or a glob of `exclude` matches
+            nothing.
     """
-    file_system, path = file_system_of(source)
+    location = Location(source)
+    file_system, path, shown = location.file_system, location.path, location.shown
     kind = kind_of(file_system, path)
     if kind == pa.fs.FileType.NotFound and glob.has_magic(path):
         folder = fixed_part(path)
-        return _images_in_files(files_matching(file_system, path, folder), folder, source, file_system)
+        paths = without_excluded(files_matching(file_system, path, folder), folder, exclude, shown)
+        return _images_in_files([location.file(file) for file in paths], folder, shown)
     if kind == pa.fs.FileType.NotFound:
-        raise InputError(f"{source}: no such file or folder")
+        raise InputError(f"{shown}: no such file or folder")
     if kind == pa.fs.FileType.Unknown:
-        raise InputError(f"{source} is a pipe or a device; expected a file or a folder")
+        raise InputError(f"{shown} is a pipe or a device; expected a file or a folder")
     if kind == pa.fs.FileType.File:
         suffix = posixpath.splitext(path.lower())[1]
-        if suffix == ".parquet":
-            return images_in_parquet(file_system, [path], source)
         if suffix in _LIST_SUFFIXES:
-            paths = paths_in_list(file_system, path)
-            return _images_in_files(paths, shared_folder(paths), source, file_system)
+            files = files_in_list(location)
+            folder = shared_folder([file.plain for file in files])
+            kept = set(without_excluded([file.plain for file in files], folder, exclude, shown))
+            return _images_in_files([file for file in files if file.plain in kept], folder, shown)
+        paths = without_excluded([path], posixpath.dirname(path), exclude, shown)
+        if suffix == ".parquet":
+            return images_in_parquet(location, paths)
         if suffix in SUFFIXES:
-            return _images_in_files([path], posixpath.dirname(path), source, file_system)
+            return _images_in_files([location.file(path) for path in paths], posixpath.dirname(path), shown)
         raise InputError(
-            f"{source}: expected an image, .parquet, or a list of paths ({', '.join(_LIST_SUFFIXES)}); "
+            f"{shown}: expected an image, .parquet, or a list of paths ({', '.join(_LIST_SUFFIXES)}); "
             f"the suffix {suffix!r} is none of them"
         )
-    files = files_below(file_system, path)
-    images = [file for file in files if posixpath.splitext(file.lower())[1] in SUFFIXES]
+    files_there, guesses = _files_of_folder(location, exclude)
+    images = [file for file in files_there if posixpath.splitext(file.lower())[1] in SUFFIXES]
+    looked_at = images or [file for file in files_there if file.lower().endswith(".parquet")]
+    guesses += other_kinds(sorted({*files_there} - {*looked_at}), shown)
     if images:
-        return _images_in_files(images, path, source, file_system)
-    return images_in_parquet(file_system, [file for file in files if file.lower().endswith(".parquet")], source)
+        return _images_in_files([location.file(file) for file in images], path, shown, guesses)
+    return images_in_parquet(location, looked_at, guesses=guesses)
 
 
 def find_parquet(
-    source: str, image_column: str = "image", annotation_column: str = "annotation", *, split: str | None = None
+    source: str,
+    image_column: str = "image",
+    annotation_column: str = "annotation",
+    *,
+    split: str | None = None,
+    exclude: Sequence[str] = (),
 ) -> ImageInput:
     """Find annotated images in parquet, without reading them and without Ray.
 
     Args:
         source: a parquet file, or a folder that is searched recursively for them. A local path, or a URI of pyarrow's
             file systems.
-        image_column, annotation_column: columns of encoded bytes or of `{"bytes", "path"}`, as Hugging Face writes
-            them.
+        image_column, annotation_column: columns of encoded bytes, of paths relative to the parquet file, or of
+            `{"bytes", "path"}`, as Hugging Face writes them.
         split: only files of this split; see `split_of_parquet`. Default: None, all files.
+        exclude: as for `find_images`: globs of parquet files.
 
     Returns:
         As `find_images`; rows also have `annotation`.
 
     Raises:
-        InputError: there is no parquet file, or none of this split, or it has no such column.
+        InputError: there is no parquet file, or none of this split, or it has no such column, or the column is of
+            another type, or a glob of `exclude` matches nothing.
     """
-    file_system, path = file_system_of(source)
-    kind = kind_of(file_system, path)
+    location = Location(source)
+    kind = kind_of(location.file_system, location.path)
     if kind == pa.fs.FileType.NotFound:
-        raise InputError(f"{source}: no such file or folder")
-    files = [path] if kind == pa.fs.FileType.File else files_below(file_system, path)
+        raise InputError(f"{location.shown}: no such file or folder")
+    if kind == pa.fs.FileType.File:
+        files, guesses = without_excluded([location.path], "", exclude, location.shown), list[Guess]()
+    else:
+        files, guesses = _files_of_folder(location, exclude)
+    others = [file for file in files if not file.lower().endswith(".parquet")]
     files = [file for file in files if file.lower().endswith(".parquet")]
     if not files:
         raise InputError(
-            f"{source}: neither the folders images/ and annotations/ (or masks/, labels/), nor Cityscapes, PASCAL VOC, "
-            "a dataset of save_to_disk, nor parquet there"
+            f"{location.shown}: neither the folders images/ and annotations/ (or masks/, labels/), nor Cityscapes, "
+            "PASCAL VOC, a dataset of save_to_disk, nor parquet there"
         )
     if split is not None:
-        choose_split({split_of_parquet(file) for file in files} - {""}, split, source)
+        choose_split({split_of_parquet(file) for file in files} - {""}, split, location.shown)
         files = [file for file in files if split_of_parquet(file) == split]
-    return images_in_parquet(file_system, files, source, image_column, annotation_column)
+    guesses += other_kinds(others, location.shown)
+    return images_in_parquet(location, files, image_column, annotation_column, guesses)
 
 
-def _images_in_files(paths: list[str], folder: str, source: str, file_system: pa.fs.FileSystem) -> ImageInput:
-    """Return the images at paths, whose output names are relative to `folder`."""
-    if not paths:
-        raise InputError(f"{source}: no images there (looked for {', '.join(sorted(SUFFIXES))})")
-    if not isinstance(file_system, pa.fs.LocalFileSystem):
-        scheme = source.split("://")[0]
-        paths = [path if "://" in path else f"{scheme}://{path}" for path in paths]
-    names = pa.array(unique_names(paths, folder))
-    paths = [readable(path) for path in paths]
+def _files_of_folder(location: Location, exclude: Sequence[str]) -> tuple[list[str], list[Guess]]:
+    """Return the files of a folder, without those that are excluded or hidden, and what is to be said about these."""
+    files = files_below(location.file_system, location.path)
+    files = without_excluded(files, location.path, exclude, location.shown)
+    return without_hidden(files, location.path, location.shown)
+
+
+def _images_in_files(files: list[FileName], folder: str, shown: str, guesses: Sequence[Guess] = ()) -> ImageInput:
+    """Return the images in files, whose output names are relative to `folder`."""
+    if not files:
+        raise InputError(f"{shown}: no images there (looked for {', '.join(sorted(SUFFIXES))})")
+    names = pa.array(unique_names([file.plain for file in files], folder))
+    paths = [file.path for file in files]
     column = pa.array(paths)
     keys_column = column if len(set(paths)) == len(paths) else pa.array(_unique_keys(paths))
-    rows = pa.table({"path": column, "image": column, "name": names, "key": keys_column})
+    cells = pa.array([file.cell for file in files])
+    rows = pa.table({"path": column, "image": cells, "name": names, "key": keys_column})
 
     def keys() -> Iterator[str]:
         """Yield the keys of all rows. There may be millions, so only a batch of them is Python text at a time."""
@@ -133,7 +161,8 @@ def _images_in_files(paths: list[str], folder: str, source: str, file_system: pa
         """Return the rows that are not done."""
         return small_blocks(rows if done is None else rows.filter(pa.array(~done.among(keys()))))
 
-    return ImageInput(len(rows), dataset, keys, lambda limit: rows.slice(0, limit).to_pylist())
+    said = [*guesses, *masks_among([readable(below(file.plain, folder)) for file in files], shown)]
+    return ImageInput(len(rows), dataset, keys, lambda limit: rows.slice(0, limit).to_pylist(), said)
 
 
 def _unique_keys(paths: list[str]) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Sequence
 
-from ray_segformer.inputs.annotated import AnnotatedInput, by_name, of_files, of_parquet
+from ray_segformer.inputs.annotated import AnnotatedInput, by_name, of_parquet
 from ray_segformer.inputs.cityscapes import find_cityscapes, is_cityscapes
 from ray_segformer.inputs.find import find_parquet
 from ray_segformer.inputs.huggingface import find_huggingface, is_saved_dataset, saved_splits
@@ -19,7 +20,12 @@ _ANNOTATIONS = ("annotations", "masks", "labels", "ann_dir")
 
 
 def find_annotated(
-    source: str, split: str | None = None, *, image_column: str = "image", annotation_column: str = "annotation"
+    source: str,
+    split: str | None = None,
+    *,
+    exclude: Sequence[str] = (),
+    image_column: str = "image",
+    annotation_column: str = "annotation",
 ) -> AnnotatedInput:
     """Find the annotated images of an input, whatever its layout, without Ray.
 
@@ -34,16 +40,22 @@ def find_annotated(
             * parquet, a file or a folder. Splits are told by names, as the Hub gives them:
               `data/validation-00000-of-00003.parquet` or `default/validation/0000.parquet`.
         split: the split to read. Default: "validation", else "val" or "valid", if the input has splits.
+        exclude: as for `find_images`: globs of images in folders, or of parquet files.
         image_column, annotation_column: the columns in parquet and in a dataset of `save_to_disk`.
 
     Raises:
         InputError: nothing of this is there; or the split is not there, and the message lists those that are; or an
-            image has no annotation, and the message names it.
+            image has no annotation, and the message names it; or `exclude` is given for another layout.
     """
     tree = Tree(source)
+    has_layout = is_saved_dataset(source) or is_cityscapes(tree) or bool(voc_folders(tree))
+    if exclude and has_layout:
+        raise InputError(
+            f"{tree.shown}: --exclude (exclude=) is for folders of images and for parquet, not for this layout"
+        )
     if is_saved_dataset(source):
         splits = saved_splits(source)
-        chosen = choose_split(splits, split, source) if splits or split is not None else None
+        chosen = choose_split(splits, split, tree.shown) if splits or split is not None else None
         return find_huggingface(source, chosen, image_column, annotation_column)
     if is_cityscapes(tree):
         return find_cityscapes(source, split)
@@ -51,13 +63,15 @@ def find_annotated(
         return find_voc(source, split)
     by_split = _pairs_of_folders(tree)
     if by_split:
-        chosen = choose_split([name for name in by_split if name], split, source) if split or "" not in by_split else ""
+        chosen = (
+            choose_split([name for name in by_split if name], split, tree.shown) if split or "" not in by_split else ""
+        )
         images, annotations = by_split[chosen]
-        return of_files(by_name(tree.locate(images), tree.locate(annotations)))
+        return by_name(tree.locate(images), tree.locate(annotations), exclude)
     splits = sorted({split_of_parquet(file) for file in tree.files("") if file.lower().endswith(".parquet")} - {""})
     if splits or split is not None:
-        split = choose_split(splits, split, source)
-    return of_parquet(find_parquet(source, image_column, annotation_column, split=split))
+        split = choose_split(splits, split, tree.shown)
+    return of_parquet(find_parquet(source, image_column, annotation_column, split=split, exclude=exclude))
 
 
 def _pairs_of_folders(tree: Tree) -> dict[str, tuple[str, str]]:
@@ -83,7 +97,7 @@ def _pair(tree: Tree, folder: str) -> tuple[str, str] | None:
     for names in (images, annotations):
         if len(names) > 1:
             raise InputError(
-                f"{posixpath.join(tree.root, folder)}: {' and '.join(names)} are there, and each may be meant; give a "
+                f"{posixpath.join(tree.shown, folder)}: {' and '.join(names)} are there, and each may be meant; give a "
                 "folder that has one of them (links will do)"
             )
     return posixpath.join(folder, images[0]), posixpath.join(folder, annotations[0])

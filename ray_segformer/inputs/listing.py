@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fnmatch
 import glob
 import os
 import posixpath
@@ -14,32 +13,22 @@ import pyarrow as pa
 import pyarrow.fs
 
 from ray_segformer.inputs.image_input import InputError
+from ray_segformer.inputs.location import FileName, Location
 from ray_segformer.inputs.paths import readable
-
-
-def file_system_of(source: str) -> tuple[pa.fs.FileSystem, str]:
-    """Return the file system of a local path or a URI, and the path on it, which is absolute.
-
-    Raises:
-        InputError: pyarrow does not know the URI.
-    """
-    if "://" not in source:
-        return pa.fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(source))
-    try:
-        file_system, path = pa.fs.FileSystem.from_uri(source)
-        return file_system, path
-    except (pa.ArrowInvalid, OSError, ImportError) as error:
-        raise InputError(f"{source}: not a URI that pyarrow's file systems know: {error}") from error
+from ray_segformer.inputs.selection import below, is_hidden, matches, names_hidden
 
 
 def kind_of(file_system: pa.fs.FileSystem, path: str) -> pa.fs.FileType:
     """Return what is at a path: a file, a folder, nothing, or something else, such as a pipe (`Unknown`).
 
     Raises:
-        InputError: a local path cannot be looked up.
+        InputError: the path cannot be looked up.
     """
     if not isinstance(file_system, pa.fs.LocalFileSystem):
-        return file_system.get_file_info(path).type
+        try:
+            return file_system.get_file_info(path).type
+        except OSError as error:
+            raise InputError(f"{path}: cannot be looked up: {error}") from error
     try:
         mode = os.stat(path).st_mode  # pyarrow fails for a name that is not UTF-8
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -54,22 +43,31 @@ def kind_of(file_system: pa.fs.FileSystem, path: str) -> pa.fs.FileType:
 def files_below(file_system: pa.fs.FileSystem, folder: str) -> list[str]:
     """Return the paths of all files below a folder, sorted.
 
-    In a local folder, these include broken symbolic links: reading them fails later, so that no image is lost silently.
+    They include hidden files. In a local folder, they include broken symbolic links, too: reading them fails later, so
+    that no image is lost silently.
 
     Raises:
-        InputError: a local folder cannot be read.
+        InputError: the folder cannot be listed. Hidden local folders are passed over instead.
     """
     if isinstance(file_system, pa.fs.LocalFileSystem):
         return sorted(_walk_local(folder))
-    infos = file_system.get_file_info(pa.fs.FileSelector(folder, recursive=True))
+    try:
+        infos = file_system.get_file_info(pa.fs.FileSelector(folder, allow_not_found=True, recursive=True))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed: {error}") from error
     return sorted(info.path for info in infos if info.type == pa.fs.FileType.File)
 
 
 def files_matching(file_system: pa.fs.FileSystem, pattern: str, folder: str) -> list[str]:
-    """Return the paths of the files that match a glob, sorted. `folder` is the glob's `fixed_part`."""
+    """Return the paths of the files that match a glob, sorted. `folder` is the glob's `fixed_part`.
+
+    Hidden files and folders match only a part of the glob that names them.
+    """
+    wildcards = below(pattern, folder)
     if isinstance(file_system, pa.fs.LocalFileSystem):
-        return sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
-    return [path for path in files_below(file_system, folder) if fnmatch.fnmatch(path, pattern)]
+        found = (path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
+        return sorted(path for path in found if not names_hidden(below(path, folder), wildcards))
+    return [path for path in files_below(file_system, folder) if matches(below(path, folder), wildcards)]
 
 
 def fixed_part(pattern: str) -> str:
@@ -78,21 +76,20 @@ def fixed_part(pattern: str) -> str:
     return "/".join(parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
 
 
-def paths_in_list(file_system: pa.fs.FileSystem, path: str) -> list[str]:
-    """Return the paths and URIs in a list file, one a line. Empty lines and lines that start with # are skipped.
+def files_in_list(location: Location) -> list[FileName]:
+    """Return the files that a list file names, one a line. Empty lines and lines that start with # are skipped.
 
     Raises:
         InputError: the file is not UTF-8.
     """
-    is_local = isinstance(file_system, pa.fs.LocalFileSystem)
-    with open(path, "rb") if is_local else file_system.open_input_file(path) as file:
+    path = location.path
+    with open(path, "rb") if location.is_local else location.file_system.open_input_file(path) as file:
         try:
             # Not `splitlines`: the other characters that end a line there may be part of a name.
             lines = file.read().decode("utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}: a list file must be UTF-8 text: {error}") from error
-    paths = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return [line if "://" in line else posixpath.join(posixpath.dirname(path), line) for line in paths]
+            raise InputError(f"{location.shown}: a list file must be UTF-8 text: {error}") from error
+    return [location.named_in(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
 
 
 def shared_folder(paths: list[str]) -> str:
@@ -109,6 +106,7 @@ def _walk_local(root: str) -> Iterator[str]:
     Unlike pyarrow's walk, it accepts names that are not UTF-8, and does not follow a link to a folder that contains it.
     """
     folders = [(root, frozenset[tuple[int, int]]())]
+    root = root.rstrip("/")
     while folders:
         folder, parents = folders.pop()
         try:
@@ -123,6 +121,8 @@ def _walk_local(root: str) -> Iterator[str]:
                     else:
                         yield entry.path
         except OSError as error:
+            if is_hidden(folder[len(root) + 1 :]):
+                continue
             raise InputError(
                 f"{readable(folder)}: this folder of the input cannot be read: {error.strerror}; "
                 "make it readable, or name an input without it"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -14,8 +13,11 @@ import pyarrow.parquet
 import ray
 
 from ray_segformer.air import installed
+from ray_segformer.guesses import Guess
 from ray_segformer.images import SUFFIXES
 from ray_segformer.inputs.image_input import ImageInput, InputError
+from ray_segformer.inputs.location import Location
+from ray_segformer.inputs.parquet_columns import CellColumn, as_text, check_column, image_column_of
 from ray_segformer.inputs.paths import readable, safe_name
 from ray_segformer.inputs.row_keys import DoneRows
 
@@ -24,39 +26,42 @@ _ROWS_PER_BATCH = 64
 
 
 def images_in_parquet(
-    file_system: pa.fs.FileSystem,
+    location: Location,
     files: list[str],
-    source: str,
     image_column: str | None = None,
     annotation_column: str | None = None,
+    guesses: Sequence[Guess] = (),
 ) -> ImageInput:
     """Return the images in parquet files.
 
     Args:
-        file_system, files: where the files are.
-        source: the input as the user named it, for error messages.
-        image_column: None for the column `image`, else the first column that can hold encoded images.
+        location: the input, whose file system has the files.
+        files: their paths.
+        image_column: None for the column `image`, else the first column that can hold encoded images, else one of
+            paths.
         annotation_column: None for no annotations.
+        guesses: what is to be said about the input already.
 
     Raises:
-        InputError: there are no files or no rows, or a column is missing, or the name of a file is not UTF-8.
+        InputError: there are no files or no rows, or a column is missing or of a wrong type, or the name of a file is
+            not UTF-8.
     """
+    shown = location.shown
     if not files:
-        raise InputError(f"{source}: neither images nor parquet there (looked for {', '.join(sorted(SUFFIXES))})")
+        raise InputError(f"{shown}: neither images nor parquet there (looked for {', '.join(sorted(SUFFIXES))})")
     for file in files:
         if readable(file) != file:
             raise InputError(f"{readable(file)}: the name of a parquet file must be UTF-8; rename it")
-    schema = pa.parquet.read_schema(files[0], filesystem=file_system)
-    image_column = image_column or _image_column(schema, source)
-    for column in filter(None, (image_column, annotation_column)):
-        if column not in schema.names:
-            raise InputError(f"{source}: no column {column!r}, only {', '.join(schema.names)}")
-    groups = _row_groups(file_system, files)
+    said = list(guesses)
+    if image_column is None:
+        image_column, guessed = image_column_of(_metadata_of(location, files[0]).schema.to_arrow_schema(), shown)
+        said += guessed
+    columns = {"image": image_column} | ({"annotation": annotation_column} if annotation_column else {})
+    groups = _row_groups(location, files, list(columns.values()))
     rows = sum(group["rows"] for group in groups)
     if rows == 0:
-        raise InputError(f"{source}: no rows")
-    has_path = "path" in schema.names and "path" not in (image_column, annotation_column)
-    read = _ParquetRows(file_system, image_column, annotation_column, has_path)
+        raise InputError(f"{shown}: no rows")
+    read = _ParquetRows(location, columns)
 
     def dataset(done: DoneRows | None = None) -> ray.data.Dataset:
         """Return the rows that are not done, which tasks read."""
@@ -82,24 +87,36 @@ def images_in_parquet(
             for row in range(group["rows"]):
                 yield _key(group["file"], group["before"] + row)
 
-    return ImageInput(rows, dataset, keys, take)
+    return ImageInput(rows, dataset, keys, take, said)
 
 
-def _row_groups(file_system: pa.fs.FileSystem, files: list[str]) -> list[dict[str, Any]]:
+def _row_groups(location: Location, files: list[str], columns: list[str]) -> list[dict[str, Any]]:
     """Return the row groups of parquet files.
 
     Each has its `file`, its number in the file (`group`), its number of `rows`, and the number of rows of the file that
     are `before` it.
+
+    Raises:
+        InputError: a file is not parquet, or lacks one of the columns, or the column is of a wrong type.
     """
     groups = []
     for file in files:
-        metadata = pa.parquet.read_metadata(file, filesystem=file_system)
+        metadata = _metadata_of(location, file)
+        for column in columns:
+            check_column(metadata.schema.to_arrow_schema(), column, location.file(file).path)
         before = 0
         for number in range(metadata.num_row_groups):
             rows = metadata.row_group(number).num_rows
             groups.append({"file": file, "group": number, "rows": rows, "before": before})
             before += rows
     return groups
+
+
+def _metadata_of(location: Location, file: str) -> pa.parquet.FileMetaData:
+    try:
+        return pa.parquet.read_metadata(file, filesystem=location.file_system)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{location.file(file).path}: cannot be read as parquet: {error}") from error
 
 
 class _ParquetRows:
@@ -109,12 +126,9 @@ class _ParquetRows:
     without a path gets one from a hash of its bytes.
     """
 
-    def __init__(
-        self, file_system: pa.fs.FileSystem, image_column: str, annotation_column: str | None, has_path: bool
-    ) -> None:
-        self._file_system = file_system
-        self._columns = {"image": image_column} | ({"annotation": annotation_column} if annotation_column else {})
-        self._has_path = has_path
+    def __init__(self, location: Location, columns: dict[str, str]) -> None:
+        self._location = location
+        self._columns = columns  # the columns of rows, and those of files
 
     def __call__(
         self, batch: dict[str, npt.NDArray[Any]], done: ray.ObjectRef[DoneRows] | None = None
@@ -128,10 +142,12 @@ class _ParquetRows:
 
         Their columns are `path`, `image`, `name` and `key`, and `annotation` if there is an annotation column.
         """
-        number = group["before"]
-        columns = [*self._columns.values(), *(["path"] if self._has_path else [])]
-        with self._file_system.open_input_file(group["file"]) as file:
+        number, location = group["before"], self._location.at(group["file"])
+        with location.file_system.open_input_file(group["file"]) as file:
             reader = pa.parquet.ParquetFile(file)
+            columns = list(self._columns.values())
+            if "path" in reader.schema_arrow.names and "path" not in columns:
+                columns.append("path")
             for batch in reader.iter_batches(_ROWS_PER_BATCH, row_groups=[group["group"]], columns=columns):
                 keys = [_key(group["file"], row) for row in range(number, number + len(batch))]
                 try:
@@ -141,46 +157,24 @@ class _ParquetRows:
                         f"{group['file']}: broken from row {number} on, in the columns {', '.join(columns)}: {error}"
                     ) from error
                 number += len(batch)
-                table = self._as_rows(batch, keys)
+                table = self._as_rows(batch, keys, location)
                 yield table if done is None else table.filter(pa.array(~done.among(keys)))
 
-    def _as_rows(self, batch: pa.RecordBatch, keys: list[str]) -> pa.Table:
-        images = batch.column(self._columns["image"]).to_pylist()
-        paths: list[Any] = batch.column("path").to_pylist() if self._has_path else [None] * len(images)
-        for row, image in enumerate(images):
-            content = image
-            if isinstance(image, dict):
-                content = image.get("bytes")
-                paths[row] = paths[row] or image.get("path")
-            paths[row] = _as_text(paths[row])
-            if not paths[row]:
-                paths[row] = "image-" + hashlib.sha256(content or b"").hexdigest()[:16]
-        columns: dict[str, Any] = {"path": pa.array(paths, pa.string())}
-        columns |= {name: batch.column(column) for name, column in self._columns.items()}
-        return pa.table(columns | {"name": [safe_name(path) for path in paths], "key": keys})
+    def _as_rows(self, batch: pa.RecordBatch, keys: list[str], location: Location) -> pa.Table:
+        cells = {name: CellColumn(batch.column(column), location) for name, column in self._columns.items()}
+        images, has_path = cells["image"], "path" in batch.schema.names and "path" not in self._columns.values()
+        paths = [as_text(path) for path in batch.column("path").to_pylist()] if has_path else [""] * len(batch)
+        names = []
+        for row, (content, label, file) in enumerate(zip(images.contents, images.labels, images.files, strict=True)):
+            if file is not None:  # the image is in a file of its own
+                paths[row] = file.path
+            else:
+                paths[row] = paths[row] or label or "image-" + hashlib.sha256(content or b"").hexdigest()[:16]
+            names.append(safe_name(paths[row] if file is None else images.named[row] or ""))
+        columns = {"path": pa.array(paths, pa.string())} | {name: column.array for name, column in cells.items()}
+        return pa.table({**columns, "name": names, "key": keys})
 
 
 def _key(file: str, row: int) -> str:
     """Return the key of a row: its file, and its number in that file."""
     return f"{file}#{row}"
-
-
-def _as_text(path: Any) -> str:
-    """Return a value of a `path` column as text. Such a column may hold bytes or numbers; null gives ""."""
-    if path is None:
-        return ""
-    return readable(os.fsdecode(path)) if isinstance(path, bytes) else str(path)
-
-
-def _image_column(schema: pa.Schema, source: str) -> str:
-    """Return the name of the column `image`, else of the first column that can hold encoded images."""
-    if "image" in schema.names:
-        return "image"
-    for field in schema:
-        kind = field.type
-        is_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-        if is_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            return str(field.name)
-    raise InputError(
-        f'{source}: no image column; expected a column of encoded bytes or {{"bytes", "path"}}, found {schema.names}'
-    )

@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 import posixpath
-from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 import pyarrow.fs
 
-from ray_segformer.inputs.listing import file_system_of, files_below, kind_of
-from ray_segformer.inputs.paths import readable
+from ray_segformer.inputs.listing import files_below, kind_of
+from ray_segformer.inputs.location import FileName, Location, joined
+from ray_segformer.inputs.selection import below, without_hidden
 
 
 class Tree:
-    """A folder, of which all paths are relative.
+    """A folder, of which all paths are relative. Hidden files are left out.
 
     Args:
         root: a local path or a URI.
+
+    Attributes:
+        shown: the path or URI for messages.
 
     Raises:
         InputError: pyarrow does not know the URI.
     """
 
     def __init__(self, root: str) -> None:
-        self.root = root
-        self._file_system, self._path = file_system_of(root)
+        self._root, self._location = root, Location(root)
+        self._file_system, self._path, self.shown = (
+            self._location.file_system,
+            self._location.path,
+            self._location.shown,
+        )
 
     def locate(self, path: str) -> str:
-        """Return the local path or the URI of a path below, with the options of the root's URI."""
-        if "://" not in self.root:
-            return posixpath.join(self._path, path).rstrip("/")
-        parts = urlsplit(self.root)
-        return urlunsplit(parts._replace(path=posixpath.join(parts.path, path).rstrip("/")))
+        """Return the local path or the URI of a folder below, with the options of the root's URI."""
+        return joined(self._root, path)
 
-    def file(self, path: str) -> str:
-        """Return the path or the URI of a file below as text that can be encoded as UTF-8."""
-        return readable(self.locate(path))
+    def file(self, path: str) -> FileName:
+        """Return the names of a file below."""
+        return self._location.file(posixpath.join(self._path, path))
 
     def has_folder(self, path: str) -> bool:
         """Return whether there is such a folder."""
@@ -53,7 +57,8 @@ class Tree:
         if not self.has_folder(path):
             return []
         folder = posixpath.join(self._path, path).rstrip("/")
-        return [posixpath.relpath(file, folder) for file in files_below(self._file_system, folder)]
+        files, _ = without_hidden(files_below(self._file_system, folder), folder, self.shown)
+        return [below(file, folder) for file in files]
 
     def lines(self, path: str) -> list[str]:
         """Return the lines of a text file that are not empty."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import ray
 
 from ray_segformer.batch_columns import of_path
+from ray_segformer.guesses import Guess
 from ray_segformer.images import MAX_PIXELS, ImageError, encode
 from ray_segformer.jobs.cluster import ENCODING_CPUS
 from ray_segformer.jobs.progress import with_progress
@@ -50,7 +51,7 @@ def evaluate(
     max_pixels: int = MAX_PIXELS,
     progress: bool = False,
     **resources: Any,
-) -> tuple[SegmentationMetrics, list[ScoredImage], int, dict[str, str]]:
+) -> tuple[SegmentationMetrics, list[ScoredImage], int, list[Guess]]:
     """Score a checkpoint on a dataset.
 
     Images are streamed: the driver keeps only a confusion matrix, and the worst images so far.

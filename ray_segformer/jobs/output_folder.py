@@ -8,6 +8,7 @@ import os
 import shutil
 from typing import Any
 
+from ray_segformer.images import public_uri
 from ray_segformer.jobs.atomic_write import write_atomically
 
 SUMMARY_NAME = "summary.json"
@@ -45,7 +46,9 @@ class OutputFolder:
 
     def __init__(self, path: str, overwrite: bool = False, summary_name: str = SUMMARY_NAME) -> None:
         if "://" in path:
-            raise OutputError(f"{path}: the output is a local folder; name one, and copy it to the URI afterwards")
+            raise OutputError(
+                f"{public_uri(path)}: the output is a local folder; name one, and copy it to the URI afterwards"
+            )
         self.path = os.path.realpath(os.path.expanduser(path))
         self.unfinished = self.path + UNFINISHED_SUFFIX
         self._summary_name = summary_name

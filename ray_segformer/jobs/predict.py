@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,8 @@ import ray
 
 from ray_segformer.air import BatchPredictor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint
-from ray_segformer.images import MAX_PIXELS
+from ray_segformer.guesses import say
+from ray_segformer.images import MAX_PIXELS, public_uri
 from ray_segformer.inputs import find_images, readable
 from ray_segformer.jobs.cluster import ENCODING_CPUS, resources_for, start_ray
 from ray_segformer.jobs.encode import EncodeMasks
@@ -30,6 +32,7 @@ def predict(
     output: str,
     checkpoint: SegformerCheckpoint,
     *,
+    exclude: Sequence[str] = (),
     mask_format: Literal["parquet", "png"] = "parquet",
     overlays: bool = False,
     on_error: Literal["raise", "keep"] = "raise",
@@ -53,6 +56,8 @@ def predict(
         source: the input: a folder (searched recursively), a glob, a list file, an image, or parquet; or a URI.
         output: the folder to make, with `masks/`, `classes.json` and `summary.json`; see `MaskFolder`.
         checkpoint: the model.
+        exclude: globs of files to leave out, compared with paths relative to the input and with names of files.
+            Default: none.
         mask_format: "parquet" (default) has the columns `path`, `height`, `width`, `segmentation` (the bytes of a PNG)
             and `error`. "png" writes PNG files, in the same tree of folders as the input.
         overlays: whether to write JPEG files, too, of the images with their masks drawn over them. Default: False.
@@ -72,10 +77,13 @@ def predict(
         The content of `summary.json`: `images` and `failures` (of all runs together), `failures_by_cause`, `resumed`
         (the number of images that earlier runs had done), `seconds` and `images_per_second` (of this run), `stages`
         (seconds and rows of each stage of `ray_segformer.stage_times`, added up over the workers of this run),
-        `warnings` (what was guessed: `code`, `message`, and how many `rows` it concerns), and `options`.
+        `warnings` (what was guessed: `code`, `message`, and how many `rows` or files it concerns), and `options`.
+
+    Warns:
+        SegformerWarning: files of the input are not looked at, or look like masks; see `find_images`.
 
     Raises:
-        InputError: there are no images.
+        InputError: there are no images, or a glob of `exclude` matches nothing.
         OutputError: the output cannot be written there, or the run to resume had other options.
         ResourceError: the cluster has fewer GPUs than an actor reserves.
         ValueError: an option has an unknown value.
@@ -93,7 +101,8 @@ def predict(
     names = checkpoint.id2label if foreground_threshold is None else {0: "background", 1: checkpoint.id2label[0]}
     # A run may be resumed only with the same values of these.
     result_options = {
-        "input": readable(source),
+        "input": public_uri(readable(source)),
+        "exclude": sorted(set(exclude)),
         "model": checkpoint.content.digest(),
         "format": mask_format,
         "overlays": overlays,
@@ -105,7 +114,8 @@ def predict(
     folder = MaskFolder(
         output, mask_format, result_options, overwrite=overwrite, resume=resume, rows_per_shard=rows_per_shard
     )
-    images = find_images(source)
+    images = find_images(source, exclude=exclude)
+    say(images.guesses)
     started = time.monotonic()
     with folder:
         if folder.finished is not None:
@@ -141,10 +151,7 @@ def predict(
             "images_per_second": round((count - resumed) / seconds, 3),
             "seconds": round(seconds, 3),
             "stages": totals_by_stage(totals, count - resumed),
-            "warnings": [
-                {"code": code, "message": message, "rows": count}
-                for code, message in checkpoint.content.guesses.items()
-            ],
+            "warnings": [guess.as_json(count) for guess in (*checkpoint.content.guesses, *images.guesses)],
         }
         return folder.finish(summary, names)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ray_segformer.guesses import Guess
 from ray_segformer.images import MAX_PIXELS
 from ray_segformer.pretrained.image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.pretrained.image_settings import ImageSettings, settings_in
@@ -139,19 +140,21 @@ class SegformerContent:
         return (own,) if self.num_labels > 255 or own == 255 else (255, own)
 
     @property
-    def guesses(self) -> dict[str, str]:
-        """What the files leave open, and what is assumed: a sentence by a stable code."""
-        guesses = {}
+    def guesses(self) -> list[Guess]:
+        """What the files leave open, and what is assumed."""
+        guesses = []
         if not self.preprocessor:
-            guesses["no-preprocessor-config"] = (
+            message = (
                 f"{self.source} has no {PREPROCESSOR_NAME}: images are resized to 512 x 512, and normalised by "
                 "ImageNet's statistics (SegFormer's defaults). If the model was trained otherwise, add the file"
             )
+            guesses.append(Guess("no-preprocessor-config", message))
         if self.has_decoder and self.num_labels == 1:
-            guesses["one-class"] = (
+            message = (
                 f"{self.source} has one class: every pixel of a mask gets class 0, as in transformers. For masks of "
                 "foreground and background, choose a foreground_threshold (--foreground-threshold), such as 0.5"
             )
+            guesses.append(Guess("one-class", message))
         return guesses
 
     def digest(self) -> str:

@@ -120,7 +120,7 @@ def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
                 progress.print_if_due(losses)
         if epoch == 0:
             guesses = rows.labels.guesses(sum_over_workers(annotated, device), run.model.config.id2label)
-            say(guesses if worker.rank == 0 else {})
+            say(guesses if worker.rank == 0 else [])
         counted = [loss for loss in losses if loss is not None]
         total, steps = sum_over_workers(np.array([sum(counted), len(counted)]), device)
         metrics = {"epoch": epoch + 1, "loss": float(total / steps) if steps else math.nan, "learning_rate": rate}

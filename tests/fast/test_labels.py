@@ -132,7 +132,7 @@ def test_classes_that_are_never_or_hardly_annotated_are_said():
     names = {number: f"kind {number}" for number in range(9)}
     labels = Labels(9)
     counts = np.array([10**7, 999, 0, 1001, 0, 0, 0, 0, 0, 5 * 10**9])  # the last ignored: they do not count
-    said = labels.guesses(counts, names)
+    said = {guess.code: guess.message for guess in labels.guesses(counts, names)}
     assert list(said) == ["class-never-annotated", "class-hardly-annotated"]
     assert said["class-never-annotated"].startswith(
         "6 of 9 classes are annotated in no pixel: 2 kind 2, 4 kind 4, 5 kind 5, 6 kind 6, 7 kind 7 and 1 more. "
@@ -141,4 +141,4 @@ def test_classes_that_are_never_or_hardly_annotated_are_said():
         "1 of 9 classes have less than 0.01% of the annotated pixels: 1 kind 1 (0.01%)."
         in said["class-hardly-annotated"]
     )
-    assert labels.guesses(np.full(10, 7), names) == {}
+    assert labels.guesses(np.full(10, 7), names) == []

@@ -1,0 +1,158 @@
+"""Which files of an input are looked at, and what is said about the others. Found on disk; no Ray is started."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from PIL import Image
+
+from ray_segformer.cli import main
+from ray_segformer.inputs import InputError, find_images
+
+
+def make(root, *names):
+    """Files of these names. What is no image has a few bytes."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".jpg", ".png"):
+            Image.new("RGB", (8, 6)).save(path)
+        else:
+            path.write_bytes(b"no image")
+
+
+def names_of(found):
+    return [row["name"] for row in found.take(999)]
+
+
+def said(found):
+    return {guess.code: (guess.message, guess.rows) for guess in found.guesses}
+
+
+HIDDEN = ("._dog.jpg", "sub/.ipynb_checkpoints/cat-checkpoint.jpg", "__MACOSX/dog.jpg", "sub/Thumbs.db", "desktop.ini")
+
+
+def test_hidden_files_are_left_out_and_counted(tmp_path):
+    make(tmp_path / ".in", "dog.jpg", "sub/cat.png", *HIDDEN)
+    found = find_images(str(tmp_path / ".in"))  # the input's own name may begin with a dot
+    assert names_of(found) == ["dog", "sub/cat"] and found.rows == 2
+    message, rows = said(found)["hidden-files"]
+    assert rows == 5 and "5 hidden files were left out" in message and "._dog.jpg" in message
+    assert list(said(found)) == ["hidden-files"]
+
+
+def test_hidden_files_that_are_named_are_taken(tmp_path):
+    make(tmp_path, "dog.jpg", *HIDDEN)
+    (tmp_path / "list.txt").write_text("._dog.jpg\n__MACOSX/dog.jpg\n")
+    assert find_images(str(tmp_path / "list.txt")).rows == 2
+    assert find_images(str(tmp_path / "._dog.jpg")).rows == 1
+    assert find_images(str(tmp_path / "._*.jpg")).rows == 1
+    assert names_of(find_images(str(tmp_path / "__MACOSX" / "*.jpg"))) == ["dog"]
+
+
+def test_globs_match_no_hidden_names(tmp_path):
+    make(tmp_path, "dog.jpg", "sub/cat.jpg", *HIDDEN)
+    assert names_of(find_images(str(tmp_path / "**" / "*.*"))) == ["dog", "sub/cat"]
+    assert names_of(find_images(str(tmp_path / "*" / "*.jpg"))) == ["sub/cat"]
+
+
+def test_a_hidden_folder_that_may_not_be_read_stops_nothing(tmp_path):
+    make(tmp_path, "dog.jpg", ".trash/cat.jpg")
+    os.chmod(tmp_path / ".trash", 0)
+    try:
+        assert names_of(find_images(str(tmp_path))) == ["dog"]
+    finally:
+        os.chmod(tmp_path / ".trash", 0o755)
+
+
+def test_hidden_parquet_is_left_out(tmp_path):
+    make(tmp_path, ".part.parquet", "_SUCCESS")
+    with pytest.raises(InputError, match="neither images nor parquet there"):
+        find_images(str(tmp_path))
+
+
+def test_files_of_other_kinds_are_counted(tmp_path):
+    make(tmp_path, "a.jpg", "b.JPG.bak", *(f"{n}.psd" for n in range(7)), "x/notes.txt", "x/README", ".hidden.psd")
+    message, rows = said(find_images(str(tmp_path)))["other-files"]
+    assert rows == 10
+    expected = "10 files of other kinds were not looked at (.psd 7, .bak 1, .txt 1, without a suffix 1)"
+    assert sorted(message.split("(")[1]) == sorted(expected.split("(")[1])
+    assert message.startswith(f"{tmp_path}: 10 files of other kinds were not looked at (.psd 7, ")
+    make(tmp_path / "one", "a.jpg", "a.json")
+    assert said(find_images(str(tmp_path / "one"))) == {
+        "other-files": (f"{tmp_path / 'one'}: 1 file of another kind was not looked at (.json 1)", 1)
+    }
+    assert find_images(str(tmp_path / "one" / "*.jpg")).guesses == []
+
+
+def test_what_is_said_of_names_that_are_no_utf8_is_text(tmp_path):
+    folder = tmp_path / os.fsdecode(b"in\xe9")
+    names = [b"caf\xe9.jpg", b"caf\xe9_mask.jpg", b".\xe9.jpg", b"x.\xe9"]
+    make(folder, "a.jpg")
+    for name in names:
+        os.link(folder / "a.jpg", folder / os.fsdecode(name))
+    guesses = find_images(str(folder)).guesses
+    assert [guess.code for guess in guesses] == ["hidden-files", "other-files", "looks-like-masks"]
+    texts = [guess.message.encode().decode() for guess in guesses]  # not with halves of letters
+    assert ".%E9.jpg" in texts[0] and "(.%E9 1)" in texts[1] and "caf%E9_mask.jpg of caf%E9.jpg" in texts[2]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "example", "exclude"),
+    [
+        (["dog.jpg", "cat.jpg"], ["dog_mask.png", "cat_mask.png"], "cat_mask.png of cat.jpg", "'*_mask.png'"),
+        (["x/7.jpg"], ["x/7-labels.png"], "x/7-labels.png of x/7.jpg", "'*-labels.png'"),
+        (["7.jpg"], ["7_GT.png"], "7_GT.png of 7.jpg", "'*_GT.png'"),
+        (["u_leftImg8bit.png"], ["u_gtFine_labelIds.png"], "u_gtFine_labelIds.png of", "'*_gtFine_labelIds.png'"),
+        (["images/1.jpg"], ["masks/1.png"], "masks/1.png of images/1.jpg", "'masks/*'"),
+        (["1.jpg"], ["SegmentationClass/1.png"], "SegmentationClass/1.png of 1.jpg", "'SegmentationClass/*'"),
+        (["t/img/1.jpg", "v/img/2.jpg"], ["t/gt/1.png", "v/gt/2.png"], "t/gt/1.png of t/img/1.jpg", "'*/gt/*'"),
+        (["images/1.jpg"], ["annotations/1_mask.png"], "annotations/1_mask.png of", "'annotations/*'"),
+    ],
+)
+def test_images_that_look_like_masks_are_said(tmp_path, images, masks, example, exclude):
+    make(tmp_path, *images, *masks)
+    found = find_images(str(tmp_path))
+    message, rows = said(found)["looks-like-masks"]
+    assert found.rows == len(images) + len(masks) and rows == len(masks)
+    assert f"({example}" in message and f"--exclude {exclude}" in message
+    without = find_images(str(tmp_path), exclude=[exclude.strip("'")])
+    assert sorted(row["path"] for row in without.take(9)) == sorted(str(tmp_path / image) for image in images)
+    assert without.guesses == []
+
+
+def test_names_that_only_sound_like_masks_are_photos(tmp_path):
+    make(tmp_path, "gas_mask.png", "dog.jpg", "color.jpg", "x/dog_color_2.jpg", "labels/shop.png", "gta/dog.jpg")
+    assert find_images(str(tmp_path)).guesses == []
+
+
+def test_exclude_takes_paths_and_names(tmp_path):
+    make(tmp_path, "a.jpg", "sub/a.jpg", "sub/b.png", "sub/deep/c.png", "sub/notes.txt")
+    folder = str(tmp_path)
+    assert names_of(find_images(folder, exclude=["sub/*"])) == ["a"]
+    assert names_of(find_images(folder, exclude=["*.png", "*.txt"])) == ["a", "sub/a"]
+    assert names_of(find_images(folder, exclude=["a.jpg"])) == ["sub/b", "sub/deep/c"]
+    assert names_of(find_images(f"{folder}/**/*.png", exclude=["sub/deep/*"])) == ["sub/b"]
+    (tmp_path / "list.txt").write_text("a.jpg\nsub/b.png\n")
+    assert names_of(find_images(f"{folder}/list.txt", exclude=["sub/*"])) == ["a"]
+    assert find_images(folder, exclude=["*.txt"]).guesses == []
+
+
+def test_an_exclude_that_matches_nothing_is_an_error(tmp_path, capsys):
+    make(tmp_path / "in", "a.jpg", "b_mask.jpg")
+    with pytest.raises(InputError, match=r"the exclude '\*_Mask.jpg' matches no file there"):
+        find_images(str(tmp_path / "in"), exclude=["b*", "*_Mask.jpg"])
+    with pytest.raises(InputError, match="no images there"):
+        find_images(str(tmp_path / "in" / "*.jpg"), exclude=["*"])
+    arguments = [
+        "compare",
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+        "--exclude",
+        "*_mask.jpg",
+        "--exclude",
+        "*.gif",
+    ]
+    assert main(arguments) == 2
+    assert "the exclude '*.gif' matches no file there" in capsys.readouterr().err

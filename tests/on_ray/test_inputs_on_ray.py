@@ -1,0 +1,94 @@
+"""What is said about the files of an input, and inputs in a store of objects, as jobs and datasets have them."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from ray_segformer.cli import main
+from ray_segformer.datasets import read_ade20k, read_images
+from ray_segformer.guesses import SegformerWarning
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def png(width):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, 8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_predict_says_what_it_leaves_out_and_what_looks_like_masks(small_dir, tmp_path, capsys):
+    (tmp_path / "in" / ".cache").mkdir(parents=True)
+    for name in ("dog.png", "dog_mask.png", ".cache/dog.png", "._dog.png"):
+        (tmp_path / "in" / name).write_bytes(png(9))
+    for number in range(3):
+        (tmp_path / "in" / f"{number}.psd").write_bytes(b"")
+    arguments = ["predict", str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(small_dir), "--workers", "1"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().err
+    assert "warning: " in printed and "3 files of other kinds were not looked at (.psd 3)" in printed
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert {entry["code"]: entry["rows"] for entry in summary["warnings"]} == {
+        "hidden-files": 2,
+        "other-files": 3,
+        "looks-like-masks": 1,
+    }
+    assert all(entry["message"] in printed for entry in summary["warnings"])
+    assert summary["images"] == 2 and summary["options"]["exclude"] == []
+    assert main([*arguments, "--resume", "--exclude", "*_mask.png"]) == 2
+    assert "exclude was [], now ['*_mask.png']" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite", "--exclude", "*_mask.png"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["images"] == 1 and [entry["code"] for entry in summary["warnings"]] == [
+        "hidden-files",
+        "other-files",
+    ]
+    assert summary["options"]["exclude"] == ["*_mask.png"]
+
+
+def test_read_images_warns(tmp_path):
+    (tmp_path / "dog.png").write_bytes(png(9))
+    (tmp_path / "dog.psd").write_bytes(b"")
+    with pytest.warns(SegformerWarning, match=r"1 file of another kind was not looked at \(.psd 1\)") as said:
+        rows = read_images(str(tmp_path)).take_all()
+    assert [row["image"] for row in rows] == [png(9)]
+    assert [each.message.code for each in said if each.category is SegformerWarning] == ["other-files"]
+
+
+def test_images_and_annotations_of_a_store_of_objects(object_store, tmp_path):
+    file_system, options = object_store
+    for number, kind in enumerate(("images", "annotations"), 10):
+        file_system.create_dir(f"annotated/{kind}/validation", recursive=True)
+        for name in ("a b", "c"):
+            with file_system.open_output_stream(f"annotated/{kind}/validation/{name}.png") as file:
+                file.write(png(number))
+    root = f"s3://someone:secret@annotated{options}"  # workers have no password of their own
+    rows = sorted(read_ade20k(root).take_all(), key=lambda row: row["path"])
+    assert [row["path"] for row in rows] == [f"s3://annotated/images/validation/{name}.png" for name in ("a%20b", "c")]
+    assert [(row["image"], row["annotation"]) for row in rows] == [(png(10), png(11))] * 2
+
+
+def test_the_output_of_a_store_of_objects_tells_no_secret(object_store, small_dir, tmp_path, capsys):
+    file_system, options = object_store
+    file_system.create_dir("photos")
+    table = pa.table({"image": ["dog.png", "gone.png"]})
+    pa.parquet.write_table(table, "photos/in.parquet", filesystem=file_system)
+    with file_system.open_output_stream("photos/dog.png") as file:
+        file.write(png(9))
+    source = f"s3://someone:secret@photos/in.parquet{options}"
+    arguments = ["predict", source, str(tmp_path / "out"), "--model", str(small_dir), "--workers", "1"]
+    assert main([*arguments, "--on-error", "keep"]) == 1  # an image is missing
+    rows = pa.parquet.read_table(tmp_path / "out" / "masks").to_pylist()
+    assert [(row["path"], row["width"]) for row in rows] == [("s3://photos/dog.png", 9), ("s3://photos/gone.png", None)]
+    assert "gone.png" in rows[1]["error"]
+    printed = capsys.readouterr()
+    written = (tmp_path / "out" / "summary.json").read_text()
+    assert json.loads(written)["options"]["input"] == "s3://photos/in.parquet"
+    for text in (str(rows), written, printed.out, printed.err):
+        assert "secret" not in text and "endpoint" not in text
