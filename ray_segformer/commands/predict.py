@@ -136,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return fail(EXIT_FAILURES, "interrupted", _RESUME_HINT)
     except Exception as error:
-        keep_hint = " (--on-error keep continues without it)" if failure_of(error).of_a_row else ""
+        keep_hint = " (--on-error keep continues without it)" if failure_of(error).keepable else ""
         return fail_in_job(error, keep_hint + _RESUME_HINT)
     if arguments.model == "demo":
         print("The packaged model knows only the scenes of `ray-segformer demo`; choose another with --model.")

@@ -32,7 +32,7 @@ def start_ray() -> None:
     # Ray's messages are for its developers. What users must know comes as an error, or from this package.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an exception that ends a job is raised, too
     with _silent_stderr():  # Ray prints there that it found RAY_BACKEND_LOG_LEVEL
         ray.init(logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
     context = ray.data.DataContext.get_current()

@@ -46,9 +46,9 @@ class Failure:
     foreseen: bool
 
     @property
-    def of_a_row(self) -> bool:
-        """Whether a row failed: with `on_error="keep"` the job would go on."""
-        return self.name in ("ImageError", _ROW_ERROR)
+    def keepable(self) -> bool:
+        """Whether a row failed, and with `on_error="keep"` the job would go on."""
+        return self.name == "ImageError" or (self.name == _ROW_ERROR and 'on_error="keep"' in self.message)
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
-from reference import encode, objects, picture
+from reference import Reference, encode, objects, picture, save_small, small_model
 from torch.nn import functional
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -129,6 +129,33 @@ def test_windows_over_scenes_and_parquet_of_them_and_labels_as_they_are(command,
         assert of_parquet[score] == of_files[score]
     code, _, error = command(table, "--output", tmp_path / "out")
     assert code == 2 and "no column 'image', only photo, mask" in error
+
+
+def test_the_model_s_own_ignored_id_is_left_out_and_said(command, tmp_path):
+    model = small_model()
+    model.config.semantic_loss_ignore_index = 2
+    reference = Reference(save_small(tmp_path / "model", model))
+    matrix = MulticlassConfusionMatrix(7, ignore_index=255)
+    for folder in ("images", "annotations"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+    for number in range(2):
+        image = Image.fromarray(picture(40, 60, seed=number))
+        mask = reference.mask(image)
+        annotation = (
+            np.random.default_rng(number).choice([0, 1, 2, 6, 255, int(mask.max())], mask.shape).astype(np.uint8)
+        )
+        image.save(tmp_path / "in" / "images" / f"{number}.png")
+        Image.fromarray(annotation).save(tmp_path / "in" / "annotations" / f"{number}.png")
+        left_out = np.where(annotation == 2, 255, annotation).astype(np.int64)
+        matrix.update(torch.from_numpy(mask), torch.from_numpy(left_out))
+    code, printed, error = command(tmp_path / "in", "--output", tmp_path / "out", "--model", tmp_path / "model")
+    assert code == 0, error
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert found["protocol"]["ignore_index"] == [255, 2]
+    assert "annotated pixels of the class id 2 or 255 are left out" in printed
+    mean_iou, accuracy = scores(matrix.compute().numpy())
+    assert found["mean_iou"] == pytest.approx(mean_iou, abs=1e-3)
+    assert found["overall_accuracy"] == pytest.approx(accuracy, abs=1e-3)
 
 
 @pytest.mark.parametrize("size", [(683, 512), (500, 375), (375, 500), (4000, 300), (64, 64)])

@@ -1,0 +1,103 @@
+"""The last line of a failed job says why it failed, and where the traceback is, whatever Ray makes of the exception."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from PIL import Image
+from reference import picture, save_small, small_model
+
+from ray_segformer import SegformerCheckpoint
+from ray_segformer.cli import main
+from ray_segformer.jobs import explain, failure_of
+
+
+@pytest.fixture
+def temporary_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:.*has one class")
+def test_a_worker_that_cannot_start(ray_session, program_cache, tmp_path, temporary_folder, capsys):
+    """A cache that others can write to is refused, in the constructor of an actor."""
+    pytest.importorskip("openvino")
+    model = save_small(tmp_path / "model", small_model(1))
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture()).save(tmp_path / "in" / "a.png")
+    arguments = ["predict", str(tmp_path / "in"), str(tmp_path / "out"), "--runtime", "openvino", "--workers", "1"]
+    arguments += ["--model", str(model), "--foreground-threshold", "0.9999", "--format", "png"]
+    program_cache.chmod(0o777)
+    try:
+        assert main(arguments) == 1
+    finally:
+        program_cache.chmod(0o700)
+    line = capsys.readouterr().err.splitlines()[-1]
+    (file,) = temporary_folder.iterdir()
+    assert line.startswith(f"ray-segformer: error: RuntimeError: {program_cache}")
+    assert line.endswith(f"; --resume continues after the images that are done (traceback: {file})")
+    assert "in cache_directory" in file.read_text("utf-8")
+    assert sorted(os.listdir(tmp_path)) == ["in", "model", "tmp"]  # no output, and none that looks unfinished
+    assert main([*arguments, "--resume"]) == 0
+    assert json.loads((tmp_path / "out" / "classes.json").read_text()) == {"0": "background", "1": "class 0"}
+    assert not np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png")).any()
+    arguments[arguments.index("0.9999")] = "0.0001"
+    assert main([*arguments, "--resume"]) == 2
+    assert "foreground_threshold was 0.9999, now 0.0001" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
+    assert np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png")).all()
+
+
+def test_a_row_of_a_dataset(small_dir, ray_session, temporary_folder):
+    class Raising(os.PathLike):
+        def __fspath__(self):
+            raise ZeroDivisionError("a decoder")
+
+    dataset = ray.data.from_items([{"image": Raising(), "path": "a.png"}], override_num_blocks=1)
+    preprocessed = SegformerCheckpoint.from_pretrained(small_dir).get_preprocessor().transform(dataset)
+    with pytest.raises(Exception, match="ZeroDivisionError") as caught:
+        preprocessed.materialize()
+    line = explain(caught.value)
+    (file,) = temporary_folder.iterdir()
+    assert line == (
+        'row 0 of the batch (a.png): ZeroDivisionError: a decoder. Pass on_error="keep" to keep such rows. '
+        f"(traceback: {file})"
+    )
+    assert failure_of(caught.value).keepable and "preprocess_row" in Path(file).read_text("utf-8")
+
+
+def test_an_exception_that_cannot_be_pickled(ray_session):
+    class OddError(Exception):
+        def __reduce__(self):
+            raise TypeError("no")
+
+    def fail(batch):
+        raise OddError("one: two")
+
+    with pytest.raises(Exception, match="one: two") as caught:
+        ray.data.range(1).map_batches(fail).materialize()
+    assert failure_of(caught.value).message == "OddError: one: two"
+
+
+def test_a_task_of_a_task(ray_session):
+    @ray.remote(num_cpus=0.1)
+    def fail():
+        np.zeros(2)[5]
+
+    @ray.remote(num_cpus=0.1)
+    def call():
+        ray.get(fail.remote())
+
+    with pytest.raises(Exception, match="index 5 is out of bounds") as caught:
+        ray.get(call.remote())
+    assert re.fullmatch(
+        r"IndexError: index 5 is out of bounds for axis 0 with size 2", failure_of(caught.value).message
+    )
