@@ -40,6 +40,14 @@ def positive(text: str) -> int:
     return number
 
 
+def class_id(text: str) -> int:
+    """Convert an argument to a class id that annotations can have."""
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a class id in [0, 65535], got {text}")
+    return number
+
+
 def not_negative(text: str) -> float:
     """Convert an argument to a finite number of at least 0."""
     number = float(text)

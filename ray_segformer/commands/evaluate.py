@@ -10,12 +10,14 @@ from collections import Counter
 from typing import Any
 
 from ray_segformer.commands.common import (
+    EXIT_FAILURES,
     EXIT_USAGE,
     MODEL_HELP,
     HelpFormatter,
     add_exclude,
     add_max_pixels,
     checkpoint_of,
+    class_id,
     fail,
     fail_in_job,
     positive,
@@ -33,8 +35,8 @@ def add_parser(commands: Any) -> None:
     evaluate.add_argument(
         "input",
         metavar="INPUT",
-        help="the folder of ADE20K (with images/validation and annotations/validation), a folder with images/ and "
-        "annotations/, parquet (a file or a folder), or a Hugging Face dataset that save_to_disk wrote",
+        help="the folder of ADE20K, Cityscapes or PASCAL VOC as downloaded, a folder with images/ and annotations/ (or "
+        "masks/, labels/), parquet (a file or a folder), or a Hugging Face dataset that save_to_disk wrote",
     )
     evaluate.add_argument(
         "--output",
@@ -44,7 +46,7 @@ def add_parser(commands: Any) -> None:
     )
     add_exclude(evaluate)
     evaluate.add_argument("--model", default="demo", help=MODEL_HELP)
-    evaluate.add_argument("--split", default="validation", help="the split of ADE20K's folder")
+    evaluate.add_argument("--split", help="the split of INPUT, if it has splits (default: validation, else val)")
     for kind in ("image", "annotation"):
         evaluate.add_argument(
             f"--{kind}-column",
@@ -71,7 +73,23 @@ def add_parser(commands: Any) -> None:
         choices=("auto", "reduce", "as-is"),
         default="auto",
         help="reduce: annotations use 0 for ignored pixels and count classes from 1, as ADE20K does; as-is: they have "
-        "the class ids of the model; auto: as the model's do_reduce_labels says",
+        "the model's class ids; auto: as-is for Cityscapes and PASCAL VOC, else as do_reduce_labels of the model says",
+    )
+    evaluate.add_argument(
+        "--label-map",
+        metavar="FROM=TO[,FROM=TO...]",
+        help="class ids of the annotations that the model calls by other ids, such as 255=1",
+    )
+    evaluate.add_argument(
+        "--ignore-index",
+        type=class_id,
+        metavar="N",
+        help="a further id of the annotations that is ignored, such as 65535, beside the model's own",
+    )
+    evaluate.add_argument(
+        "--label-colors",
+        metavar="FILE",
+        help="for annotations in colours: a file with a line name,r,g,b for each class of the model, and for `ignored`",
     )
     evaluate.add_argument("--workers", type=positive, default=2, metavar="N", help="the most actors that predict")
     evaluate.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
@@ -83,8 +101,9 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     from ray_segformer.architectures import worker_resources
-    from ray_segformer.images import MAX_PIXELS, encode, public_uri
-    from ray_segformer.inputs import InputError
+    from ray_segformer.guesses import say
+    from ray_segformer.images import MAX_PIXELS, ImageError, encode, public_uri
+    from ray_segformer.inputs import InputError, find_annotated
     from ray_segformer.jobs import (
         ENCODING_CPUS,
         OutputError,
@@ -101,28 +120,42 @@ def run(arguments: argparse.Namespace) -> int:
         protocol = Protocol(arguments.resize, arguments.flip, arguments.window, arguments.stride)
         folder = OutputFolder(arguments.output, arguments.overwrite, "evaluation.json")
         checkpoint = checkpoint_of(arguments.model)
+        found = find_annotated(
+            arguments.input,
+            arguments.split,
+            exclude=arguments.exclude or (),
+            image_column=arguments.image_column,
+            annotation_column=arguments.annotation_column,
+        )
+        labels = _labels(arguments, checkpoint, found.reduce_labels)
+        max_pixels = arguments.max_pixels or MAX_PIXELS
+        say(found.guesses)
+        labels.look(found.sample, max_pixels)
         start_ray()
-        dataset = _dataset(arguments)
+        dataset = found.dataset()
+    except ImageError as error:
+        return fail(EXIT_FAILURES, error)
     except (CheckpointError, InputError, OutputError, OSError, ValueError) as error:
         return fail(EXIT_USAGE, error)
     preprocessor = checkpoint.get_preprocessor()
-    reduced = preprocessor.do_reduce_labels if arguments.labels == "auto" else arguments.labels == "reduce"
-    max_pixels = arguments.max_pixels or MAX_PIXELS
     started = time.monotonic()
     try:
-        metrics, worst, images = evaluate(
+        metrics, worst, images, guesses = evaluate(
             dataset,
             checkpoint,
             protocol,
             workers=arguments.workers,
             batch_size=arguments.batch_size,
-            reduce_annotations=reduced,
+            labels=labels,
             max_pixels=max_pixels,
             progress=True,
             **worker_resources(arguments.workers, None, 0, spare_cpus=1 + ENCODING_CPUS),
         )
+    except InputError as error:  # what only the count of all pixels shows
+        return fail(EXIT_USAGE, error)
     except Exception as error:
         return fail_in_job(error)
+    say(guesses)
     scores, names = metrics.compute(), checkpoint.id2label
     seconds = time.monotonic() - started
     twice = {name for name, count in Counter(names.values()).items() if count > 1}
@@ -140,11 +173,17 @@ def run(arguments: argparse.Namespace) -> int:
         "input": public_uri(arguments.input),
         "model": arguments.model,
         "images": images,
-        "protocol": {**vars(protocol), "description": sentence, "reduce_labels": reduced, "ignore_index": ignored},
+        "protocol": {
+            **vars(protocol),
+            "description": sentence,
+            "reduce_labels": labels.reduce_labels,
+            "ignore_index": ignored,
+        },
         **{name: _number(scores[name]) for name in ("mean_iou", "mean_accuracy", "overall_accuracy")},
         "classes": by_class,
         "worst": [{"path": image.path, "accuracy": image.accuracy} for image in worst],
         "seconds": round(seconds, 3),
+        "warnings": [guess.as_json(images) for guess in (*checkpoint.content.guesses, *found.guesses, *guesses)],
     }
     with folder:
         if worst:
@@ -173,20 +212,25 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _dataset(arguments: argparse.Namespace) -> Any:
-    """Return the annotated images of the input, as the dataset that fits what is there."""
-    from ray_segformer.inputs import InputError, from_huggingface, read_ade20k, read_parquet
+def _labels(arguments: argparse.Namespace, checkpoint: Any, reduced_in_layout: bool | None) -> Any:
+    """Return the `Labels` of the options; "auto" goes by what the layout of the dataset says, else by the model."""
+    from ray_segformer.images import parse_label_map, read_label_colors
+    from ray_segformer.labels import Labels
 
-    source, split, exclude = arguments.input, arguments.split, arguments.exclude or ()
-    columns = {"image_column": arguments.image_column, "annotation_column": arguments.annotation_column}
-    if os.path.isfile(os.path.join(source, "dataset_info.json")):
-        if exclude:
-            raise InputError(f"{source}: --exclude is for folders of files, and this is a Hugging Face dataset")
-        return from_huggingface(source, **columns)
-    if os.path.isdir(os.path.join(source, "images")) and os.path.isdir(os.path.join(source, "annotations")):
-        split = split if os.path.isdir(os.path.join(source, "images", "training")) else ""
-        return read_ade20k(source, split, exclude=exclude)
-    return read_parquet(source, exclude=exclude, **columns)
+    ignored = checkpoint.content.ignored_ids[0]
+    colors = arguments.label_colors and read_label_colors(arguments.label_colors, checkpoint.id2label, ignored)
+    reduced = arguments.labels == "reduce"
+    if arguments.labels == "auto" and not colors:  # a file of colours names the model's own classes
+        of_model = checkpoint.get_preprocessor().do_reduce_labels
+        reduced = of_model if reduced_in_layout is None else reduced_in_layout
+    return Labels(
+        checkpoint.content.num_labels,
+        ignored_ids=checkpoint.content.ignored_ids,
+        reduce_labels=reduced,
+        label_map=arguments.label_map and parse_label_map(arguments.label_map),
+        label_colors=colors,
+        ignore_index=arguments.ignore_index,
+    )
 
 
 def _number(value: float) -> float | None:

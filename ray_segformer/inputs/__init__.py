@@ -4,10 +4,19 @@ This room searches folders, globs, list files and parquet for images, reads data
 row its key. Add a new kind of input here. This room decodes no images; `images` does.
 """
 
+from ray_segformer.inputs.annotated import AnnotatedInput
 from ray_segformer.inputs.blocks import small_blocks
-from ray_segformer.inputs.datasets import from_huggingface, read_ade20k, read_images, read_parquet
+from ray_segformer.inputs.datasets import (
+    from_huggingface,
+    read_ade20k,
+    read_cityscapes,
+    read_images,
+    read_parquet,
+    read_voc,
+)
 from ray_segformer.inputs.find import find_images, find_parquet
 from ray_segformer.inputs.image_input import ImageInput, InputError
+from ray_segformer.inputs.layouts import find_annotated
 from ray_segformer.inputs.parquet import READING_CPUS
 from ray_segformer.inputs.paths import folded, readable
 from ray_segformer.inputs.row_keys import DIGEST, DIGEST_BYTES, DoneRows, digests_of
@@ -16,17 +25,21 @@ __all__ = [
     "DIGEST",
     "DIGEST_BYTES",
     "READING_CPUS",
+    "AnnotatedInput",
     "DoneRows",
     "ImageInput",
     "InputError",
     "digests_of",
+    "find_annotated",
     "find_images",
     "find_parquet",
     "folded",
     "from_huggingface",
     "read_ade20k",
+    "read_cityscapes",
     "read_images",
     "read_parquet",
+    "read_voc",
     "readable",
     "small_blocks",
 ]

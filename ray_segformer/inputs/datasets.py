@@ -8,24 +8,20 @@ predictor's `on_error` decides whether a null ends the job.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
 import ray
 
-from ray_segformer.air import installed
 from ray_segformer.guesses import say
-from ray_segformer.images import ImageError, encoded_bytes, public_uri
-from ray_segformer.inputs.blocks import ROWS_PER_BLOCK, small_blocks
+from ray_segformer.inputs.annotated import AnnotatedInput, by_name, of_parquet, read_files
+from ray_segformer.inputs.blocks import ROWS_PER_BLOCK
+from ray_segformer.inputs.cityscapes import find_cityscapes
 from ray_segformer.inputs.find import find_images, find_parquet
-from ray_segformer.inputs.image_input import InputError
+from ray_segformer.inputs.huggingface import find_huggingface
 from ray_segformer.inputs.location import joined
-from ray_segformer.inputs.parquet import READING_CPUS
-
-logger = logging.getLogger(__name__)
+from ray_segformer.inputs.voc import find_voc
 
 
 def read_images(source: str, *, annotations: str | None = None, exclude: Sequence[str] = ()) -> ray.data.Dataset:
@@ -49,21 +45,11 @@ def read_images(source: str, *, annotations: str | None = None, exclude: Sequenc
         InputError: there are no images, or an image has no annotation; the message names the image. Or a glob of
             `exclude` matches nothing.
     """
+    if annotations is not None:
+        return _dataset(by_name(source, annotations, exclude))
     found = find_images(source, exclude=exclude)
     say(found.guesses)
-    if annotations is None:
-        return found.dataset().map_batches(_read_files, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
-    rows = found.take(found.rows)
-    annotation_paths = _annotations_below(annotations)
-    for row in rows:
-        if row["name"] not in annotation_paths:
-            raise InputError(
-                f"{row['path']} has no annotation: expected {public_uri(annotations)}/{row['name']}.png, "
-                "a PNG of class ids"
-            )
-        row["annotation"] = annotation_paths[row["name"]]
-    dataset = small_blocks(pa.Table.from_pylist(rows))
-    return dataset.map_batches(_read_files, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
+    return found.dataset().map_batches(read_files, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
 
 
 def read_ade20k(
@@ -88,9 +74,51 @@ def read_ade20k(
     return read_images(images, annotations=annotations, exclude=exclude)
 
 
+def read_cityscapes(root: str | os.PathLike[str], split: str = "val", *, train_ids: bool = True) -> ray.data.Dataset:
+    """Read a split of Cityscapes as it is downloaded.
+
+    Args:
+        root: a folder, or a URI, with `leftImg8bit/<split>/<city>/x_leftImg8bit.png` and
+            `gtFine/<split>/<city>/x_gtFine_labelIds.png`, or `x_gtFine_labelTrainIds.png` as the authors' scripts make
+            them. If `gtFine` lacks the split, `gtCoarse` is read, with a `SegformerWarning` "coarse-annotations".
+        split: "train", "val", "test" or "train_extra".
+        train_ids: whether annotations are to have the train ids, 0 to 18, and 255 for pixels that are ignored, which
+            the published models have. False leaves the ids of `labelIds`, 0 to 33.
+
+    Returns:
+        As `read_images`. Annotations that had other ids are PNGs made by the reading tasks.
+
+    Raises:
+        InputError: there is no such split, an image has no annotation, which the message names, or the split's
+            annotations are withheld: those of "test", which ignore every pixel.
+    """
+    return _dataset(find_cityscapes(os.fspath(root), split, train_ids=train_ids))
+
+
+def read_voc(root: str | os.PathLike[str], split: str = "val") -> ray.data.Dataset:
+    """Read a split of PASCAL VOC's segmentation as it is downloaded.
+
+    Args:
+        root: a folder, or a URI, with `JPEGImages`, `SegmentationClass` and `ImageSets/Segmentation/<split>.txt`; or
+            the folder above, with `VOC2012` or `VOCdevkit/VOC2012`.
+        split: "train", "val" or "trainval". The images are those that its list names: most of `JPEGImages` have no
+            annotation.
+
+    Returns:
+        As `read_images`, in the order of the list. Annotations are palette PNGs: 0 is background, classes are 1 to 20,
+        and 255 is the border of objects, which is ignored.
+
+    Raises:
+        InputError: there is no such split, or an image of the list, or its annotation, is not there; the message names
+            it.
+    """
+    return _dataset(find_voc(os.fspath(root), split))
+
+
 def read_parquet(
     source: str,
     *,
+    split: str | None = None,
     image_column: str = "image",
     annotation_column: str = "annotation",
     exclude: Sequence[str] = (),
@@ -99,6 +127,8 @@ def read_parquet(
 
     Args:
         source: a parquet file or a folder of them: a local path or a URI.
+        split: read only the files of this split, which names tell as the Hub's do: `train-00000-of-00002.parquet`, or
+            `train/0000.parquet`. Default: None, all files.
         image_column, annotation_column: columns of encoded bytes, of paths, or of `{"bytes", "path"}`. Relative paths
             are relative to the parquet file.
         exclude: as for `read_images`: globs of parquet files.
@@ -111,23 +141,26 @@ def read_parquet(
         SegformerWarning: files are not looked at.
 
     Raises:
-        InputError: there is no parquet file, or it has no such column, or the column is of another type.
+        InputError: there is no parquet file, or none of this split, or it has no such column, or the column is of
+            another type.
     """
-    found = find_parquet(source, image_column, annotation_column, exclude=exclude)
-    say(found.guesses)
-    # With whole blocks as batches and with the same CPUs, Ray Data fuses this stage with the reading. A task still
-    # handles a single row group.
-    return found.dataset().map_batches(_read_files, batch_format="pyarrow", batch_size=None, num_cpus=READING_CPUS)
+    found = find_parquet(source, image_column, annotation_column, split=split, exclude=exclude)
+    return _dataset(of_parquet(found))
 
 
 def from_huggingface(
-    dataset: Any, *, image_column: str = "image", annotation_column: str | None = "annotation"
+    dataset: Any,
+    *,
+    split: str | None = None,
+    image_column: str = "image",
+    annotation_column: str | None = "annotation",
 ) -> ray.data.Dataset:
-    """Read a Hugging Face `datasets.Dataset`, or the directory that its `save_to_disk` wrote.
+    """Read a Hugging Face `datasets.Dataset` or `DatasetDict`, or the directory that its `save_to_disk` wrote.
 
     Args:
         dataset: the dataset, whose bytes are put in Ray's object store at once; or the directory, which must be there
             on every node, and which tasks read lazily.
+        split: the split of a `DatasetDict`. Default: None, for a `Dataset`.
         image_column, annotation_column: columns of the type `datasets.Image`. `annotation_column=None` reads no
             annotations.
 
@@ -135,64 +168,13 @@ def from_huggingface(
         As `read_images`. `path` is "row-<number>" for a row without a path.
 
     Raises:
-        InputError: the dataset has no such column, or it has several splits.
+        InputError: the dataset has no such column or split, or it has splits and `split` names none; the message lists
+            those that are there.
     """
-    import datasets
-
-    directory = os.fspath(dataset) if isinstance(dataset, (str, os.PathLike)) else None
-    loaded = dataset if directory is None else datasets.load_from_disk(directory)
-    if isinstance(loaded, datasets.DatasetDict):
-        raise InputError(f"the dataset has the splits {', '.join(loaded)}; name one of them")
-    columns = {"image": image_column} | ({"annotation": annotation_column} if annotation_column else {})
-    for column in columns.values():
-        if column not in loaded.column_names:
-            raise InputError(f"the dataset has no column {column!r}, only {', '.join(loaded.column_names)}")
-    if directory is None:
-        return ray.data.from_arrow(_encoded(loaded, columns, 0))
-    starts = [{"start": start} for start in range(0, len(loaded), ROWS_PER_BLOCK)]
-
-    def read(batch: pa.Table) -> pa.Table:
-        """Read the block of rows that begins at row `start`."""
-        (start,) = batch.column("start").to_pylist()
-        rows = datasets.load_from_disk(directory)
-        return _encoded(rows.select(range(start, min(start + ROWS_PER_BLOCK, len(rows)))), columns, start)
-
-    blocks = installed.from_items(starts, len(starts))
-    return blocks.map_batches(read, batch_format="pyarrow", batch_size=1, num_cpus=READING_CPUS)
+    return _dataset(find_huggingface(dataset, split, image_column, annotation_column))
 
 
-def _encoded(loaded: Any, columns: dict[str, str], start: int) -> pa.Table:
-    """Return the rows of a `datasets.Dataset` as encoded bytes; the first is row number `start`."""
-    import datasets
-
-    images = loaded.cast_column(columns["image"], datasets.Image(decode=False))[columns["image"]]
-    paths = [(cell and cell["path"]) or f"row-{number}" for number, cell in enumerate(images, start)]
-    batch = {"path": pa.array(paths)}
-    for name, column in columns.items():
-        structs = loaded.cast_column(column, datasets.Image(decode=False))[column]
-        batch[name] = pa.array(structs, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    return _read_files(pa.table(batch))
-
-
-def _annotations_below(folder: str) -> dict[str, str]:
-    """Return the paths of the annotations below a folder, by their names without suffix."""
-    found = find_images(folder)
-    return {row["name"]: row["image"] for row in found.take(found.rows)}
-
-
-def _read_files(batch: pa.Table) -> pa.Table:
-    """Return `path`, and `image` and `annotation` with the bytes of their files in place of paths."""
-    columns = {"path": batch.column("path")}
-    for name in ("image", "annotation"):
-        if name in batch.column_names:
-            pairs = zip(batch.column(name).to_pylist(), batch.column("path").to_pylist(), strict=True)
-            columns[name] = pa.array([_bytes_or_null(cell, path) for cell, path in pairs], pa.binary())
-    return pa.table(columns)
-
-
-def _bytes_or_null(cell: Any, path: str) -> bytes | None:
-    try:
-        return encoded_bytes(cell)
-    except ImageError as error:
-        logger.warning("%s: %s", path, error)
-        return None
+def _dataset(found: AnnotatedInput) -> ray.data.Dataset:
+    """Return the dataset of an input, and say what is to be said about it."""
+    say(found.guesses)
+    return found.dataset()

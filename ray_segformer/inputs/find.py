@@ -22,6 +22,7 @@ from ray_segformer.inputs.parquet import images_in_parquet
 from ray_segformer.inputs.paths import readable, unique_names
 from ray_segformer.inputs.row_keys import DoneRows
 from ray_segformer.inputs.selection import below, other_kinds, without_excluded, without_hidden
+from ray_segformer.inputs.splits import choose_split, split_of_parquet
 
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 _KEYS_PER_BATCH = 2**16
@@ -87,7 +88,12 @@ def find_images(source: str, *, exclude: Sequence[str] = ()) -> ImageInput:
 
 
 def find_parquet(
-    source: str, image_column: str = "image", annotation_column: str = "annotation", *, exclude: Sequence[str] = ()
+    source: str,
+    image_column: str = "image",
+    annotation_column: str = "annotation",
+    *,
+    split: str | None = None,
+    exclude: Sequence[str] = (),
 ) -> ImageInput:
     """Find annotated images in parquet, without reading them and without Ray.
 
@@ -96,14 +102,15 @@ def find_parquet(
             file systems.
         image_column, annotation_column: columns of encoded bytes, of paths relative to the parquet file, or of
             `{"bytes", "path"}`, as Hugging Face writes them.
+        split: only files of this split; see `split_of_parquet`. Default: None, all files.
         exclude: as for `find_images`: globs of parquet files.
 
     Returns:
         As `find_images`; rows also have `annotation`.
 
     Raises:
-        InputError: there is no parquet file, or it has no such column, or the column is of another type, or a glob of
-            `exclude` matches nothing.
+        InputError: there is no parquet file, or none of this split, or it has no such column, or the column is of
+            another type, or a glob of `exclude` matches nothing.
     """
     location = Location(source)
     kind = kind_of(location.file_system, location.path)
@@ -116,7 +123,13 @@ def find_parquet(
     others = [file for file in files if not file.lower().endswith(".parquet")]
     files = [file for file in files if file.lower().endswith(".parquet")]
     if not files:
-        raise InputError(f"{location.shown}: neither the folders images/ and annotations/ nor parquet there")
+        raise InputError(
+            f"{location.shown}: neither the folders images/ and annotations/ (or masks/, labels/), nor Cityscapes, "
+            "PASCAL VOC, a dataset of save_to_disk, nor parquet there"
+        )
+    if split is not None:
+        choose_split({split_of_parquet(file) for file in files} - {""}, split, location.shown)
+        files = [file for file in files if split_of_parquet(file) == split]
     guesses += other_kinds(others, location.shown)
     return images_in_parquet(location, files, image_column, annotation_column, guesses)
 

@@ -12,10 +12,12 @@ import numpy.typing as npt
 import ray
 
 from ray_segformer.batch_columns import of_path
-from ray_segformer.images import MAX_PIXELS, ImageError, encode, reduce_labels, to_class_ids
+from ray_segformer.guesses import Guess
+from ray_segformer.images import MAX_PIXELS, ImageError, encode
 from ray_segformer.jobs.cluster import ENCODING_CPUS
 from ray_segformer.jobs.progress import with_progress
 from ray_segformer.jobs.protocol import EvaluationPredictor, Protocol
+from ray_segformer.labels import Labels
 from ray_segformer.metrics import SegmentationMetrics
 
 
@@ -44,12 +46,12 @@ def evaluate(
     *,
     workers: int,
     batch_size: int,
-    reduce_annotations: bool,
+    labels: Labels,
     worst: int = 8,
     max_pixels: int = MAX_PIXELS,
     progress: bool = False,
     **resources: Any,
-) -> tuple[SegmentationMetrics, list[ScoredImage], int]:
+) -> tuple[SegmentationMetrics, list[ScoredImage], int, list[Guess]]:
     """Score a checkpoint on a dataset.
 
     Images are streamed: the driver keeps only a confusion matrix, and the worst images so far.
@@ -60,20 +62,22 @@ def evaluate(
         protocol: how images are shown to the network.
         workers: the most predictors.
         batch_size: the number of images that are predicted at once.
-        reduce_annotations: whether annotations have the class ids of ADE20K's files; see `reduce_labels`.
+        labels: how annotations become class ids of the model.
         worst: how many of the worst images to return. Default: 8.
         max_pixels: a larger image or annotation is an error; see `SegformerPreprocessor`. Default: `MAX_PIXELS`.
         progress: whether to show on stderr how many images are done. Default: False.
         resources: what a predictor reserves: further arguments of `map_batches`.
 
     Returns:
-        The metrics of all images, which leave out the class ids `checkpoint.content.ignored_ids`; the images with the
-        lowest accuracy (the worst first); and the number of images.
+        The metrics of all images, which leave out the class ids `labels.ignored_ids`; the images with the lowest
+        accuracy (the worst first); the number of images; and what is to be said about the annotations: see
+        `Labels.guesses`.
 
     Raises:
-        ImageError: an image or annotation cannot be read, or the two have different sizes. Ray may wrap it.
+        ImageError: an image or annotation cannot be read, the two have different sizes, or an id is no class of the
+            model. Ray may wrap it.
+        InputError: the annotations of all images cannot be right; see `Labels.check`.
     """
-    content = checkpoint.content
     scored = dataset.map_batches(
         EvaluationPredictor,
         fn_constructor_args=(ray.put(checkpoint),),
@@ -82,18 +86,22 @@ def evaluate(
         batch_size=batch_size,
         **resources,
     )
-    metrics = SegmentationMetrics(content.num_labels, ignore_index=content.ignored_ids[0])
+    metrics = SegmentationMetrics(labels.num_classes, ignore_index=labels.ignored_ids[0])
+    annotated = np.zeros(labels.num_classes + 1, np.int64)
     images, worst_images = 0, list[ScoredImage]()
-    score = _Score(content.num_labels, content.ignored_ids, reduce_annotations, max_pixels)
+    score = _Score(labels, max_pixels)
     rows = scored.map_batches(score, batch_size=batch_size, num_cpus=ENCODING_CPUS).iter_rows()
     for row in with_progress(rows) if progress else rows:
         places, counts = np.frombuffer(row["counts"], np.int64).reshape(2, -1)
         metrics.confusion.ravel()[places] += counts
+        annotated[-1] += row["ignored"]
         images += 1
         if not math.isnan(row["accuracy"]):
             image = ScoredImage(*(row[field.name] for field in fields(ScoredImage)))
             worst_images = heapq.nsmallest(worst, [*worst_images, image], key=lambda image: image.accuracy)
-    return metrics, worst_images, images
+    annotated[:-1] = metrics.confusion.sum(axis=1)
+    labels.check(annotated)
+    return metrics, worst_images, images, labels.guesses(annotated, checkpoint.id2label)
 
 
 def most_confused(metrics: SegmentationMetrics, count: int = 12) -> list[int]:
@@ -115,43 +123,32 @@ class _Score:
     """Scores each image of a batch of predictions. For `map_batches`.
 
     `accuracy` is the image's. `counts` is its confusion matrix without the cells that are 0: the bytes of an int64
-    array `(2, N)`, which holds the flat indices of the other cells and their counts.
+    array `(2, N)`, which holds the flat indices of the other cells and their counts. `ignored` is the number of pixels
+    that are in none of them.
     """
 
-    def __init__(
-        self, num_classes: int, ignored_ids: tuple[int, ...], reduce_annotations: bool, max_pixels: int
-    ) -> None:
-        self._num_classes = num_classes
-        self._ignored_ids = ignored_ids
-        self._reduce = reduce_annotations
+    def __init__(self, labels: Labels, max_pixels: int) -> None:
+        self._labels = labels
         self._max_pixels = max_pixels
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
-        columns: dict[str, list[Any]] = {name: [] for name in ("accuracy", "counts", "annotation", "prediction")}
+        names = ("accuracy", "counts", "ignored", "annotation", "prediction")
+        columns: dict[str, list[Any]] = {name: [] for name in names}
         for path, mask, cell in zip(batch["path"], batch["segmentation"], batch["annotation"], strict=True):
+            metrics = SegmentationMetrics(self._labels.num_classes, ignore_index=self._labels.ignored_ids[0])
             try:
-                metrics, annotation = self._scored(mask, cell)
-            except ValueError as error:  # of `to_class_ids` or `update`; an ImageError is a ValueError
+                annotation = self._labels.class_ids(cell, self._max_pixels)
+                metrics.update(mask, annotation)
+            except ValueError as error:  # of `class_ids` or `update`; an ImageError is a ValueError
                 raise ImageError(f"{path}: {error}") from error
             except Exception as error:
                 raise of_path(path, error) from error
             places = np.flatnonzero(metrics.confusion)
             columns["counts"].append(np.stack([places, metrics.confusion.ravel()[places]]).tobytes())
+            columns["ignored"].append(annotation.size - int(metrics.confusion.sum()))
             columns["accuracy"].append(metrics.compute()["overall_accuracy"])
-            columns["annotation"].append(encode(annotation, "PNG"))
+            columns["annotation"].append(
+                encode(annotation.astype(np.uint8 if self._labels.num_classes <= 255 else np.uint16), "PNG")
+            )
             columns["prediction"].append(encode(mask, "PNG"))
         return {"path": batch["path"], "image": batch["image"], **columns}
-
-    def _scored(self, mask: npt.NDArray[Any], cell: Any) -> tuple[SegmentationMetrics, npt.NDArray[Any]]:
-        """Return the metrics of a mask and its annotation, in which the first of `ignored_ids` stands for all."""
-        ignored = self._ignored_ids[0]
-        annotation: npt.NDArray[Any] = to_class_ids(cell, self._max_pixels)
-        if self._num_classes > 255:
-            annotation = annotation.astype(np.int32)  # so that it holds any ignored id, also one below 0
-        if self._reduce:
-            annotation = reduce_labels(annotation, ignored)
-        if len(self._ignored_ids) > 1:
-            annotation = np.where(np.isin(annotation, self._ignored_ids), ignored, annotation)
-        metrics = SegmentationMetrics(self._num_classes, ignore_index=ignored)
-        metrics.update(mask, annotation)
-        return metrics, annotation.astype(np.uint8 if self._num_classes <= 255 else np.uint16)

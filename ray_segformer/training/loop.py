@@ -17,12 +17,13 @@ import numpy as np
 import torch
 import torch.distributed
 
+from ray_segformer.guesses import say
 from ray_segformer.metrics import SegmentationMetrics
 from ray_segformer.network import upsampled_argmax
 from ray_segformer.preprocessor import SegformerPreprocessor
 from ray_segformer.training.augmentation import IGNORED
 from ray_segformer.training.rows import TrainingRows, combined_seed
-from ray_segformer.training.run import new_run, resumed_run, save_run
+from ray_segformer.training.run import TrainingRun, new_run, resumed_run, save_run
 from ray_segformer.training.settings import Settings
 from ray_segformer.training.workers import TrainWorker, TuneTrial, sum_over_workers
 
@@ -51,13 +52,15 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
     `draw_curves`), and `optimizer.safetensors` and `training_state.json`, from which an interrupted run resumes.
     Nothing is pickled. Random numbers depend on the epoch, not on earlier epochs. A resumed run therefore gives the
     same result, if Ray Data keeps the order of rows (`preserve_order`). The first worker prints its progress every half
-    minute and after each epoch.
+    minute and after each epoch. After the first epoch it warns of classes that are never or hardly annotated in the
+    training images (`SegformerWarning`).
 
     Args:
         config: the `Settings`, as a dict.
 
     Raises:
-        ValueError: a setting is unknown or wrong. The message names it.
+        ValueError: a setting is wrong, which the message names; or annotations cannot be right, such as masks
+            of 0 and 255, whose foreground would never count. That is found before the first step.
         ImageError: an image cannot be read, or an annotation has unknown class ids. The message names it.
         CheckpointError: `model`, or the checkpoint to resume from, holds no SegFormer.
     """
@@ -90,7 +93,7 @@ def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
     device, shards = worker.device, worker.shards
     run = resumed_run(worker.checkpoint) or new_run(settings)
     if run.images is None:
-        run.images = settings.training_images or _count_rows(shards["train"], device)
+        run.images = _rows(run, settings, 0).first_pass(shards["train"], device, settings.training_images)
     steps_an_epoch = max(1, math.ceil(run.images // worker.workers / settings.batch_size))
     half = settings.mixed_precision == "bfloat16" or (settings.mixed_precision == "auto" and device.type == "cuda")
     if worker.rank == 0 and run.ignore_index != IGNORED:
@@ -101,26 +104,23 @@ def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
         optimizer.load_state_dict(run.optimizer)
 
     for epoch in range(len(run.history), settings.epochs):
-        rows = TrainingRows(
-            run.preprocessor,
-            run.model.config.num_labels,
-            ignore_index=run.ignore_index,
-            augmented=settings.augment,
-            seed=settings.seed,
-            epoch=epoch,
-            image_column=settings.image_column,
-            annotation_column=settings.annotation_column,
-        )
+        rows = _rows(run, settings, epoch)
         torch.manual_seed(combined_seed(settings.seed, epoch, worker.rank))
         losses, rate = [], math.nan
+        annotated = np.zeros(run.model.config.num_labels + 1, np.int64)
         progress = _Progress(f"epoch {epoch + 1} of {settings.epochs}", steps_an_epoch)
         for batch in rows.training_batches(shards["train"], settings.batch_size):
             rate = settings.learning_rate * schedule(run.step, settings.epochs * steps_an_epoch)
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             losses.append(train_step(model, optimizer, run.preprocessor, batch, rate, half))
             run.step += 1
+            if epoch == 0:
+                annotated += rows.labels.count(batch["labels"].cpu().numpy())
             if worker.rank == 0:
                 progress.print_if_due(losses)
+        if epoch == 0:
+            guesses = rows.labels.guesses(sum_over_workers(annotated, device), run.model.config.id2label)
+            say(guesses if worker.rank == 0 else [])
         counted = [loss for loss in losses if loss is not None]
         total, steps = sum_over_workers(np.array([sum(counted), len(counted)]), device)
         metrics = {"epoch": epoch + 1, "loss": float(total / steps) if steps else math.nan, "learning_rate": rate}
@@ -139,6 +139,22 @@ def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
                 worker.report(metrics, directory)
         else:
             worker.report(metrics, None)
+
+
+def _rows(run: TrainingRun, settings: Settings, epoch: int) -> TrainingRows:
+    ignored = {} if settings.ignore_index is None else {settings.ignore_index: IGNORED}
+    return TrainingRows(
+        run.preprocessor,
+        run.model.config.num_labels,
+        ignore_index=run.ignore_index,
+        augmented=settings.augment,
+        seed=settings.seed,
+        epoch=epoch,
+        image_column=settings.image_column,
+        annotation_column=settings.annotation_column,
+        label_map={**ignored, **(settings.label_map or {})},
+        label_colors=settings.label_colors,
+    )
 
 
 class _Progress:
@@ -225,12 +241,3 @@ def evaluate(model: Any, preprocessor: SegformerPreprocessor, batches: Any, devi
     scores = metrics.compute()
     del scores["per_category_accuracy"]
     return {"val_loss": float(loss / counted) if counted else math.nan, "validation_images": int(images), **scores}
-
-
-def _count_rows(shard: Any, device: torch.device) -> int:
-    """Return the number of rows of all workers' shards."""
-    own = sum(table.num_rows for table in shard.iter_batches(batch_size=None, batch_format="pyarrow"))
-    total = int(sum_over_workers(np.array([own]), device)[0])
-    if not own:
-        raise ValueError(f"the dataset 'train' has too few rows for this many workers: {total} in all")
-    return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,15 @@ import ray.train
 import torch
 from ray.data.collate_fn import NumpyBatchCollateFn
 
-from ray_segformer.images import ImageError, cells, describe, object_array, reduce_labels, to_class_ids, to_rgb
+from ray_segformer.air import installed
+from ray_segformer.images import ImageError, cells, describe, object_array, to_rgb
+from ray_segformer.labels import Labels
 from ray_segformer.preprocessor import SegformerPreprocessor
 from ray_segformer.training.augmentation import IGNORED, augment
+from ray_segformer.training.workers import sum_over_workers
 
 _SHUFFLE_BUFFER_ROWS = 256  # rows of encoded images, in each worker
+_LOOKED_AT_OF_BLOCK = 8  # annotations of a block, before the first step: those of a block may be alike
 
 
 class EveryRowOfValidation(ray.train.DataConfig):
@@ -52,6 +56,10 @@ class TrainingRows:
         epoch: see `seed`.
         image_column: the column with image cells (see `ray_segformer.images`).
         annotation_column: the column with annotations, which are image cells, too.
+        label_map, label_colors: see `Settings`.
+
+    Attributes:
+        labels: how annotations become class ids.
     """
 
     def __init__(
@@ -65,14 +73,21 @@ class TrainingRows:
         epoch: int = 0,
         image_column: str = "image",
         annotation_column: str = "annotation",
+        label_map: Mapping[int, int] | None = None,
+        label_colors: Mapping[tuple[int, int, int], int] | None = None,
     ) -> None:
-        self.num_classes, self.augmented, self.seed, self.epoch = num_classes, augmented, seed, epoch
-        self.ignore_index = ignore_index
+        self.augmented, self.seed, self.epoch = augmented, seed, epoch
         self.columns = (image_column, annotation_column)
-        self.reduce = preprocessor.do_reduce_labels
+        self.labels = Labels(
+            num_classes,
+            ignored_ids=(IGNORED,) if ignore_index == IGNORED else (IGNORED, ignore_index),
+            reduce_labels=preprocessor.do_reduce_labels,
+            label_map=label_map,
+            label_colors=label_colors,
+        )
         self.resize = SegformerPreprocessor.from_config(
             preprocessor.to_config(),
-            do_reduce_labels=False,  # `_class_ids` reduces them before.
+            do_reduce_labels=False,  # `labels` reduces them before.
             annotation_column="annotation",
         )
 
@@ -91,6 +106,51 @@ class TrainingRows:
         return shard.iter_torch_batches(
             batch_size=batch_size, collate_fn=_Collate(self.for_validation), prefetch_batches=2
         )
+
+    def first_pass(self, shard: Any, device: torch.device, images: int | None = None) -> int:
+        """Count the rows of all workers' shards, and look at some annotations, before the first step.
+
+        Args:
+            shard: this worker's.
+            device: the worker's device.
+            images: the number of rows, if it is known. Only the first rows are read then.
+
+        Returns:
+            The number of rows.
+
+        Raises:
+            ImageError: an annotation cannot be read, or has unknown class ids. The message names its image.
+            InputError: the annotations cannot be right; see `Labels.check`.
+            ValueError: there are too few rows, or a column is missing.
+        """
+        counts, looked, own = np.zeros(self.labels.num_classes + 1, np.int64), 0, 0
+        for table in shard.iter_batches(batch_size=None, batch_format="pyarrow"):
+            own += table.num_rows
+            self._check_columns(table.column_names)
+            for place in np.unique(
+                np.linspace(0, table.num_rows - 1, min(table.num_rows, _LOOKED_AT_OF_BLOCK)).round()
+            ):
+                if not self.labels.needs_more(counts, looked):
+                    break
+                counts += self._count_row(table.slice(int(place), 1))
+                looked += 1
+            if images is not None and not self.labels.needs_more(counts, looked):
+                break
+        total = int(sum_over_workers(np.array([own]), device)[0])
+        if not own:
+            raise ValueError(f"the dataset 'train' has too few rows for this many workers: {total} in all")
+        counts = sum_over_workers(counts, device)
+        if self.labels.in_doubt(counts):
+            self.labels.check(counts)
+        return images or total
+
+    def _count_row(self, row: Any) -> npt.NDArray[np.int64]:
+        """Return the counts of the annotation in an Arrow table of one row."""
+        columns = [name for name in ("path", self.columns[1]) if name in row.column_names]
+        batch = installed.convert_to_numpy(row.select(columns))
+        (annotation,) = cells(batch[self.columns[1]])
+        path = next(cells(batch["path"])) if "path" in batch else None
+        return self.labels.count_row(path or "a row of the dataset", annotation)
 
     def for_training(self, batch: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         """Decode a batch for training.
@@ -137,18 +197,13 @@ class TrainingRows:
 
     def _decoded(self, batch: dict[str, np.ndarray]) -> tuple[list[npt.NDArray[np.uint8]], list[npt.NDArray[np.uint8]]]:
         """Return images `(h, w, 3)` and class ids `(h, w)`, both uint8."""
-        for column in self.columns:
-            if column not in batch:
-                raise ValueError(
-                    f"the dataset has no column {column!r}, only {list(batch)}; name the right one with "
-                    "'image_column' or 'annotation_column'"
-                )
+        self._check_columns(list(batch))
         images, annotations = [], []
         paths = list(cells(batch["path"])) if "path" in batch else [None] * len(batch[self.columns[0]])
         for image, annotation, path in zip(*(cells(batch[column]) for column in self.columns), paths, strict=True):
             try:
                 images.append(to_rgb(image))
-                annotations.append(self._class_ids(annotation))
+                annotations.append(self.labels.class_ids(annotation).astype(np.uint8, copy=False))
                 if images[-1].shape[:2] != annotations[-1].shape:
                     sizes = f"{annotations[-1].shape} but its image is {images[-1].shape[:2]}, (height, width)"
                     raise ImageError(f"the annotation is {sizes}")
@@ -157,22 +212,13 @@ class TrainingRows:
                 raise ImageError(f"{name}: {error}") from error
         return images, annotations
 
-    def _class_ids(self, cell: Any) -> npt.NDArray[Any]:
-        ids = to_class_ids(cell)
-        own = self.ignore_index + self.reduce  # as it is in the file
-        ids = ids if own == IGNORED else np.where(ids == own, IGNORED, ids)
-        last = self.num_classes - 1 + self.reduce
-        others = f"{IGNORED} or {own}" if own > last and own != IGNORED else IGNORED
-        unknown = np.unique(ids[(ids > last) & (ids != IGNORED)])
-        if unknown.size:
-            advice = (
-                "" if self.reduce else "; ADE20K's numbering, 0 for other and classes from 1, is reduce_labels=True"
-            )
-            raise ImageError(
-                f"the annotation has the class ids {unknown[:8].tolist()}; expected 0 to {last}, or {others} to "
-                f"ignore, of {self.num_classes} classes with reduce_labels={self.reduce}{advice}"
-            )
-        return (reduce_labels(ids, IGNORED) if self.reduce else ids).astype(np.uint8)
+    def _check_columns(self, there: list[str]) -> None:
+        for column in self.columns:
+            if column not in there:
+                raise ValueError(
+                    f"the dataset has no column {column!r}, only {there}; name the right one with 'image_column' or "
+                    "'annotation_column'"
+                )
 
 
 class _Collate(NumpyBatchCollateFn):

@@ -177,7 +177,7 @@ def save_run(
         "id2label": run.model.config.id2label,
         "size": [run.preprocessor.height, run.preprocessor.width],
         "reduce_labels": run.preprocessor.do_reduce_labels,
-        "ignore_index": run.ignore_index,
+        "semantic_loss_ignore_index": run.ignore_index,
         "training_images": run.images,
     }
     versions = {package.__name__: package.__version__ for package in (ray, torch, transformers, ray_segformer)}

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ray_segformer.labels import Labels
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -23,7 +25,11 @@ class Settings:
         weight_decay: AdamW's weight decay.
         size: `(height, width)` of crops, or one number for a square; also the input size of the trained model. None for
             the size in the model's `preprocessor_config.json`.
-        reduce_labels: whether annotations are numbered as in ADE20K (0 is other); None for the model's own setting.
+        reduce_labels: whether annotations are numbered as in ADE20K (0 is other); None for the model's own setting, or
+            False with `label_colors`.
+        label_map: other class ids for ids of the annotations, such as `{255: 1}`.
+        label_colors: class ids by RGB colours, `{(r, g, b): id}`, for annotations of colours; see `LabelFormat`.
+        ignore_index: a further id of the annotations that is ignored, such as 65535.
         augment: whether to change training images at random (see `augment`). Otherwise they are resized whole.
         seed: the seed of augmentation, order, dropout and new weights.
         image_column: the column with image cells (see `ray_segformer.images`).
@@ -31,7 +37,7 @@ class Settings:
         mixed_precision: "bfloat16" for torch's autocast, "float32" for none, "auto" for bfloat16 on CUDA and float32 on
             CPUs. It has not been run on CUDA yet.
         training_images: the number of training images of all workers; None to count them in a pass over the data, which
-            decodes no image.
+            decodes no image and few annotations.
 
     Raises:
         ValueError: a setting has an invalid value.
@@ -46,6 +52,9 @@ class Settings:
     weight_decay: float = 0.01
     size: int | tuple[int, int] | None = None
     reduce_labels: bool | None = None
+    label_map: Mapping[int, int] | None = None
+    label_colors: Mapping[tuple[int, int, int], int] | None = None
+    ignore_index: int | None = None
     augment: bool = True
     seed: int = 0
     image_column: str = "image"
@@ -59,6 +68,9 @@ class Settings:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is 1 or more, not {getattr(self, name)}")
+        Labels(
+            2, label_map=self.label_map, label_colors=self.label_colors, ignore_index=self.ignore_index
+        )  # checks them
         if self.seed < 0:
             raise ValueError(f"seed is 0 or more, not {self.seed}")
         if self.mixed_precision not in ("auto", "bfloat16", "float32"):
@@ -75,4 +87,6 @@ class Settings:
         unknown = sorted(set(config) - set(known))
         if unknown:
             raise ValueError(f"unknown keys in train_loop_config: {', '.join(unknown)}; known are {', '.join(known)}")
+        if config.get("label_colors") and config.get("reduce_labels") is None:
+            config = {**config, "reduce_labels": False}  # colours have the model's own class ids
         return cls(**config)

@@ -1,0 +1,54 @@
+"""PASCAL VOC as it is downloaded (http://host.robots.ox.ac.uk/pascal/VOC)."""
+
+from __future__ import annotations
+
+import posixpath
+
+from ray_segformer.inputs.annotated import AnnotatedInput, also, of_files
+from ray_segformer.inputs.image_input import InputError
+from ray_segformer.inputs.splits import choose_split
+from ray_segformer.inputs.tree import Tree
+
+_IMAGES, _ANNOTATIONS, _LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
+
+
+def voc_folders(tree: Tree) -> list[str]:
+    """Return the paths, relative to a folder, of those that have the layout of VOC: "" for the folder itself."""
+    above = [posixpath.join(folder, name) for folder in ("", "VOCdevkit") for name in tree.folders(folder)]
+    return [
+        path
+        for path in ["", *(path for path in above if posixpath.basename(path).startswith("VOC2"))]
+        if tree.has_folder(posixpath.join(path, _IMAGES)) and tree.has_folder(posixpath.join(path, _ANNOTATIONS))
+    ]
+
+
+def find_voc(root: str, split: str | None = "val") -> AnnotatedInput:
+    """Find what `read_voc` reads. None as the split is that of `choose_split`."""
+    tree = Tree(root)
+    folders = voc_folders(tree)
+    if not folders:
+        raise InputError(f"{tree.shown}: neither {_IMAGES}/ and {_ANNOTATIONS}/ there, nor VOCdevkit/VOC2012 with them")
+    if len(folders) > 1:
+        raise InputError(f"{tree.shown}: several years of VOC there; name one of {', '.join(folders)}")
+    tree = Tree(tree.locate(folders[0])) if folders[0] else tree
+    lists = [file.removesuffix(".txt") for file in tree.files(_LISTS) if file.endswith(".txt")]
+    split = choose_split(lists, split, f"{tree.shown}/{_LISTS}")
+    names = [line.split()[0] for line in tree.lines(f"{_LISTS}/{split}.txt")]
+    if not names:
+        raise InputError(f"{tree.shown}: {_LISTS}/{split}.txt names no image")
+    rows = [{"image": f"{_IMAGES}/{name}.jpg", "annotation": f"{_ANNOTATIONS}/{name}.png"} for name in names]
+    there = {f"{folder}/{file}" for folder in (_IMAGES, _ANNOTATIONS) for file in tree.files(folder)}
+    for row in rows:
+        if row["annotation"] not in there:
+            missing = sum(row["annotation"] not in there for row in rows)
+            raise InputError(
+                f"{tree.shown}: {row['image']}, of {_LISTS}/{split}.txt, has no annotation{also(missing - 1)}: "
+                f"expected {row['annotation']}"
+            )
+        if row["image"] not in there:
+            raise InputError(f"{tree.shown}: {row['image']}, of {_LISTS}/{split}.txt, is not there")
+    names_of = [(tree.file(row["image"]), tree.file(row["annotation"])) for row in rows]
+    return of_files(
+        [{"path": image.path, "image": image.cell, "annotation": annotation.cell} for image, annotation in names_of],
+        reduce_labels=False,
+    )

@@ -1,0 +1,230 @@
+"""Annotated datasets as they are downloaded: found by their layout, split by split, without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from PIL import Image
+from reference import decode, encode, picture
+
+from ray_segformer.inputs import InputError, find_annotated
+
+# Ids of Cityscapes' labelIds and what they become, from the table of its authors: -1 and 255 there are 255 here.
+LABEL_IDS = np.arange(36, dtype=np.uint8).reshape(4, 9)
+EXPECTED = [
+    *(255, 255, 255, 255, 255, 255, 255),  # unlabeled, ego vehicle, ..., ground
+    *(0, 1, 255, 255, 2, 3, 4, 255, 255, 255, 5, 255, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 255, 255, 16, 17, 18),
+    *(255, 255),  # no ids of the dataset
+]
+
+
+def write(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def cityscapes(root: Path, split: str, names: list[str], kind: str = "gtFine", ids: np.ndarray = LABEL_IDS) -> None:
+    for name in names:
+        city = name.split("_")[0]
+        write(root / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png", picture(*ids.shape))
+        write(root / f"{kind}/{split}/{city}/{name}_{kind}_labelIds.png", ids)
+        write(root / f"{kind}/{split}/{city}/{name}_{kind}_color.png", picture(*ids.shape))
+
+
+def voc(root: Path, split: str, names: list[str], ids: np.ndarray) -> None:
+    """Palette PNGs; one more image is in no list and has no annotation."""
+    for name in [*names, "2009_000000"]:
+        write(root / f"JPEGImages/{name}.jpg", picture(*ids.shape))
+    for name in names:
+        mask = Image.fromarray(ids, "P")
+        mask.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
+        path = root / f"SegmentationClass/{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        mask.save(path)
+    (root / "ImageSets/Segmentation").mkdir(parents=True, exist_ok=True)
+    (root / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(names) + "\n")
+
+
+def pairs(folder: Path, images: str, annotations: str, count: int = 1) -> None:
+    for number in range(count):
+        write(folder / images / f"{number}.jpg", picture(seed=number))
+        write(folder / annotations / f"{number}.png", np.full((20, 30), number, np.uint8))
+
+
+def ids_of(row: dict) -> np.ndarray:
+    cell = row["annotation"]
+    cell = cell.get("bytes") if isinstance(cell, dict) else cell
+    return np.asarray(decode(cell) if isinstance(cell, bytes) else Image.open(cell.removeprefix("file://")))
+
+
+def images_of(found) -> list[str]:
+    return [Path(row["path"]).name for row in found.sample(99)]
+
+
+# Cityscapes
+
+
+def test_the_ids_of_cityscapes_become_train_ids(tmp_path):
+    cityscapes(tmp_path, "val", ["ulm_1_2", "bonn_3_4"])
+    cityscapes(tmp_path, "train", ["aachen_0_0"])
+    found = find_annotated(str(tmp_path))  # of its splits, val
+    assert images_of(found) == ["bonn_3_4_leftImg8bit.png", "ulm_1_2_leftImg8bit.png"]
+    assert found.rows == 2 and found.reduce_labels is False
+    for row in found.sample(2):
+        assert ids_of(row).ravel().tolist() == EXPECTED
+        assert Path(row["path"]).is_file()
+
+
+def test_train_ids_that_are_there_are_taken_if_every_image_has_them(tmp_path):
+    cityscapes(tmp_path, "train", ["ulm_1_2", "ulm_1_3"])
+    made = tmp_path / "gtFine/train/ulm"
+    write(made / "ulm_1_2_gtFine_labelTrainIds.png", np.full((4, 9), 5, np.uint8))
+    assert ids_of(find_annotated(str(tmp_path), "train").sample(1)[0]).ravel().tolist() == EXPECTED
+    write(made / "ulm_1_3_gtFine_labelTrainIds.png", np.full((4, 9), 5, np.uint8))
+    assert (ids_of(find_annotated(f"file://{tmp_path}", "train").sample(1)[0]) == 5).all()
+
+
+def test_archives_of_cityscapes_unpacked_side_by_side(tmp_path):
+    cityscapes(tmp_path / "all", "val", ["ulm_1_2"])
+    for kind in ("leftImg8bit", "gtFine"):
+        (tmp_path / f"{kind}_trainvaltest").mkdir()
+        (tmp_path / "all" / kind).rename(tmp_path / f"{kind}_trainvaltest" / kind)
+    assert ids_of(find_annotated(str(tmp_path)).sample(1)[0]).ravel().tolist() == EXPECTED
+
+
+def test_coarse_annotations_are_said(tmp_path):
+    cityscapes(tmp_path, "train_extra", ["ulm_1_2"], kind="gtCoarse")
+    found = find_annotated(str(tmp_path), "train_extra")
+    (guess,) = found.guesses
+    assert guess.code == "coarse-annotations" and "no gtFine/train_extra, so" in guess.message
+    assert ids_of(found.sample(1)[0]).ravel().tolist() == EXPECTED
+
+
+def test_what_cityscapes_lacks_is_named(tmp_path):
+    cityscapes(tmp_path, "val", ["ulm_1_2", "ulm_1_3"])
+    cityscapes(tmp_path, "test", ["bonn_0_0"], ids=np.full((4, 9), 3, np.uint8))
+    with pytest.raises(InputError, match=r"no split 'training'; the splits there are test, val"):
+        find_annotated(str(tmp_path), "training")
+    with pytest.raises(InputError, match="annotations of the split 'test' ignore every pixel"):
+        find_annotated(str(tmp_path), "test")
+    (tmp_path / "gtFine/val/ulm/ulm_1_3_gtFine_labelIds.png").unlink()
+    with pytest.raises(InputError, match=r"val/ulm/ulm_1_3_leftImg8bit.png has no annotation: expected gtFine/val/ulm"):
+        find_annotated(str(tmp_path))
+
+
+# PASCAL VOC
+
+
+@pytest.mark.parametrize("below", ["", "VOC2012", "VOCdevkit/VOC2012"])
+def test_voc_is_read_by_its_lists_with_borders_of_255(tmp_path, below):
+    ids = np.array([[0, 15, 255], [20, 255, 0]], np.uint8)
+    voc(tmp_path / below, "val", ["2007_000033", "2007_000032"], ids)
+    voc(tmp_path / below, "train", ["2008_000001"], ids)
+    found = find_annotated(str(tmp_path))
+    assert images_of(found) == ["2007_000033.jpg", "2007_000032.jpg"] and found.reduce_labels is False
+    assert all(np.array_equal(ids_of(row), ids) for row in found.sample(2))
+    assert images_of(find_annotated(str(tmp_path), "train")) == ["2008_000001.jpg"]
+
+
+def test_what_voc_lacks_is_named(tmp_path):
+    ids = np.zeros((2, 3), np.uint8)
+    voc(tmp_path / "VOC2012", "val", ["2007_000033"], ids)
+    lists = tmp_path / "VOC2012/ImageSets/Segmentation"
+    with pytest.raises(InputError, match="no split 'test'; the splits there are val"):
+        find_annotated(str(tmp_path), "test")
+    (lists / "train.txt").write_text("2007_000033\n2009_000000\n")
+    with pytest.raises(
+        InputError, match=r"JPEGImages/2009_000000.jpg, of .*train.txt, has no annotation: expected Segm"
+    ):
+        find_annotated(str(tmp_path), "train")
+    voc(tmp_path / "VOC2007", "val", ["2007_000033"], ids)
+    with pytest.raises(InputError, match=r"several years .*VOC2007, .*VOC2012"):
+        find_annotated(str(tmp_path))
+
+
+# Folders of images and of annotations
+
+
+@pytest.mark.parametrize("images, annotations", [("images", "masks"), ("imgs", "labels"), ("img_dir", "ann_dir")])
+def test_folders_that_people_name_so(tmp_path, images, annotations):
+    pairs(tmp_path, images, annotations, 40)
+    found = find_annotated(str(tmp_path))
+    assert found.rows == 40 and found.reduce_labels is None
+    sample = found.sample(4)
+    assert [Path(row["path"]).name for row in sample] == ["0.jpg", "20.jpg", "32.jpg", "9.jpg"]  # every 13th by name
+    assert [ids_of(row)[0, 0] for row in sample] == [0, 20, 32, 9]
+    with pytest.raises(InputError, match="no split 'train'; it has no splits"):
+        find_annotated(str(tmp_path), "train")
+    pairs(tmp_path, images, "masks" if annotations != "masks" else "labels")
+    with pytest.raises(InputError, match=r"and .* are there, and each may be meant"):
+        find_annotated(str(tmp_path))
+
+
+@pytest.mark.parametrize("layout", ["{kind}/{split}", "{split}/{kind}"], ids=["below", "above"])
+def test_splits_are_folders(tmp_path, layout):
+    for count, split in enumerate(("train", "val", "test"), 1):
+        pairs(tmp_path, *(layout.format(kind=kind, split=split) for kind in ("images", "masks")), count)
+    assert find_annotated(str(tmp_path)).rows == 2
+    assert find_annotated(str(tmp_path), "test").rows == 3
+    with pytest.raises(InputError, match=r"no split 'validation'; the splits there are test, train, val"):
+        find_annotated(str(tmp_path), "validation")
+
+
+def test_other_folders_are_no_splits(tmp_path):
+    pairs(tmp_path, "images/street", "masks/street", 2)
+    pairs(tmp_path, "images/field", "masks/field", 3)
+    assert find_annotated(str(tmp_path)).rows == 5
+
+
+# Parquet and Hugging Face datasets
+
+
+def rows(count: int) -> list[dict]:
+    return [
+        {"image": {"bytes": encode(picture()), "path": None}, "annotation": {"bytes": encode(mask), "path": None}}
+        for mask in (np.full((20, 30), number, np.uint8) for number in range(count))
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["data/{}-00000-of-00002.parquet", "default/{}/0000.parquet", "{}.parquet"], ids=["hub", "converted", "own"]
+)
+def test_parquet_is_split_by_names(tmp_path, name):
+    for count, split in enumerate(("train", "validation"), 1):
+        path = tmp_path / name.format(split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pa.parquet.write_table(pa.Table.from_pylist(rows(count)), path)
+    found = find_annotated(str(tmp_path))
+    assert found.rows == 2 and [ids_of(row)[0, 0] for row in found.sample(9)] == [0, 1]
+    assert find_annotated(str(tmp_path), "train").rows == 1
+    with pytest.raises(InputError, match="no split 'test'; the splits there are train, validation"):
+        find_annotated(str(tmp_path), "test")
+    one_file = tmp_path / name.format("train")
+    assert find_annotated(str(one_file)).rows == 1
+
+
+def test_a_dataset_dict_that_was_saved(tmp_path):
+    features = datasets.Features({"image": datasets.Image(), "annotation": datasets.Image()})
+    splits = {split: datasets.Dataset.from_list(rows(count), features) for split, count in (("train", 3), ("test", 2))}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path))
+    with pytest.raises(InputError, match="no split 'validation'; the splits there are test, train"):
+        find_annotated(str(tmp_path))
+    found = find_annotated(str(tmp_path), "train")
+    assert found.rows == 3 and [ids_of(row)[0, 0] for row in found.sample(2)] == [0, 2]
+    with pytest.raises(InputError, match="no column 'mask', only image, annotation"):
+        find_annotated(str(tmp_path), "test", annotation_column="mask")
+
+
+def test_what_is_none_of_these_is_told_what_is_expected(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/instances.json").write_text("{}")
+    with pytest.raises(InputError, match=r"neither the folders images/ and annotations/ .*PASCAL VOC.* nor parquet"):
+        find_annotated(str(tmp_path))
+    with pytest.raises(InputError, match="no such file or folder"):
+        find_annotated(str(tmp_path / "gone"))
