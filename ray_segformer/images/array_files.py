@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from ray_segformer.guesses import say
+from ray_segformer.guesses import Guess, say
 from ray_segformer.images.encoded import local_path
 
 ADVICE = "read images by ray_segformer.datasets.read_images, which keeps the files' bytes"
@@ -37,7 +37,8 @@ def say_where_arrays_differ(cells: Iterable[Any], paths: Iterable[Any]) -> None:
         why = difference(cell, path) if isinstance(cell, np.ndarray) and isinstance(path, str) else None
         if why:
             _said = True
-            say({"array-differs-from-file": f"{path}: the array is not what the file shows: {why}; {ADVICE}"})
+            message = f"{path}: the array is not what the file shows: {why}; {ADVICE}"
+            say([Guess("array-differs-from-file", message)])
 
 
 def difference(array: npt.NDArray[Any], path: str) -> str | None:
