@@ -61,9 +61,8 @@ class Location:
             self.file_system, self.path = pa.fs.FileSystem.from_uri(uri)
         except (pa.ArrowInvalid, OSError, ImportError) as error:
             reason = str(error).replace(uri, public_uri(uri))
-            reason = (
-                reason if "Cannot parse URI" not in reason else "its syntax is wrong"
-            )  # the text quotes parts of it
+            if "Cannot parse URI" in reason:  # It quotes parts of the URI.
+                reason = "its syntax is wrong"
             raise InputError(f"{self.shown}: not a URI that pyarrow's file systems know: {reason}") from error
         before, mark, options = uri.partition("?")
         scheme, _, rest = before.partition("://")
