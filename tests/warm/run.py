@@ -50,6 +50,7 @@ def _serve(path: str) -> None:
     """Hand each request on to a process that has also imported Ray, one for each driver."""
     for module in _MODULES:
         importlib.import_module(module)
+    _compile_kernels()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
@@ -79,6 +80,15 @@ def _serve(path: str) -> None:
         connection.close()
         for file in files:
             os.close(file)
+
+
+def _compile_kernels() -> None:
+    """Load numba's compiled kernels, which take half a second of each worker otherwise."""
+    import torch
+
+    from ray_segformer.network import upsampled_argmax
+
+    upsampled_argmax(torch.zeros(2, 2, 2), (4, 4))
 
 
 def _serve_driver(requests: socket.socket, environment: dict[str, str]) -> None:
