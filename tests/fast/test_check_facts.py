@@ -12,6 +12,7 @@ from reference import encode, objects, picture
 from ray_segformer import SegformerPreprocessor
 from ray_segformer.cli import main
 from ray_segformer.images import read_header
+from ray_segformer.inputs import InputError, find_annotated, find_input
 from ray_segformer.jobs.facts import ReadFacts
 from ray_segformer.jobs.findings import findings_of_annotations, findings_of_images, findings_of_pairs
 from ray_segformer.jobs.resizing import kept_of
@@ -193,6 +194,39 @@ def test_annotations_that_are_missing_are_counted_once():
     none, extra = findings_of_pairs(totals, ["a.jpg", "b.jpg", "c.jpg"], ["d.png"])
     assert (none.code, none.rows, none.path) == ("no-annotation", 3, "a.jpg")
     assert (extra.code, extra.rows, extra.path) == ("no-image", 1, "d.png")
+
+
+# Files that are missing
+
+
+def write(path, content=b""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def test_missing_files_of_every_layout_are_listed(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / f"city/leftImg8bit/val/ulm/{name}_leftImg8bit.png")
+        write(tmp_path / f"voc/JPEGImages/{name}.jpg")
+        write(tmp_path / f"plain/images/x/{name}.jpg")
+    for name in ("b", "c"):
+        write(tmp_path / f"city/gtFine/val/ulm/{name}_gtFine_labelIds.png", ids(7))
+        write(tmp_path / f"voc/SegmentationClass/{name}.png")
+        write(tmp_path / f"plain/masks/x/{name}.png")
+    write(tmp_path / "voc/ImageSets/Segmentation/val.txt", b"a\nb\n")
+    without_image = {"city": ["ulm/c_gtFine_labelIds.png"], "voc": [], "plain": ["x/c.png"]}  # VOC lists its images
+    for layout, extra in without_image.items():
+        found = find_input(str(tmp_path / layout))
+        assert found.rows == 2 and len(found.without_annotation) == 1
+        assert found.without_annotation[0].rpartition("/")[2].startswith("a")
+        assert [path.endswith(name) for path, name in zip(found.without_image, extra, strict=True)] == [True] * len(
+            extra
+        )
+        with pytest.raises(InputError, match="has no annotation"):
+            find_annotated(str(tmp_path / layout))
+    beside = find_input(str(tmp_path / "plain/images"), annotations=str(tmp_path / "plain/masks"))
+    assert len(beside.without_annotation) == len(beside.without_image) == 1
+    assert not hasattr(find_input(str(tmp_path / "plain/images")), "without_image")  # images alone
 
 
 # The command, before Ray starts
