@@ -35,6 +35,9 @@ class Labels:
         ignore_index: a further id of the annotations that is ignored, such as 65535; or an id that is ignored already,
             which says that this is meant: see `check`. Default: None.
 
+    Attributes:
+        has_colors: whether there are `label_colors`.
+
     Raises:
         ValueError: an id or a colour is none, or `label_map` gives `ignore_index` a class.
     """
@@ -56,6 +59,7 @@ class Labels:
         self.num_classes = num_classes
         self.ignored_ids = tuple(ignored_ids)
         self.reduce_labels = reduce_labels
+        self.has_colors = label_colors is not None
         self._format = LabelFormat(label_map, label_colors)
         meant = {*label_map.values(), *(label_colors or {}).values()}
         self._ignores_on_purpose = not meant.isdisjoint(self.ignored_ids)
@@ -74,16 +78,26 @@ class Labels:
             ImageError: as for `LabelFormat.class_ids`; or an id is no class of the model. The message names the id, and
                 the options that help.
         """
+        ids = self.known_and_unknown_ids(cell, max_pixels)
+        if ids.max() >= self.num_classes:
+            unknown = ids[(ids >= self.num_classes) & (ids != self.ignored_ids[0])]
+            if unknown.size:
+                message = not_classes(self, np.unique(unknown).tolist(), unknown.size, ids.size)
+                raise ImageError(f"wrong annotation: {message}")
+        return ids
+
+    def known_and_unknown_ids(self, cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[Any]:
+        """Return the annotation in a cell as `class_ids` does, with ids that are no class of the model left in.
+
+        Raises:
+            ImageError: as for `LabelFormat.class_ids`.
+        """
         ids: npt.NDArray[Any] = self._format.class_ids(cell, max_pixels)
         ignored = self.ignored_ids[0]
         if self.reduce_labels or len(self.ignored_ids) > 1:
             ids = ids if 0 <= ignored <= np.iinfo(ids.dtype).max else ids.astype(np.int32)
             ids = reduce_labels(ids, ignored) if self.reduce_labels else ids
             ids = np.where(np.isin(ids, self.ignored_ids), np.asarray(ignored, ids.dtype), ids)
-        if ids.max() >= self.num_classes:
-            unknown = ids[(ids >= self.num_classes) & (ids != ignored)]
-            if unknown.size:
-                raise ImageError(self._not_classes(unknown, ids.size))
         return ids
 
     def count(self, ids: npt.NDArray[Any]) -> Counts:
@@ -201,19 +215,28 @@ class Labels:
         alone = counts[0] and counts[-1] and not counts[1:-1].any()
         return bool(alone and self.num_classes > 1 and not self._ignores_on_purpose)
 
-    def _not_classes(self, unknown: npt.NDArray[Any], pixels: int) -> str:
-        reduced = self.reduce_labels
-        ids, first = np.unique(unknown).astype(int) + reduced, int(reduced)  # as they are before they are reduced
-        numbering = (
-            "--labels as-is (reduce_labels=False) if 0 is a class"
-            if reduced
-            else "--labels reduce (reduce_labels=True) if classes count from 1, as in ADE20K"
-        )
-        return (
-            f"wrong annotation: the class ids {_listed(list(map(str, ids)))} (in {unknown.size} of {pixels} pixels) "
-            f"are none of the model's {self.num_classes} classes, which are {first} to {self.num_classes - 1 + first}; "
-            f"use --label-map {ids[0]}=... (label_map=), --ignore-index {ids[0]} (ignore_index=), or {numbering}"
-        )
+
+def not_classes(labels: Labels, unknown: Sequence[int], unknown_pixels: int, pixels: int) -> str:
+    """Return a sentence about ids that are no class of the model, with the options that help.
+
+    Args:
+        labels: how annotations become class ids.
+        unknown: such ids, in order, as `known_and_unknown_ids` returns them. They are named as the files have them.
+        unknown_pixels: how many of the `pixels` have one of them.
+        pixels: the number of all pixels.
+    """
+    first = int(labels.reduce_labels)
+    ids = [class_id + first for class_id in unknown]
+    numbering = (
+        "--labels as-is (reduce_labels=False) if 0 is a class"
+        if labels.reduce_labels
+        else "--labels reduce (reduce_labels=True) if classes count from 1, as in ADE20K"
+    )
+    return (
+        f"the class ids {_listed(list(map(str, ids)))} (in {unknown_pixels} of {pixels} pixels) are none of the "
+        f"model's {labels.num_classes} classes, which are {first} to {labels.num_classes - 1 + first}; use --label-map "
+        f"{ids[0]}=... (label_map=), --ignore-index {ids[0]} (ignore_index=), or {numbering}"
+    )
 
 
 def _all_ignored(counts: Counts) -> bool:

@@ -17,11 +17,11 @@ from ray_segformer.commands.common import (
     add_exclude,
     add_max_pixels,
     checkpoint_of,
-    class_id,
     fail,
     fail_in_job,
     positive,
 )
+from ray_segformer.commands.labels import add_label_options, labels_of
 
 
 def add_parser(commands: Any) -> None:
@@ -46,14 +46,7 @@ def add_parser(commands: Any) -> None:
     )
     add_exclude(evaluate)
     evaluate.add_argument("--model", default="demo", help=MODEL_HELP)
-    evaluate.add_argument("--split", help="the split of INPUT, if it has splits (default: validation, else val)")
-    for kind in ("image", "annotation"):
-        evaluate.add_argument(
-            f"--{kind}-column",
-            default=kind,
-            metavar="NAME",
-            help=f"the column of {kind}s in parquet or in a Hugging Face dataset",
-        )
+    add_label_options(evaluate)
     evaluate.add_argument(
         "--resize",
         choices=("square", "short-side"),
@@ -67,29 +60,6 @@ def add_parser(commands: Any) -> None:
     )
     evaluate.add_argument(
         "--stride", type=positive, metavar="N", help="pixels between windows (default: SIZE, without overlap)"
-    )
-    evaluate.add_argument(
-        "--labels",
-        choices=("auto", "reduce", "as-is"),
-        default="auto",
-        help="reduce: annotations use 0 for ignored pixels and count classes from 1, as ADE20K does; as-is: they have "
-        "the model's class ids; auto: as-is for Cityscapes and PASCAL VOC, else as do_reduce_labels of the model says",
-    )
-    evaluate.add_argument(
-        "--label-map",
-        metavar="FROM=TO[,FROM=TO...]",
-        help="class ids of the annotations that the model calls by other ids, such as 255=1",
-    )
-    evaluate.add_argument(
-        "--ignore-index",
-        type=class_id,
-        metavar="N",
-        help="a further id of the annotations that is ignored, such as 65535, beside the model's own",
-    )
-    evaluate.add_argument(
-        "--label-colors",
-        metavar="FILE",
-        help="for annotations in colours: a file with a line name,r,g,b for each class of the model, and for `ignored`",
     )
     evaluate.add_argument("--workers", type=positive, default=2, metavar="N", help="the most actors that predict")
     evaluate.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
@@ -127,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
             image_column=arguments.image_column,
             annotation_column=arguments.annotation_column,
         )
-        labels = _labels(arguments, checkpoint, found.reduce_labels)
+        labels = labels_of(arguments, checkpoint, found.reduce_labels)
         max_pixels = arguments.max_pixels or MAX_PIXELS
         say(found.guesses)
         labels.look(found.sample, max_pixels)
@@ -210,27 +180,6 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{images} images, {images / seconds:.2f} images/s; {sentence}")
     print(folder.path)
     return 0
-
-
-def _labels(arguments: argparse.Namespace, checkpoint: Any, reduced_in_layout: bool | None) -> Any:
-    """Return the `Labels` of the options; "auto" goes by what the layout of the dataset says, else by the model."""
-    from ray_segformer.images import parse_label_map, read_label_colors
-    from ray_segformer.labels import Labels
-
-    ignored = checkpoint.content.ignored_ids[0]
-    colors = arguments.label_colors and read_label_colors(arguments.label_colors, checkpoint.id2label, ignored)
-    reduced = arguments.labels == "reduce"
-    if arguments.labels == "auto" and not colors:  # a file of colours names the model's own classes
-        of_model = checkpoint.get_preprocessor().do_reduce_labels
-        reduced = of_model if reduced_in_layout is None else reduced_in_layout
-    return Labels(
-        checkpoint.content.num_labels,
-        ignored_ids=checkpoint.content.ignored_ids,
-        reduce_labels=reduced,
-        label_map=arguments.label_map and parse_label_map(arguments.label_map),
-        label_colors=colors,
-        ignore_index=arguments.ignore_index,
-    )
 
 
 def _number(value: float) -> float | None:

@@ -9,6 +9,7 @@ from ray_segformer.images.array_files import say_where_arrays_differ
 from ray_segformer.images.cells import cells, describe, object_array, to_rgb
 from ray_segformer.images.encoded import MAX_PIXELS, SUFFIXES, encode, encoded_bytes
 from ray_segformer.images.errors import CAUSES, ImageError, cause_of
+from ray_segformer.images.header import Header, read_header
 from ray_segformer.images.label_options import parse_label_map, read_label_colors
 from ray_segformer.images.uris import escaped_uri, is_percent_encoded, public_uri, quoted
 
@@ -16,6 +17,7 @@ __all__ = [
     "CAUSES",
     "MAX_PIXELS",
     "SUFFIXES",
+    "Header",
     "ImageError",
     "LabelFormat",
     "cause_of",
@@ -29,6 +31,7 @@ __all__ = [
     "parse_label_map",
     "public_uri",
     "quoted",
+    "read_header",
     "read_label_colors",
     "reduce_labels",
     "say_where_arrays_differ",

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from ray_segformer.images.encoded import MAX_PIXELS, check_size, encoded_bytes, open_image
 from ray_segformer.images.errors import ImageError, as_image_error
+from ray_segformer.images.header import pixel_coding
 from ray_segformer.images.lossy import lossy_format
 
 _MOST_IDS = 2**16
@@ -157,7 +158,7 @@ def _coding(image: Image.Image) -> tuple[str, int | None]:
     """
     tile: Any = getattr(image, "tile", None)
     codec, arguments = (tile[0][0], tile[0][3]) if tile else ("", "")
-    coding = str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+    coding = pixel_coding(image)
     if len(image.getbands()) == 1 and codec in ("ppm", "ppm_plain") and isinstance(arguments, tuple):
         return coding, int(arguments[-1])
     return coding, _LARGEST.get(coding)

@@ -16,7 +16,7 @@ from ray_segformer.inputs.datasets import (
 )
 from ray_segformer.inputs.find import find_images, find_parquet
 from ray_segformer.inputs.image_input import ImageInput, InputError
-from ray_segformer.inputs.layouts import find_annotated
+from ray_segformer.inputs.layouts import find_annotated, find_input
 from ray_segformer.inputs.parquet import READING_CPUS
 from ray_segformer.inputs.paths import folded, readable
 from ray_segformer.inputs.row_keys import DIGEST, DIGEST_BYTES, DoneRows, digests_of
@@ -32,6 +32,7 @@ __all__ = [
     "digests_of",
     "find_annotated",
     "find_images",
+    "find_input",
     "find_parquet",
     "folded",
     "from_huggingface",

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 
 from ray_segformer.guesses import Guess
 from ray_segformer.images import ImageError, encoded_bytes, public_uri
-from ray_segformer.inputs.blocks import ROWS_PER_BLOCK, small_blocks
+from ray_segformer.inputs.blocks import ROWS_PER_BLOCK, small_blocks, spread
 from ray_segformer.inputs.find import find_images
 from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.parquet import READING_CPUS
@@ -21,6 +20,7 @@ from ray_segformer.inputs.parquet import READING_CPUS
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+_COLUMNS = ("path", "image", "annotation")
 
 
 @dataclass(frozen=True)
@@ -33,40 +33,54 @@ class AnnotatedInput:
         sample: returns rows without Ray, as many as its argument says or all there are, spread over the input where it
             has files. Their `annotation` is a cell of what `dataset` gives: a path, encoded bytes or `{"bytes",
             "path"}`. They have `path`, too.
+        cells: makes a lazy Ray dataset of the same columns, whose files are not read yet: cells may be paths, or null.
+            It has all rows, or about as many as its argument says, spread over the input.
+        convert: makes another file of the bytes of an annotation of `cells`, if `dataset` has that one.
         reduce_labels: whether annotations are numbered as in ADE20K's files; None if the layout does not say.
         guesses: what is to be said about the input, such as files that are not looked at.
+        without_annotation: the paths of images without annotation; see `find_annotated`.
+        without_image: the paths of annotations without image, where the layout pairs files by name.
     """
 
     rows: int
     dataset: Callable[[], ray.data.Dataset]
     sample: Callable[[int], list[Row]]
+    cells: Callable[[int | None], ray.data.Dataset]
+    convert: Callable[[bytes], bytes] | None = None
     reduce_labels: bool | None = None
     guesses: list[Guess] = field(default_factory=list)
+    without_annotation: Sequence[str] = ()
+    without_image: Sequence[str] = ()
 
 
 def of_files(rows: list[Row], convert: Callable[[bytes], bytes] | None = None, **options: Any) -> AnnotatedInput:
     """Return annotated images that are files.
 
     Args:
-        rows: `path`, and the cells `image` and `annotation`.
+        rows: `path`, and the cells `image` and `annotation`, which is None for an image without one.
         convert: makes another file of the bytes of an annotation, in the task that reads it.
         options: further attributes.
     """
 
+    def cells(count: int | None) -> ray.data.Dataset:
+        chosen = rows if count is None else [rows[place] for place in spread(len(rows), count)]
+        columns = {name: pa.array([row[name] for row in chosen], pa.string()) for name in _COLUMNS}
+        return small_blocks(pa.table(columns))
+
     def dataset() -> ray.data.Dataset:
-        table = pa.Table.from_pylist([{name: row[name] for name in ("path", "image", "annotation")} for row in rows])
-        return small_blocks(table).map_batches(read, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
+        return cells(None).map_batches(read, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
 
     def read(batch: pa.Table) -> pa.Table:
         return read_files(batch, convert)
 
     def sample(count: int) -> list[Row]:
-        return [{**rows[place], "annotation": cell(rows[place])} for place in spread(len(rows), count)]
+        return [{**rows[place], "annotation": annotation(rows[place])} for place in spread(len(rows), count)]
 
-    def cell(row: Row) -> Any:
+    def annotation(row: Row) -> Any:
         return row["annotation"] if convert is None else bytes_or_null(row["annotation"], row["path"], convert)
 
-    return AnnotatedInput(len(rows), dataset, sample, **options)
+    missing = [row["path"] for row in rows if row["annotation"] is None]
+    return AnnotatedInput(len(rows), dataset, sample, cells, convert, without_annotation=missing, **options)
 
 
 def of_parquet(found: ImageInput) -> AnnotatedInput:
@@ -78,36 +92,37 @@ def of_parquet(found: ImageInput) -> AnnotatedInput:
     def dataset() -> ray.data.Dataset:
         return found.dataset().map_batches(read_files, **options)
 
-    return AnnotatedInput(found.rows, dataset, found.take, guesses=found.guesses)
+    def cells(count: int | None) -> ray.data.Dataset:
+        return found.dataset(sample=count)
+
+    return AnnotatedInput(found.rows, dataset, found.take, cells, guesses=found.guesses)
 
 
-def by_name(images: str, annotations: str, exclude: Sequence[str] = ()) -> AnnotatedInput:
+def by_name(images: str, annotations: str, exclude: Sequence[str] = (), *, strict: bool = True) -> AnnotatedInput:
     """Return the images of a folder, each with the annotation of its name in another folder.
 
     Args:
         images, exclude: as for `find_images`.
         annotations: a folder.
+        strict: see `find_annotated`.
 
     Raises:
         InputError: there are no images, or one has no annotation, which the message names.
     """
     found = find_images(images, exclude=exclude)
     rows = found.take(found.rows)
-    below = find_images(annotations)
-    cells = {row["name"]: row["image"] for row in below.take(below.rows)}
+    found_annotations = find_images(annotations)
+    below = {row["name"]: row for row in found_annotations.take(found_annotations.rows)}
     for row in rows:
-        if row["name"] not in cells:
+        if strict and row["name"] not in below:
             raise InputError(
                 f"{row['path']} has no annotation: expected {public_uri(annotations)}/{row['name']}.png, "
                 "a PNG of class ids"
             )
-        row["annotation"] = cells[row["name"]]
-    return of_files(rows, guesses=found.guesses)
-
-
-def spread(rows: int, count: int) -> list[int]:
-    """Return the numbers of `count` rows that are evenly spread, the first and the last among them; of all if fewer."""
-    return sorted({int(place) for place in np.linspace(0, rows - 1, min(rows, count)).round()})
+        row["annotation"] = below[row["name"]]["image"] if row["name"] in below else None
+    names = {row["name"] for row in rows}
+    without_image = [row["path"] for name, row in below.items() if name not in names]
+    return of_files(rows, guesses=found.guesses, without_image=without_image)
 
 
 def also(others: int) -> str:

@@ -35,6 +35,11 @@ def small_blocks(rows: pa.Table) -> ray.data.Dataset:
     return numbers.map_batches(read, batch_format="pyarrow", batch_size=None, fn_kwargs={"parts": parts})
 
 
+def spread(rows: int, count: int) -> list[int]:
+    """Return the numbers of `count` rows that are evenly spread, the first and the last among them; of all if fewer."""
+    return sorted({int(place) for place in np.linspace(0, rows - 1, min(rows, count)).round()})
+
+
 def _rows_of(numbers: pa.Table, parts: list[ray.ObjectRef[pa.Table]]) -> pa.Table:
     """Return the rows with the given numbers, which ascend, from a table in parts of `_ROWS_PER_OBJECT`."""
     if not len(numbers):

@@ -33,8 +33,10 @@ def is_cityscapes(tree: Tree) -> bool:
     return bool(_places(tree, _IMAGES))
 
 
-def find_cityscapes(root: str, split: str | None = "val", *, train_ids: bool = True) -> AnnotatedInput:
-    """Find what `read_cityscapes` reads. None as the split is that of `choose_split`."""
+def find_cityscapes(
+    root: str, split: str | None = "val", *, train_ids: bool = True, strict: bool = True
+) -> AnnotatedInput:
+    """Find what `read_cityscapes` reads. None as the split: see `choose_split`; `strict`: see `find_annotated`."""
     tree = Tree(root)
     by_split = {split: place for place in _places(tree, _IMAGES) for split in tree.folders(place)}
     split = choose_split(by_split, split, f"{tree.shown} ({_IMAGES})")
@@ -52,17 +54,20 @@ def find_cityscapes(root: str, split: str | None = "val", *, train_ids: bool = T
     made, stored = f"_{kind}_labelTrainIds.png", f"_{kind}_labelIds.png"
     ending = made if train_ids and all(stem + made in there for stem in stems) else stored
     missing = [stem for stem in stems if stem + ending not in there]
-    if missing:
+    if missing and strict:
         raise InputError(
             f"{images}/{missing[0]}{suffix} has no annotation" + also(len(missing) - 1) + f": expected "
             f"{annotations}/{missing[0]}{stored}, of the dataset's {kind} archive, below {tree.shown}"
         )
     rows = []
     for stem in stems:
-        image, annotation = tree.file(f"{images}/{stem}{suffix}"), tree.file(f"{annotations}/{stem}{ending}")
-        rows.append({"path": image.path, "image": image.cell, "annotation": annotation.cell})
+        image = tree.file(f"{images}/{stem}{suffix}")
+        annotation = tree.file(f"{annotations}/{stem}{ending}").cell if stem + ending in there else None
+        rows.append({"path": image.path, "image": image.cell, "annotation": annotation})
     convert = _with_train_ids if train_ids and ending == stored else None
-    found = of_files(rows, convert, reduce_labels=False, guesses=guesses)
+    alone = sorted(file for file in there - {stem + ending for stem in stems} if file.endswith(ending))
+    without_image = [tree.file(f"{annotations}/{file}").path for file in alone]
+    found = of_files(rows, convert, reduce_labels=False, guesses=guesses, without_image=without_image)
     if split == "test" and train_ids and all(_ignores_all(row["annotation"]) for row in found.sample(_LOOKED_AT)):
         raise InputError(
             f"{tree.shown}: the annotations of the split 'test' ignore every pixel, because the dataset's authors keep "

@@ -13,7 +13,7 @@ import ray
 
 from ray_segformer.guesses import Guess
 from ray_segformer.images import SUFFIXES
-from ray_segformer.inputs.blocks import small_blocks
+from ray_segformer.inputs.blocks import small_blocks, spread
 from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.listing import files_below, files_in_list, files_matching, fixed_part, kind_of, shared_folder
 from ray_segformer.inputs.location import FileName, Location
@@ -157,8 +157,10 @@ def _images_in_files(files: list[FileName], folder: str, shown: str, guesses: Se
         for batch in rows.select(["key"]).to_batches(_KEYS_PER_BATCH):
             yield from batch.column(0).to_pylist()
 
-    def dataset(done: DoneRows | None = None) -> ray.data.Dataset:
-        """Return the rows that are not done."""
+    def dataset(done: DoneRows | None = None, sample: int | None = None) -> ray.data.Dataset:
+        """Return the rows that are not done, or a sample."""
+        if sample is not None:
+            return small_blocks(rows.take(pa.array(spread(len(rows), sample))))
         return small_blocks(rows if done is None else rows.filter(pa.array(~done.among(keys()))))
 
     said = [*guesses, *masks_among([readable(below(file.plain, folder)) for file in files], shown)]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import ray
 
 from ray_segformer.air import installed
-from ray_segformer.inputs.annotated import AnnotatedInput, Row, read_files, spread
-from ray_segformer.inputs.blocks import ROWS_PER_BLOCK
+from ray_segformer.inputs.annotated import AnnotatedInput, Row, read_files
+from ray_segformer.inputs.blocks import ROWS_PER_BLOCK, spread
 from ray_segformer.inputs.image_input import InputError
 from ray_segformer.inputs.parquet import READING_CPUS
 from ray_segformer.inputs.splits import choose_split
@@ -58,26 +60,39 @@ def find_huggingface(
 
     def read(batch: pa.Table) -> pa.Table:
         """Read the block of rows that begins at row `start`, in a task."""
+        return read_files(cells_of(batch))
+
+    def cells_of(batch: pa.Table) -> pa.Table:
         (start,) = batch.column("start").to_pylist()
         rows = datasets.load_from_disk(directory)
-        return _encoded(rows.select(range(start, min(start + ROWS_PER_BLOCK, len(rows)))), columns, start)
+        return _cells(rows.select(range(start, min(start + ROWS_PER_BLOCK, len(rows)))), columns, start)
+
+    def blocks(read: Callable[[pa.Table], pa.Table], count: int | None) -> ray.data.Dataset:
+        starts = [{"start": start} for start in range(0, len(loaded), ROWS_PER_BLOCK)]
+        if count is not None:
+            starts = [starts[place] for place in spread(len(starts), math.ceil(count / ROWS_PER_BLOCK))]
+        numbers = installed.from_items(starts, len(starts))
+        return numbers.map_batches(read, batch_format="pyarrow", batch_size=1, num_cpus=READING_CPUS)
 
     def in_ray() -> ray.data.Dataset:
-        if directory is None:
-            return ray.data.from_arrow(_encoded(loaded, columns, 0))
-        starts = [{"start": start} for start in range(0, len(loaded), ROWS_PER_BLOCK)]
-        blocks = installed.from_items(starts, len(starts))
-        return blocks.map_batches(read, batch_format="pyarrow", batch_size=1, num_cpus=READING_CPUS)
+        return blocks(read, None) if directory is not None else ray.data.from_arrow(_encoded(loaded, columns, 0))
+
+    def cells(count: int | None) -> ray.data.Dataset:
+        return blocks(cells_of, count) if directory is not None else in_ray()
 
     def sample(count: int) -> list[Row]:
         places = spread(len(loaded), count)
         return [row for place in places for row in _encoded(loaded.select([place]), columns, place).to_pylist()]
 
-    return AnnotatedInput(len(loaded), in_ray, sample)
+    return AnnotatedInput(len(loaded), in_ray, sample, cells)
 
 
 def _encoded(loaded: Any, columns: dict[str, str], start: int) -> pa.Table:
     """Return the rows of a `datasets.Dataset` as encoded bytes; the first is row number `start`."""
+    return read_files(_cells(loaded, columns, start))
+
+
+def _cells(loaded: Any, columns: dict[str, str], start: int) -> pa.Table:
     import datasets
 
     images = loaded.cast_column(columns["image"], datasets.Image(decode=False))[columns["image"]]
@@ -86,4 +101,4 @@ def _encoded(loaded: Any, columns: dict[str, str], start: int) -> pa.Table:
     for name, column in columns.items():
         structs = loaded.cast_column(column, datasets.Image(decode=False))[column]
         batch[name] = pa.array(structs, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    return read_files(pa.table(batch))
+    return pa.table(batch)

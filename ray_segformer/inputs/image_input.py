@@ -21,7 +21,8 @@ class ImageInput:
 
     Attributes:
         rows: the number of images.
-        dataset: makes a Ray dataset of the images. Its optional argument is the `DoneRows` to leave out. The columns:
+        dataset: makes a Ray dataset of the images. Its optional arguments are the `DoneRows` to leave out, or the
+            number `sample` of rows that are wanted, about, spread over the input. The columns:
 
             * `path`: an absolute path or a URI, without user, password and options. A path that is not UTF-8 is a URI;
               see `readable`.

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from ray_segformer.inputs.annotated import AnnotatedInput, by_name, of_parquet
 from ray_segformer.inputs.cityscapes import find_cityscapes, is_cityscapes
-from ray_segformer.inputs.find import find_parquet
+from ray_segformer.inputs.find import find_images, find_parquet
 from ray_segformer.inputs.huggingface import find_huggingface, is_saved_dataset, saved_splits
-from ray_segformer.inputs.image_input import InputError
+from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.splits import SPLIT_NAMES, choose_split, split_of_parquet
 from ray_segformer.inputs.tree import Tree
 from ray_segformer.inputs.voc import find_voc, voc_folders
@@ -26,6 +26,7 @@ def find_annotated(
     exclude: Sequence[str] = (),
     image_column: str = "image",
     annotation_column: str = "annotation",
+    strict: bool = True,
 ) -> AnnotatedInput:
     """Find the annotated images of an input, whatever its layout, without Ray.
 
@@ -42,6 +43,8 @@ def find_annotated(
         split: the split to read. Default: "validation", else "val" or "valid", if the input has splits.
         exclude: as for `find_images`: globs of images in folders, or of parquet files.
         image_column, annotation_column: the columns in parquet and in a dataset of `save_to_disk`.
+        strict: whether a file that is not there is an error. If not, `without_annotation` and `without_image` tell
+            which are missing. Default: True.
 
     Raises:
         InputError: nothing of this is there; or the split is not there, and the message lists those that are; or an
@@ -58,20 +61,60 @@ def find_annotated(
         chosen = choose_split(splits, split, tree.shown) if splits or split is not None else None
         return find_huggingface(source, chosen, image_column, annotation_column)
     if is_cityscapes(tree):
-        return find_cityscapes(source, split)
+        return find_cityscapes(source, split, strict=strict)
     if voc_folders(tree):
-        return find_voc(source, split)
+        return find_voc(source, split, strict=strict)
     by_split = _pairs_of_folders(tree)
     if by_split:
         chosen = (
             choose_split([name for name in by_split if name], split, tree.shown) if split or "" not in by_split else ""
         )
         images, annotations = by_split[chosen]
-        return by_name(tree.locate(images), tree.locate(annotations), exclude)
+        return by_name(tree.locate(images), tree.locate(annotations), exclude, strict=strict)
     splits = sorted({split_of_parquet(file) for file in tree.files("") if file.lower().endswith(".parquet")} - {""})
     if splits or split is not None:
         split = choose_split(splits, split, tree.shown)
     return of_parquet(find_parquet(source, image_column, annotation_column, split=split, exclude=exclude))
+
+
+def find_input(
+    source: str,
+    split: str | None = None,
+    *,
+    annotations: str | None = None,
+    exclude: Sequence[str] = (),
+    image_column: str = "image",
+    annotation_column: str = "annotation",
+) -> ImageInput | AnnotatedInput:
+    """Find the images of any input, and their annotations if there are some. A file that is missing is no error.
+
+    Args:
+        source: as for `find_annotated`, or for `find_images`.
+        split: as for `find_annotated`. If it is given, the input has annotations.
+        annotations: a folder of annotations that have the names of the images. Default: those of the input's layout.
+        exclude, image_column, annotation_column: as for `find_annotated`.
+
+    Raises:
+        InputError: there are no images; or as for `find_annotated`, except for missing files.
+    """
+    if annotations is not None:
+        return by_name(source, annotations, exclude, strict=False)
+    if split is not None or _is_annotated(source, image_column, annotation_column):
+        columns = {"image_column": image_column, "annotation_column": annotation_column}
+        return find_annotated(source, split, exclude=exclude, **columns, strict=False)
+    return find_images(source, exclude=exclude)
+
+
+def _is_annotated(source: str, image_column: str, annotation_column: str) -> bool:
+    """Return whether an input is one that `find_annotated` reads, whatever its splits."""
+    tree = Tree(source)
+    if is_saved_dataset(source) or is_cityscapes(tree) or voc_folders(tree) or _pairs_of_folders(tree):
+        return True
+    try:
+        find_parquet(source, image_column, annotation_column)
+    except InputError:
+        return False
+    return True
 
 
 def _pairs_of_folders(tree: Tree) -> dict[str, tuple[str, str]]:

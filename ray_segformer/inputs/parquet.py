@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import ray
 from ray_segformer.air import installed
 from ray_segformer.guesses import Guess
 from ray_segformer.images import SUFFIXES
+from ray_segformer.inputs.blocks import spread
 from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.location import Location
 from ray_segformer.inputs.parquet_columns import CellColumn, as_text, check_column, image_column_of
@@ -23,6 +25,7 @@ from ray_segformer.inputs.row_keys import DoneRows
 
 READING_CPUS = 0.25  # of a task that reads parquet: it mostly waits
 _ROWS_PER_BATCH = 64
+_SAMPLED_GROUPS = 32
 
 
 def images_in_parquet(
@@ -63,12 +66,13 @@ def images_in_parquet(
         raise InputError(f"{shown}: no rows")
     read = _ParquetRows(location, columns)
 
-    def dataset(done: DoneRows | None = None) -> ray.data.Dataset:
-        """Return the rows that are not done, which tasks read."""
+    def dataset(done: DoneRows | None = None, sample: int | None = None) -> ray.data.Dataset:
+        """Return the rows that are not done, or a sample, which tasks read."""
+        read_groups = groups if sample is None else _sampled(groups, sample)
         options: dict[str, Any] = {"fn_kwargs": {"done": ray.put(done)}} if done is not None else {}
         # A task reads one row group. The next stage wants batches of many rows, and Ray Data must not fuse the two:
         # it does not where they reserve different CPUs.
-        groups_dataset = installed.from_items(groups, len(groups))
+        groups_dataset = installed.from_items(read_groups, len(read_groups))
         return groups_dataset.map_batches(read, batch_size=1, num_cpus=READING_CPUS, **options)
 
     def take(limit: int) -> list[dict[str, Any]]:
@@ -88,6 +92,17 @@ def images_in_parquet(
                 yield _key(group["file"], group["before"] + row)
 
     return ImageInput(rows, dataset, keys, take, said)
+
+
+def _sampled(groups: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Return the first rows of some row groups, spread over all: about `count` rows together.
+
+    To read few rows of each group would read all files: a group's columns are read as a whole.
+    """
+    rows = sum(group["rows"] for group in groups)
+    chosen = spread(len(groups), max(_SAMPLED_GROUPS, math.ceil(count * len(groups) / rows)))
+    each = math.ceil(count / len(chosen))
+    return [{**groups[place], "rows": min(groups[place]["rows"], each)} for place in chosen]
 
 
 def _row_groups(location: Location, files: list[str], columns: list[str]) -> list[dict[str, Any]]:
@@ -134,11 +149,12 @@ class _ParquetRows:
         self, batch: dict[str, npt.NDArray[Any]], done: ray.ObjectRef[DoneRows] | None = None
     ) -> Iterator[pa.Table]:
         done_rows = None if done is None else ray.get(done)
-        for file, group, before in zip(batch["file"], batch["group"], batch["before"], strict=True):
-            yield from self.of_group({"file": str(file), "group": int(group), "before": int(before)}, done_rows)
+        for file, *numbers in zip(*(batch[name] for name in ("file", "group", "rows", "before")), strict=True):
+            group, rows, before = map(int, numbers)
+            yield from self.of_group({"file": str(file), "group": group, "rows": rows, "before": before}, done_rows)
 
     def of_group(self, group: dict[str, Any], done: DoneRows | None = None) -> Iterator[pa.Table]:
-        """Yield the rows of a row group that are not done, in tables.
+        """Yield the first `rows` of a row group, without those that are done, in tables.
 
         Their columns are `path`, `image`, `name` and `key`, and `annotation` if there is an annotation column.
         """
@@ -148,7 +164,9 @@ class _ParquetRows:
             columns = list(self._columns.values())
             if "path" in reader.schema_arrow.names and "path" not in columns:
                 columns.append("path")
-            for batch in reader.iter_batches(_ROWS_PER_BATCH, row_groups=[group["group"]], columns=columns):
+            end = number + group["rows"]
+            for rows in reader.iter_batches(_ROWS_PER_BATCH, row_groups=[group["group"]], columns=columns):
+                batch = rows.slice(0, end - number)
                 keys = [_key(group["file"], row) for row in range(number, number + len(batch))]
                 try:
                     batch.validate(full=True)
@@ -159,6 +177,8 @@ class _ParquetRows:
                 number += len(batch)
                 table = self._as_rows(batch, keys, location)
                 yield table if done is None else table.filter(pa.array(~done.among(keys)))
+                if number == end:
+                    break
 
     def _as_rows(self, batch: pa.RecordBatch, keys: list[str], location: Location) -> pa.Table:
         cells = {name: CellColumn(batch.column(column), location) for name, column in self._columns.items()}

@@ -22,8 +22,8 @@ def voc_folders(tree: Tree) -> list[str]:
     ]
 
 
-def find_voc(root: str, split: str | None = "val") -> AnnotatedInput:
-    """Find what `read_voc` reads. None as the split is that of `choose_split`."""
+def find_voc(root: str, split: str | None = "val", *, strict: bool = True) -> AnnotatedInput:
+    """Find what `read_voc` reads. None as the split is that of `choose_split`; `strict` as in `find_annotated`."""
     tree = Tree(root)
     folders = voc_folders(tree)
     if not folders:
@@ -38,7 +38,7 @@ def find_voc(root: str, split: str | None = "val") -> AnnotatedInput:
         raise InputError(f"{tree.shown}: {_LISTS}/{split}.txt names no image")
     rows = [{"image": f"{_IMAGES}/{name}.jpg", "annotation": f"{_ANNOTATIONS}/{name}.png"} for name in names]
     there = {f"{folder}/{file}" for folder in (_IMAGES, _ANNOTATIONS) for file in tree.files(folder)}
-    for row in rows:
+    for row in rows if strict else ():
         if row["annotation"] not in there:
             missing = sum(row["annotation"] not in there for row in rows)
             raise InputError(
@@ -47,8 +47,9 @@ def find_voc(root: str, split: str | None = "val") -> AnnotatedInput:
             )
         if row["image"] not in there:
             raise InputError(f"{tree.shown}: {row['image']}, of {_LISTS}/{split}.txt, is not there")
-    names_of = [(tree.file(row["image"]), tree.file(row["annotation"])) for row in rows]
-    return of_files(
-        [{"path": image.path, "image": image.cell, "annotation": annotation.cell} for image, annotation in names_of],
-        reduce_labels=False,
-    )
+    located = []
+    for row in rows:
+        image = tree.file(row["image"])
+        annotation = tree.file(row["annotation"]).cell if row["annotation"] in there else None
+        located.append({"path": image.path, "image": image.cell, "annotation": annotation})
+    return of_files(located, reduce_labels=False)

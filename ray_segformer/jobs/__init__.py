@@ -1,9 +1,10 @@
 """Jobs: turn an input into an output, on Ray.
 
-This room has `predict` and `evaluate`, the folders that they write, and the journal from which an interrupted job
-resumes. Add a new output format here. This room does not know the command line, and does not train.
+This room has `predict`, `evaluate` and `check`, the folders that they write, and the journal from which an interrupted
+job resumes. Add a new output format here. This room does not know the command line, and does not train.
 """
 
+from ray_segformer.jobs.check import CHECKED_ROWS, check
 from ray_segformer.jobs.cluster import ENCODING_CPUS, ResourceError, resources_for, start_ray
 from ray_segformer.jobs.encode import EncodeMasks
 from ray_segformer.jobs.evaluate import ScoredImage, evaluate, most_confused
@@ -16,6 +17,7 @@ from ray_segformer.jobs.progress import with_progress
 from ray_segformer.jobs.protocol import EvaluationPredictor, Protocol, short_side_size
 
 __all__ = [
+    "CHECKED_ROWS",
     "ENCODING_CPUS",
     "EncodeMasks",
     "EvaluationPredictor",
@@ -27,6 +29,7 @@ __all__ = [
     "ResourceError",
     "ScoredImage",
     "TakenNames",
+    "check",
     "encoded_masks",
     "evaluate",
     "explain",
