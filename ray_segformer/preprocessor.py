@@ -103,8 +103,11 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
 
         Args:
             config: the dict. Missing settings have transformers' defaults.
-            options: arguments of the class, which win over the settings.
+            options: arguments of the class, which win over the settings. With `label_colors`, labels are not reduced
+                unless `do_reduce_labels` says so here.
         """
+        if options.get("label_colors"):
+            options = {"do_reduce_labels": False, **options}  # colours have the model's own class ids
         return cls(**{**settings_in(config), **options})
 
     @classmethod

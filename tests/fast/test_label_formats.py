@@ -287,3 +287,16 @@ def test_losses_are_those_of_the_ids_that_are_meant(tmp_path):
     )
     labels = sent.get_preprocessor().transform_batch(batch)["labels"]  # BatchPredictor's stage on CPUs
     assert set(np.unique(labels)) <= {0, 1, 2, 3}
+
+
+def test_classes_of_colours_are_the_models_and_are_not_reduced():
+    options = {"annotation_column": "annotation", "label_colors": {(1, 2, 3): 1, (4, 5, 6): 0}}
+    batch = {
+        "image": objects(picture(2, 2)),
+        "annotation": objects(np.array([[[1, 2, 3], [4, 5, 6]]] * 2, np.uint8)),
+    }
+    asked = {"do_reduce_labels": True, "do_resize": False}
+    labels = SegformerPreprocessor.from_config(asked, **options).preprocess(batch)["labels"]
+    assert labels.tolist() == [[[1, 0], [1, 0]]]
+    labels = SegformerPreprocessor.from_config(asked, do_reduce_labels=True, **options).preprocess(batch)["labels"]
+    assert labels.tolist() == [[[0, 255], [0, 255]]]
