@@ -30,7 +30,7 @@ test:
 
 # For every save: the tests that start no Ray.
 test-fast: .venv/ready
-	.venv/bin/python -m pytest -q tests/fast
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile tests/fast
 
 check: .venv/ready
 	.venv/bin/ruff format --check .
@@ -38,14 +38,14 @@ check: .venv/ready
 	.venv/bin/mypy
 
 # Threads that wait for others sleep: tests run side by side, and spinning would take the CPU of those that work.
-test-ray-2.60 test-ray-2.55 test-ray-2.6: export OMP_WAIT_POLICY = passive
+test-fast test-ray-2.60 test-ray-2.55 test-ray-2.6: export OMP_WAIT_POLICY = passive
 # Ray starts workers with a lower priority than the tests, beside which they would starve.
 test-ray-2.60 test-ray-2.55 test-ray-2.6: export RAY_worker_niceness = 0
 
-# Two processes share the files of tests, each with a Ray of its own. The longest files come first.
-# `tests/warm` starts Ray's workers with torch and Ray Data imported.
+# Three processes share the files of tests, each with a Ray of its own: on two cores, some always wait for Ray. The
+# longest files come first. `tests/warm` starts Ray's workers with torch and Ray Data imported.
 test-ray-2.60: .venv/ready
-	.venv/bin/python tests/warm/run.py -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 \
+	.venv/bin/python tests/warm/run.py -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 10 \
 		tests/kills tests/on_ray tests/fast
 
 test-ray-2.55: .venv-ray-2.55/ready
