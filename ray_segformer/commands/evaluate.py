@@ -90,6 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
         protocol = Protocol(arguments.resize, arguments.flip, arguments.window, arguments.stride)
         folder = OutputFolder(arguments.output, arguments.overwrite, "evaluation.json")
         checkpoint = checkpoint_of(arguments.model)
+        if checkpoint.content.num_labels == 1:
+            raise ValueError(f"{arguments.model} has one class: all pixels of its masks are 0, so there is no score")
         found = find_annotated(
             arguments.input,
             arguments.split,

@@ -164,3 +164,10 @@ def test_annotations_of_one_class_are_0_and_1(reference):
     batch = {"image": objects(PICTURES[0]), "annotation": objects(np.full((48, 80), 2, np.uint8))}
     with pytest.raises(ValueError, match=r"wrong annotation: it has the class ids \[2\]; expected 0 to 1, or 255"):
         SegformerPredictor(reference.directory, annotation_column="annotation").predict(batch)
+
+
+def test_masks_of_zeros_are_not_scored(reference, tmp_path, capsys):
+    arguments = ["evaluate", str(tmp_path), "--output", str(tmp_path / "out"), "--model", str(reference.directory)]
+    assert main(arguments) == 2
+    assert "has one class: all pixels of its masks are 0, so there is no score" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
