@@ -3,6 +3,8 @@ PYTHON ?= python3
 HAS_RAY_2_6 = $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'
 # Python compiles what is imported. Compiling all that is installed takes longer than installing it.
 PIP = -m pip install --quiet --no-compile
+# Many images of containers set this. Then each process would compile all that it imports, and the tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help demo benchmark test test-fast check test-ray-2.60 test-ray-2.55 test-ray-2.6 older-rays format clean
 
