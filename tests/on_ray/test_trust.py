@@ -128,12 +128,13 @@ def test_a_tree_of_hostile_names(ray_session, checkpoint, tmp_path):
     names = [
         *("plain.jpg", "Plain.jpg", "PLAIN.png", "deep/er/x.jpg", "deep/x", f"{E_ACUTE}.jpg", "e\u0301.jpg"),
         *("a.jpg", "a.png/b.jpg", "A.PNG/c.jpg", "x.png", "x.jpg/y.jpg", "z/file.jpg", "z.jpg"),
-        *("new\nline.jpg", "\x1b[31mred.jpg", "..\\..\\..\\up.jpg", "...jpg", " .jpg", "~", "$(touch pwned).jpg"),
+        *("new\nline.jpg", "\x1b[31mred.jpg", "z\\..\\..\\up.jpg", " .jpg", "~", "$(touch pwned).jpg"),
         *(f"{LONG}.jpg", f"{LONG}.png", f"{E_ACUTE * 125}.jpg", "n" * 255 + "/x.jpg"),
         *(b"caf\xe9.jpg", "caf%E9.jpg", b"\xff\xfe/\xe9.jpg", b"\xff\xfe/\xe8.jpg"),
     ]
     names = [name if os.path.splitext(name)[1] else name + ".jpg" for name in map(os.fsdecode, names)]
     widths = make(tmp_path / "in", *names)
+    make(tmp_path / "in", "...jpg", "..\\..\\..\\hidden.jpg")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "linked.jpg").write_bytes(image_of(len(names)))
@@ -148,6 +149,7 @@ def test_a_tree_of_hostile_names(ray_session, checkpoint, tmp_path):
     found = masks_below(tmp_path / "out", checkpoint)
     assert sorted(found.values()) == sorted(widths.values())
     assert summary["images"] == len(widths) and summary["failures"] == 0
+    assert {warning["code"]: warning["rows"] for warning in summary["warnings"]}["hidden-files"] == 2
     for name, expected in {
         "deep/er/x.jpg": "deep/er/x.png",
         "link/linked.jpg": "link/linked.png",
@@ -156,7 +158,7 @@ def test_a_tree_of_hostile_names(ray_session, checkpoint, tmp_path):
         "z.jpg": "z.png",
         os.fsdecode(b"\xff\xfe/\xe9.jpg"): "%FF%FE/%E9.png",
         "new\nline.jpg": "new_line.png",
-        "..\\..\\..\\up.jpg": "up.png",
+        "z\\..\\..\\up.jpg": "z/up.png",
         f"{E_ACUTE * 125}.jpg": f"{E_ACUTE * 125}.png",
     }.items():
         assert found[expected] == widths[name], name
