@@ -98,7 +98,7 @@ def _serve_driver(requests: socket.socket, environment: dict[str, str]) -> None:
 
     # Ray's library makes ids from one generator. If it is used before a fork, all forks make the same ids.
     class_id = ray.actor.ActorClassID
-    from_system = types.SimpleNamespace(from_random=lambda: class_id(os.urandom(class_id.size())))
+    from_system = types.SimpleNamespace(from_random=lambda: class_id(os.urandom(class_id.nil().size())))
     with unittest.mock.patch("ray.actor.ActorClassID", from_system):
         for module in _MODULES_OF_RAY:
             importlib.import_module(module)
