@@ -199,6 +199,7 @@ def one_cpu(options: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def two_cpus(size: int, options: list[dict[str, Any]], *job: Any) -> dict[str, Any]:
     """Return the findings of `memory_of_arrays`, `workers_of` and `gated_job` on a Ray of two CPUs."""
+    os.environ.pop("TESTS_WARM_PROCESS", None)  # Only what the raylet started itself is found among its children.
     # Without workers that Ray starts in advance, all memory that is added is that of the arrays.
     start(2, object_store_memory=600 * 2**20, _system_config={"enable_worker_prestart": False})
     return {"memory": memory_of_arrays(size), "workers": workers_of(options), "job": gated_job(*job)}
@@ -246,8 +247,7 @@ def memory_of_arrays(size: int) -> dict[str, int]:
             time.sleep(0.5)
         return memory.peak
 
-    cold = {"env_vars": {"TESTS_WARM_PROCESS": ""}}  # Only what the raylet started itself is found among its children.
-    holders = [Holder.options(runtime_env=cold).remote() for _ in range(2)]
+    holders = [Holder.remote() for _ in range(2)]
     shared = ray.put(np.ones(size, np.uint8))
     ray.get([holder.own.remote(1) for holder in holders])
     before = peak()
