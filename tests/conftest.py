@@ -12,6 +12,8 @@ import ray
 import torch
 from reference import Reference, save_small
 
+from ray_segformer.cli import main
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -41,6 +43,18 @@ def ray_session():
 def ray_address(ray_session) -> str:
     """The address of `ray_session`: a process with it in RAY_ADDRESS joins that Ray instead of starting its own."""
     return ray.get_runtime_context().gcs_address
+
+
+@pytest.fixture
+def run_command(capsys):
+    """Runs `ray-segformer` in this process: its exit code, what it printed, and what it said on stderr."""
+
+    def run(*arguments):
+        code = main([*map(str, arguments)])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
 
 
 @pytest.fixture(scope="session", autouse=True)

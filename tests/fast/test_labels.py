@@ -108,6 +108,7 @@ def test_what_may_be_right_is_not_refused(annotations):
     labels = Labels(3)
     labels.look(rows(*annotations))
     labels.check(total(labels, *annotations))
+    assert not labels.in_doubt(total(labels, *annotations))
 
 
 def test_everything_ignored_is_refused():

@@ -1,5 +1,6 @@
 """`ray-segformer check` on a folder that holds every fault, and on one without faults."""
 
+import functools
 import json
 import shutil
 
@@ -10,7 +11,6 @@ import pytest
 from PIL import Image
 from reference import encode, picture, save_small, small_model
 
-from ray_segformer.cli import main
 from ray_segformer.inputs import find_input
 from ray_segformer.jobs import check
 from ray_segformer.labels import Labels
@@ -19,15 +19,9 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 @pytest.fixture
-def command(capsys):
+def command(run_command):
     """Runs the command with the session's Ray."""
-
-    def run(*arguments):
-        code = main(["check", *map(str, arguments)])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
+    return functools.partial(run_command, "check")
 
 
 @pytest.fixture(scope="module")

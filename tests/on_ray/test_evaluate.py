@@ -1,5 +1,6 @@
 """`ray-segformer evaluate`, against transformers' model run by hand by the same protocol."""
 
+import functools
 import json
 import re
 
@@ -22,15 +23,9 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 @pytest.fixture
-def command(capsys):
+def command(run_command):
     """Runs the command with the session's Ray."""
-
-    def run(*arguments):
-        code = main(["evaluate", *map(str, arguments)])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
+    return functools.partial(run_command, "evaluate")
 
 
 def scores(matrix):

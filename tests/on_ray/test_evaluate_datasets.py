@@ -1,5 +1,6 @@
 """`ray-segformer evaluate` on datasets as people have them: layouts, other ids, colours, and what cannot be right."""
 
+import functools
 import json
 
 import numpy as np
@@ -8,7 +9,6 @@ from PIL import Image
 from reference import Reference, encode, picture, save_small, small_model, small_processor
 
 from ray_segformer import SegformerCheckpoint
-from ray_segformer.cli import main
 from ray_segformer.datasets import read_images
 from ray_segformer.inputs import InputError
 from ray_segformer.jobs import Protocol, evaluate
@@ -18,15 +18,9 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 @pytest.fixture
-def command(capsys):
+def command(run_command):
     """Runs the command with the session's Ray."""
-
-    def run(*arguments):
-        code = main(["evaluate", *map(str, arguments)])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
+    return functools.partial(run_command, "evaluate")
 
 
 def write(path, content):
