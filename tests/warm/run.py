@@ -8,6 +8,7 @@ warm process has imported them. A fork of it does the same work as a worker that
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -23,9 +24,15 @@ import unittest.mock
 from typing import Any
 
 VARIABLE = "TESTS_WARM_PROCESS"  # without it in the environment, a Ray starts its workers cold
-_MODULES = ("torch", "pandas", "pyarrow.parquet", "PIL.Image", "safetensors.numpy", "numba")
+_MODULES = (
+    *("torch", "torch._dynamo", "torch.distributed", "pandas", "pyarrow.parquet", "pyarrow.fs", "safetensors.torch"),
+    *("numba", "pydantic.v1", "transformers.models.segformer.modeling_segformer", "matplotlib.figure"),
+)
 # Ray's library reads RAY_* in the environment when it is imported, and they differ from driver to driver.
-_MODULES_OF_RAY = ("ray.data", "ray_segformer.predictor", "ray_segformer.network")
+_MODULES_OF_RAY = (
+    *("ray.data", "ray.train.torch", "ray.tune", "ray_segformer.predictor", "ray_segformer.network"),
+    *("ray_segformer.training", "ray_segformer.inputs", "ray_segformer.jobs", "ray_segformer.architectures"),
+)
 _SECONDS_BETWEEN_CHECKS = 2
 _SERVE = "--serve"
 
@@ -50,7 +57,8 @@ def _serve(path: str) -> None:
     """Hand each request on to a process that has also imported Ray, one for each driver."""
     for module in _MODULES:
         importlib.import_module(module)
-    _compile_kernels()
+    _load_late_parts()
+    _freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
@@ -73,7 +81,8 @@ def _serve(path: str) -> None:
                     other.close()
                 for file in files:
                     os.close(file)
-                return _serve_driver(there, dict(driver))
+                _serve_driver(there, dict(driver))
+                os._exit(0)  # without the clean-up of libraries, which some of them complain about
             there.close()
             of_drivers[driver] = here
             socket.send_fds(here, *message)
@@ -82,13 +91,21 @@ def _serve(path: str) -> None:
             os.close(file)
 
 
-def _compile_kernels() -> None:
-    """Load numba's compiled kernels, which take half a second of each worker otherwise."""
+def _load_late_parts() -> None:
+    """Load numba's compiled kernels and Pillow's formats, which take half a second of each worker otherwise."""
     import torch
+    from PIL import Image
 
     from ray_segformer.network import upsampled_argmax
 
+    Image.init()  # imports Pillow's formats
     upsampled_argmax(torch.zeros(2, 2, 2), (4, 4))
+
+
+def _freeze() -> None:
+    """Keep the garbage collector of forks away from what is here: it would copy all of this memory."""
+    gc.collect()
+    gc.freeze()
 
 
 def _serve_driver(requests: socket.socket, environment: dict[str, str]) -> None:
@@ -102,6 +119,7 @@ def _serve_driver(requests: socket.socket, environment: dict[str, str]) -> None:
     with unittest.mock.patch("ray.actor.ActorClassID", from_system):
         for module in _MODULES_OF_RAY:
             importlib.import_module(module)
+    _freeze()
     while True:
         if not select.select([requests], [], [], _SECONDS_BETWEEN_CHECKS)[0]:
             if not os.path.exists(f"/proc/{environment['RAY_RAYLET_PID']}"):
@@ -127,7 +145,7 @@ def _work(request: dict[str, Any], files: list[int]) -> None:
     os.set_inheritable(connection, False)
     os.setpgrp()  # Ray kills the process group of a worker.
     os.environ.clear()
-    os.environ.update(request["environment"])
+    os.environ.update({**request["environment"], **request["added"]})
     os.chdir(request["folder"])
     sys.argv = request["arguments"]
     sys.path[0] = os.path.dirname(sys.argv[0])

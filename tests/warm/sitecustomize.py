@@ -6,25 +6,34 @@ Python imports this file when it starts. Ray watches the process that it started
 import os
 import sys
 
+# Variables that Ray Train and Ray Tune set in the runtime environments of workers. They are read when these run.
+_READ_LATE = frozenset(("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "PL_DISABLE_FORK"))
+
 
 def _become_a_fork() -> None:
     path, _, prefix = os.environ.get("TESTS_WARM_PROCESS", "").partition("|")
     script = os.path.basename(sys.orig_argv[1]) if len(sys.orig_argv) > 1 else ""
     if prefix != sys.prefix or script not in ("setup_worker.py", "default_worker.py"):
         return
-    arguments = [argument for argument in sys.orig_argv[1:] if not argument.startswith("--language=")]
-    if script == "setup_worker.py":  # It sets up a runtime environment, then starts the script that follows.
-        plain = ("--serialized-runtime-env-context={}", "--serialized-runtime-env-context=")
-        arguments = [argument for argument in arguments[1:] if argument not in plain]
-        if any(argument.startswith("--serialized-runtime-env-context=") for argument in arguments):
-            return
-
     import json
     import socket
 
+    variables: dict[str, str] = {}
+    arguments = [argument for argument in sys.orig_argv[1:] if not argument.startswith("--language=")]
+    if script == "setup_worker.py":  # It sets up a runtime environment, then starts the script that follows.
+        option = "--serialized-runtime-env-context="
+        contexts = [argument.removeprefix(option) for argument in arguments if argument.startswith(option)]
+        arguments = [argument for argument in arguments[1:] if not argument.startswith(option)]
+        context = json.loads("".join(contexts) or "{}")
+        variables = context.pop("env_vars", {})
+        if context.pop("py_executable", sys.executable) != sys.executable or any(context.values()):
+            return
+        if not _READ_LATE.issuperset(variables):
+            return
+
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
-        request = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
+        request = {"arguments": arguments, "environment": dict(os.environ), "added": variables, "folder": os.getcwd()}
         socket.send_fds(connection, [b"\0"], [0, 1, 2])
         connection.sendall(json.dumps(request).encode())
         connection.shutdown(socket.SHUT_WR)
