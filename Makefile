@@ -43,6 +43,9 @@ check: .venv/ready
 test-fast test-ray-2.60 test-ray-2.55 test-ray-2.6: export OMP_WAIT_POLICY = passive
 # Ray starts workers with a lower priority than the tests, beside which they would starve.
 test-ray-2.60 test-ray-2.55 test-ray-2.6: export RAY_worker_niceness = 0
+# Ray looks for new logs of workers ten times a second, for drivers that print them. No test does, so once a minute will do.
+test-ray-2.60 test-ray-2.55 test-ray-2.6: export RAY_LOG_MONITOR_MANY_FILES_THRESHOLD = 0
+test-ray-2.60 test-ray-2.55 test-ray-2.6: export LOG_NAME_UPDATE_INTERVAL_S = 60
 
 # Three processes share the files of tests, each with a Ray of its own: on two cores, some always wait for Ray. The
 # longest files come first. `tests/warm` starts Ray's workers with torch and Ray Data imported.
@@ -74,9 +77,13 @@ format: .venv/ready
 	.venv/bin/python $(PIP) -c constraints.txt -e ".[ray,openvino,dev]"
 	touch $@
 
-.venv-ray-2.55/ready: pyproject.toml constraints-ray-2.55.txt
-	$(PYTHON) -m venv .venv-ray-2.55
-	.venv-ray-2.55/bin/python $(PIP) -c constraints-ray-2.55.txt -e . "ray[data,train]" pytest
+# Of the same versions as .venv but for Ray, so the other packages are those of .venv.
+.venv-ray-2.55/ready: pyproject.toml constraints-ray-2.55.txt .venv/ready
+	$(PYTHON) -m venv --without-pip .venv-ray-2.55
+	printf '%s\n' "$(CURDIR)/$$(echo .venv/lib/python3*/site-packages)" "$(CURDIR)" \
+		> $$(echo .venv-ray-2.55/lib/python3*/site-packages)/of_venv.pth
+	.venv/bin/python -m pip --python .venv-ray-2.55/bin/python install --quiet --no-compile --no-deps \
+		-c constraints-ray-2.55.txt ray
 	touch $@
 
 # Ray 2.6.3 needs a setuptools older than torch says it wants, so that one comes last.

@@ -8,6 +8,7 @@ warm process has imported them. A fork of it does the same work as a worker that
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -26,7 +27,9 @@ from typing import Any
 VARIABLE = "TESTS_WARM_PROCESS"  # without it in the environment, a Ray starts its workers cold
 _MODULES = (
     *("torch", "torch._dynamo", "torch.distributed", "pandas", "pyarrow.parquet", "pyarrow.fs", "safetensors.torch"),
-    *("numba", "pydantic.v1", "transformers.models.segformer.modeling_segformer", "matplotlib.figure"),
+    *("numba", "transformers.models.segformer.modeling_segformer", "matplotlib.figure"),
+    # What Ray imports.
+    *("pydantic.v1", "requests", "rich.console", "google.protobuf.json_format", "fsspec", "click", "jsonschema"),
 )
 # Ray's library reads RAY_* in the environment when it is imported, and they differ from driver to driver.
 _MODULES_OF_RAY = (
@@ -56,7 +59,8 @@ def main(arguments: list[str]) -> int:
 def _serve(path: str) -> None:
     """Hand each request on to a process that has also imported Ray, one for each driver."""
     for module in _MODULES:
-        importlib.import_module(module)
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
     _load_late_parts()
     _freeze()
     listener = socket.socket(socket.AF_UNIX)
@@ -118,7 +122,8 @@ def _serve_driver(requests: socket.socket, environment: dict[str, str]) -> None:
     from_system = types.SimpleNamespace(from_random=lambda: class_id(os.urandom(class_id.nil().size())))
     with unittest.mock.patch("ray.actor.ActorClassID", from_system):
         for module in _MODULES_OF_RAY:
-            importlib.import_module(module)
+            with contextlib.suppress(ImportError):  # older Rays lack some
+                importlib.import_module(module)
     _freeze()
     while True:
         if not select.select([requests], [], [], _SECONDS_BETWEEN_CHECKS)[0]:
