@@ -12,8 +12,7 @@ from PIL import Image
 from benchmarks.measure import Table
 from benchmarks.process import Children
 from benchmarks.settings import Settings
-from ray_segformer import SegformerCheckpoint
-from ray_segformer.jobs import EvaluationPredictor, Protocol
+from ray_segformer import SegformerCheckpoint, SegformerPredictor
 
 _WINDOW, _STRIDE = 512, 384
 _CLASSES = 150
@@ -57,8 +56,7 @@ def run(settings: Settings) -> list[Table]:
 
 def windows(model: str, photo: str) -> Callable[[int], int]:
     """Return a function that segments a tiled photo of a given side, and returns the peak of added memory in bytes."""
-    protocol = Protocol(window=_WINDOW, stride=_STRIDE)
-    predictor = EvaluationPredictor(SegformerCheckpoint.from_pretrained(model), protocol=protocol)
+    predictor = SegformerPredictor(SegformerCheckpoint.from_pretrained(model), window=_WINDOW, stride=_STRIDE)
     tile = np.asarray(Image.open(photo).convert("RGB"))
 
     def segment(side: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ from ray_segformer.batch_columns import (
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.images import MAX_PIXELS, ImageError, cause_of, cells
 from ray_segformer.preprocessor import SegformerPreprocessor
+from ray_segformer.protocol import protocol_in
 from ray_segformer.segmenter import Segmenter, check_foreground_threshold
 from ray_segformer.sources import load_source
 
@@ -80,9 +81,10 @@ class SegformerPredictor(Predictor):
         confidence: whether to add the column `confidence`.
         foreground_threshold: for a model of one class: masks are 1 where the sigmoid of the logit is above this number,
             which is above 0 and below 1, and 0 elsewhere, as in mmsegmentation. None for masks of zeros.
+        resize, window, stride, flip, scales: how images are shown to the network; see `Protocol`. There is no
+            `loss` with `window`, or with other `scales` than 1.
         on_error: "raise" an error that names the row of an unreadable image, or "keep" the row. This holds for any
-            other exception of a row, too, except one that says that the machine lacks something: a MemoryError, or a
-            RuntimeError of torch.
+            other exception of a row, too, except a MemoryError or torch's RuntimeError: the machine lacks something.
         max_pixels: an image with more pixels is an error; see `SegformerPreprocessor`.
         image_column: the column of a raw batch with images.
         annotation_column: the column of a raw batch with annotations; None for none.
@@ -106,6 +108,11 @@ class SegformerPredictor(Predictor):
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         confidence: bool = False,
         foreground_threshold: float | None = None,
+        resize: Literal["square", "short-side", "none"] | None = None,
+        window: int | None = None,
+        stride: int | None = None,
+        flip: bool = False,
+        scales: Sequence[float] = (1,),
         on_error: Literal["raise", "keep"] = "raise",
         max_pixels: int = MAX_PIXELS,
         image_column: str = "image",
@@ -118,8 +125,9 @@ class SegformerPredictor(Predictor):
 
         device = _device(use_gpu)
         options: dict[str, Any] = {"image_column": image_column, "annotation_column": annotation_column}
-        options |= {"reduce_labels": reduce_labels, "on_error": on_error, "max_pixels": max_pixels}
-        options |= {"label_map": label_map, "label_colors": label_colors}
+        options |= {"reduce_labels": reduce_labels, "label_map": label_map, "label_colors": label_colors}
+        options |= {"on_error": on_error, "max_pixels": max_pixels, "resize": resize}
+        options |= {"window": window, "stride": stride, "flip": flip, "scales": tuple(scales)}
         content, self._images, own_preprocessor = load_source(source, _preprocessor_options(options))
         if _in_actor() and device == "cpu":
             keep_freed_memory()
@@ -131,6 +139,7 @@ class SegformerPredictor(Predictor):
             dtype=dtype,
             confidence=confidence,
             foreground_threshold=foreground_threshold,
+            protocol=protocol_in(options),
         )
         self._confidence = confidence
         self._on_error = on_error
@@ -261,6 +270,10 @@ def _preprocessor_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the predictor's options that its `SegformerPreprocessor` needs, by that one's names."""
     names = ("on_error", "max_pixels", "image_column", "annotation_column", "label_map", "label_colors")
     own = {name: options[name] for name in names if name in options}
+    protocol = protocol_in(options)
+    own["resize"] = protocol.resize_in_cpu_stage
+    if own.get("annotation_column") and (protocol.window is not None or protocol.scales != (1,)):
+        raise ValueError("annotation_column asks for the loss, which windows and scales do not have; leave one out")
     reduce_labels = options.get("reduce_labels")
     return own if reduce_labels is None else {**own, "do_reduce_labels": reduce_labels}
 

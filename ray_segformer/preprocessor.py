@@ -27,6 +27,7 @@ from ray_segformer.images import (
     to_rgb,
 )
 from ray_segformer.pretrained import PREPROCESSOR_NAME, ImageSettings, settings_in
+from ray_segformer.protocol import Protocol, resized
 
 # Small enough that a task's decoded images fit in a worker's memory, large enough to pay for the task.
 _BATCH_SIZE = 16
@@ -54,6 +55,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
 
     Args:
         size: what images are resized to, in pixels; see `ImageSettings`.
+        resize: None for what `do_resize` and `size` say, or one of `Protocol`'s: "square", "short-side" or "none".
         image_column: the column with image cells (see `ray_segformer.images`).
         annotation_column: the column with annotations, or None.
         on_error: "raise" an error that names the row, or "keep" the row.
@@ -75,6 +77,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         self,
         size: float | Sequence[float] | Mapping[str, float] = 512,
         *,
+        resize: Literal["square", "short-side", "none"] | None = None,
         image_column: str = "image",
         annotation_column: str | None = None,
         on_error: Literal["raise", "keep"] = "raise",
@@ -91,6 +94,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
             raise ValueError(f'on_error is "raise" or "keep", not {on_error!r}')
         if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
             raise ValueError(f"max_pixels is a whole number of at least 1, not {max_pixels!r}")
+        self.resize = Protocol(resize).resize
         self.image_column = image_column
         self.annotation_column = annotation_column
         self.on_error = on_error
@@ -209,8 +213,8 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
             rgb, labels = _decoded(cell, annotation, self.label_format, self.max_pixels)
         size = rgb.shape[:2]
         with stage_times.timed("resize"):
-            if self.do_resize:
-                height, width = self.resized(*size)
+            height, width = resized(self.resize, self, *size)
+            if (height, width) != size:
                 if max(size[0], height) * width > max(self.max_pixels, MAX_PIXELS):  # Pillow may hold all rows so wide.
                     raise ImageError(f"too large: {size[0]} rows, each resized from {size[1]} to {width} pixels")
                 rgb = np.asarray(Image.fromarray(rgb).resize((width, height), self.resample))
@@ -218,8 +222,13 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         return rgb.transpose(2, 0, 1), size, labels
 
     def _blank(self) -> tuple[npt.NDArray[Any], tuple[int, int], npt.NDArray[Any]]:
-        height, width = (self.height, self.width) if self.do_resize else (1, 1)
+        height, width = (self.height, self.width) if self._has_one_size else (1, 1)
         return np.zeros((3, height, width), np.uint8), (0, 0), np.full((height, width), _IGNORED, np.uint8)
+
+    @property
+    def _has_one_size(self) -> bool:
+        """Whether all images are resized to the same size."""
+        return self.resize == "square" or (self.resize is None and self.do_resize)
 
     def __repr__(self) -> str:
         return f"SegformerPreprocessor(size=({self.height}, {self.width}), image_column={self.image_column!r})"

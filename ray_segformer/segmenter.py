@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,10 @@ from ray_segformer import stage_times
 from ray_segformer.air import installed
 from ray_segformer.images import ImageError
 from ray_segformer.pretrained import ImageSettings, SegformerContent
+from ray_segformer.protocol import PLAIN, Protocol, resized
+
+if TYPE_CHECKING:
+    from ray_segformer.network import Segmentation
 
 
 class Segmenter:
@@ -25,9 +29,9 @@ class Segmenter:
         dtype: see `SegformerPredictor`.
         confidence: whether to compute the confidence, too.
         foreground_threshold: see `SegformerPredictor`.
+        protocol: how images are shown to the network.
 
     Attributes:
-        flip: whether logits are the mean of those of the image and of its mirror image; False by default.
         ignored: the annotated class ids that the loss leaves out; see `SegformerContent.ignored_ids`.
 
     Raises:
@@ -44,11 +48,12 @@ class Segmenter:
         dtype: str,
         confidence: bool,
         foreground_threshold: float | None = None,
+        protocol: Protocol = PLAIN,
     ) -> None:
         from ray_segformer.network import Groups
 
         check_foreground_threshold(foreground_threshold, content.num_labels)
-        self.flip = False
+        self._protocol = protocol
         self.num_labels = content.num_labels
         self.ignored = content.ignored_ids
         self._ignore_index = content.ignore_index
@@ -93,18 +98,51 @@ class Segmenter:
         masks: list[Any] = [None if error is None else installed.NULL_TENSOR for error in errors]
         confidences = list(masks)
         losses = np.full(len(errors), np.nan, np.float32)
-        for rows, logits in self._groups.run(self.logits, pixel_values, errors):
-            for row, row_logits in zip(rows, logits, strict=True):
-                try:
-                    height, width = np.shape(pixel_values[row])[-2:] if sizes is None else sizes[row]
-                    if labels is not None:
-                        losses[row] = self._loss(row_logits, labels[row])
-                    with stage_times.timed("argmax"):
-                        masks[row], confidences[row] = self.class_map(row_logits, (int(height), int(width)))
-                except Exception as error:  # torch has no memory, or no device: no fault of the row
-                    failed(row, error, fatal=isinstance(error, RuntimeError))
-                    masks[row], confidences[row], losses[row] = installed.NULL_TENSOR, installed.NULL_TENSOR, np.nan
+
+        def segmentations() -> Iterator[tuple[int, Segmentation]]:
+            for row in [row for row, error in enumerate(errors) if error is None]:
+                height, width = np.shape(pixel_values[row])[-2:] if sizes is None else sizes[row]
+                size, own_labels = (int(height), int(width)), None if labels is None else labels[row]
+                yield row, self._segmentation(pixel_values[row], size, own_labels)
+
+        for row, outcome in self._groups.run(self._forward, segmentations()):
+            if isinstance(outcome, Exception):  # if torch has no memory, or no device, that is no fault of the row
+                failed(row, outcome, fatal=isinstance(outcome, RuntimeError))
+                masks[row], confidences[row] = installed.NULL_TENSOR, installed.NULL_TENSOR
+            else:
+                masks[row], confidences[row], losses[row] = outcome
         return masks, confidences, losses
+
+    def _segmentation(self, pixel_values: npt.NDArray[Any], size: tuple[int, int], labels: Any) -> Segmentation:
+        """Return the generator of an image's class ids, confidence and loss: see `segment_views`."""
+        from ray_segformer.network import segment_views
+
+        protocol = self._protocol
+        if protocol.window is not None or protocol.scales != (1,):
+            views = protocol.views(pixel_values, size, self._settings)
+            mask, *confidence = yield from segment_views(views, size, self._class_map_of_pixels)
+            return mask, confidence[0] if confidence else None, np.nan
+        if protocol.flip:
+            # Upsampling is linear: to average before it or after it is the same, and before it is faster.
+            one, mirrored = yield [pixel_values, pixel_values[..., ::-1]]
+            logits = ((one + mirrored.flip(1)) / 2).contiguous()
+        else:
+            (logits,) = yield [pixel_values]
+        loss = np.nan if labels is None else _loss(logits, labels, self.ignored, self._ignore_index)
+        with stage_times.timed("argmax"):
+            mask, confidence = self.class_map(logits, size)
+        return mask, confidence, loss
+
+    def _class_map_of_pixels(self, logits: Any) -> list[npt.NDArray[Any]]:
+        """Return the class ids and, if it is wanted, the confidence of logits `(rows, width, classes)` of pixels."""
+        from ray_segformer.network import pixel_argmax
+
+        with stage_times.timed("argmax"):
+            if self.num_labels > 1:
+                results = pixel_argmax(logits, confidence=self._confidence)
+            else:
+                results = self._foreground(logits[..., 0].sigmoid().cpu().numpy())
+        return [result for result in results if result is not None]
 
     def class_map(self, logits: Any, size: tuple[int, int]) -> tuple[Any, npt.NDArray[np.float32] | None]:
         """Return the class ids of one image and, if it is wanted, the confidence; see `SegformerPredictor`.
@@ -119,22 +157,18 @@ class Segmenter:
             if self._confidence:
                 return upsampled_argmax(logits, size, confidence=True)
             return upsampled_argmax(logits, size), None
-        mask = np.zeros(size, np.uint8)
         if not self._confidence and self._foreground_threshold is None:
-            return mask, None
-        foreground = upsampled_sigmoid(logits, size)
-        if self._foreground_threshold is not None:
-            mask = (foreground > self._foreground_threshold).astype(np.uint8)
-        return mask, foreground if self._confidence else None
+            return np.zeros(size, np.uint8), None
+        return self._foreground(upsampled_sigmoid(logits, size))
 
-    def logits(self, pixel_values: npt.NDArray[Any]) -> Any:
-        """Return float32 logits `(N, height / 4, width / 4, classes)` of pixel values `(N, 3, height, width)`."""
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
-            raise ValueError(f"pixel_values of a row are (3, height, width), not {pixel_values.shape[1:]}")
-        if not self.flip:
-            return self._logits(pixel_values)
-        mirrored = np.ascontiguousarray(pixel_values[..., ::-1])
-        return ((self._logits(pixel_values) + self._logits(mirrored).flip(2)) / 2).contiguous()
+    def _foreground(
+        self, probability: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None]:
+        threshold = self._foreground_threshold
+        mask = (
+            np.zeros(probability.shape, np.uint8) if threshold is None else (probability > threshold).astype(np.uint8)
+        )
+        return mask, probability if self._confidence else None
 
     def check(self, pixel_values: Any, size: Any, labels: Any) -> None:
         """Raise an `ImageError` if a row cannot be segmented, or if its labels have ids for which there is no loss.
@@ -149,6 +183,12 @@ class Segmenter:
             raise ImageError(f"wrong shape: pixel_values of a row are (3, height, width), not {shape}")
         if size is not None and not all(size):
             raise ImageError("wrong shape: original_size is (0, 0)")
+        resize = self._protocol.resize_in_cpu_stage
+        if size is not None and resize is not None and shape[1:] != resized(resize, self._settings, *map(int, size)):
+            raise ImageError(
+                f"wrong shape: pixel_values of an image of {size[1]} x {size[0]} pixels are {shape[2]} x {shape[1]}, "
+                f'which is not this predictor\'s resize="{resize}"; give it to the preprocessor, too'
+            )
         if labels is None:
             return
         ids = np.unique(labels)
@@ -161,37 +201,14 @@ class Segmenter:
                 "see reduce_labels and label_map"
             )
 
-    def _logits(self, pixel_values: npt.NDArray[Any]) -> Any:
+    def _forward(self, pixel_values: npt.NDArray[Any]) -> Any:
+        """Return float32 logits `(N, height / 4, width / 4, classes)` of pixel values `(N, 3, height, width)`."""
         import torch
 
         with stage_times.timed("network", len(pixel_values)), torch.inference_mode():
             tensor = torch.from_numpy(pixel_values).to(self._device)
             tensor = tensor.float() if tensor.is_floating_point() else self._settings.normalize(tensor)
             return self._runtime(tensor)
-
-    def _loss(self, logits: Any, labels: Any) -> float:
-        """Return the loss of one image, from its logits `(h, w, classes)`.
-
-        It is transformers' `labels=` loss, where `labels` have the model's own `ignore_index` in place of all
-        `ignored`. It is NaN if every pixel is ignored; with one class, transformers returns 0 then.
-        """
-        import torch
-        from torch.nn import functional
-
-        with torch.inference_mode():
-            ids = np.asarray(labels).astype(np.int64)
-            ids[np.isin(ids, self.ignored)] = self._ignore_index
-            target = torch.from_numpy(ids)[None].to(self._device)
-            resized = functional.interpolate(
-                logits.permute(2, 0, 1)[None], size=target.shape[-2:], mode="bilinear", align_corners=False
-            )
-            if self.num_labels > 1:
-                return functional.cross_entropy(resized, target, ignore_index=self._ignore_index).item()
-            valid = ((target >= 0) & (target != self._ignore_index)).float()
-            if not valid.any():
-                return float("nan")
-            loss = functional.binary_cross_entropy_with_logits(resized.squeeze(1), target.float(), reduction="none")
-            return float((loss * valid).mean().item())
 
 
 def check_foreground_threshold(threshold: float | None, num_labels: int) -> None:
@@ -209,3 +226,28 @@ def check_foreground_threshold(threshold: float | None, num_labels: int) -> None
         )
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
         raise ValueError(f"foreground_threshold is a probability above 0 and below 1, not {threshold!r}")
+
+
+def _loss(logits: Any, labels: Any, ignored: Sequence[int], ignore_index: int) -> float:
+    """Return the loss of one image, from its logits `(h, w, classes)`.
+
+    It is transformers' `labels=` loss, where `labels` have the model's own `ignore_index` in place of all `ignored`
+    ids. It is NaN if every pixel is ignored; with one class, transformers returns 0 then.
+    """
+    import torch
+    from torch.nn import functional
+
+    with torch.inference_mode():
+        ids = np.asarray(labels).astype(np.int64)
+        ids[np.isin(ids, ignored)] = ignore_index
+        target = torch.from_numpy(ids)[None].to(logits.device)
+        resized = functional.interpolate(
+            logits.permute(2, 0, 1)[None], size=target.shape[-2:], mode="bilinear", align_corners=False
+        )
+        if logits.shape[-1] > 1:
+            return functional.cross_entropy(resized, target, ignore_index=ignore_index).item()
+        valid = ((target >= 0) & (target != ignore_index)).float()
+        if not valid.any():
+            return float("nan")
+        loss = functional.binary_cross_entropy_with_logits(resized.squeeze(1), target.float(), reduction="none")
+        return float((loss * valid).mean().item())

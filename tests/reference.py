@@ -32,6 +32,56 @@ class Reference:
         sizes = [(image.height, image.width)]
         return self.processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)[0].numpy()
 
+    def mask_at(self, image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+        """Class ids (height, width) of an RGB image that is resized to `size`, (height, width), for the network."""
+        pixels = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR), np.float32) / 255
+        pixels = (pixels - self.processor.image_mean) / self.processor.image_std
+        logits = self._logits_of(torch.from_numpy(pixels.transpose(2, 0, 1)).float())[None]
+        full = torch.nn.functional.interpolate(
+            logits, (image.height, image.width), mode="bilinear", align_corners=False
+        )
+        return full[0].argmax(0).numpy()
+
+    def averaged_logits(
+        self,
+        image: Image.Image,
+        window: int | None = None,
+        stride: int | None = None,
+        flip: bool = False,
+        scales: Any = (1,),
+    ) -> torch.Tensor:
+        """Logits (classes, height, width) of an RGB image by mmsegmentation's protocols, all at the image's size.
+
+        Windows stand on the image at its own size; without windows it is resized to the processor's size.
+        """
+        total: Any = 0
+        size = self.processor.size["height"], self.processor.size["width"]
+        base = (image.height, image.width) if window else size
+        for scale in scales:
+            scaled = tuple(int(side * scale + 0.5) for side in base)
+            pixels = np.asarray(image.resize(scaled[::-1], Image.Resampling.BILINEAR), np.float32) / 255
+            pixels = (pixels - self.processor.image_mean) / self.processor.image_std
+            tensor = torch.from_numpy(pixels.transpose(2, 0, 1)).float()
+            for mirrored in (False, True) if flip else (False,):
+                shown = tensor.flip(2) if mirrored else tensor
+                logits = slide(self._upsampled, shown, window, stride or window) if window else self._logits_of(shown)
+                logits = logits.flip(2) if mirrored else logits
+                total = (
+                    total
+                    + torch.nn.functional.interpolate(
+                        logits[None], (image.height, image.width), mode="bilinear", align_corners=False
+                    )[0]
+                )
+        return total / (len(scales) * (2 if flip else 1))
+
+    def _logits_of(self, pixels: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.model(pixel_values=pixels[None]).logits[0]
+
+    def _upsampled(self, crop: torch.Tensor) -> torch.Tensor:
+        logits = self._logits_of(crop)[None]
+        return torch.nn.functional.interpolate(logits, crop.shape[-2:], mode="bilinear", align_corners=False)[0]
+
     def loss(self, image: Image.Image, annotation: np.ndarray, **options: Any) -> float:
         """The loss of one image; `options` are the processor's."""
         inputs = self.processor(image, segmentation_maps=annotation.copy(), return_tensors="pt", **options)
@@ -43,6 +93,26 @@ class Reference:
         pixels = torch.linspace(-2, 2, 2 * 3 * 64 * 96).reshape(2, 3, 64, 96)
         with torch.no_grad():
             return (self.model if model is None else model)(pixel_values=pixels).logits
+
+
+def slide(logits_of: Any, pixels: torch.Tensor, window: int, stride: int) -> torch.Tensor:
+    """Logits (classes, height, width) by mmsegmentation's mode "slide", of an image (3, height, width).
+
+    `logits_of` maps a crop to logits of the crop's size.
+    """
+    _, height, width = pixels.shape
+    total: Any = None
+    count = torch.zeros(height, width)
+    for row in range(max(height - window + stride - 1, 0) // stride + 1):
+        for column in range(max(width - window + stride - 1, 0) // stride + 1):
+            bottom, right = min(row * stride + window, height), min(column * stride + window, width)
+            top, left = max(bottom - window, 0), max(right - window, 0)
+            logits = logits_of(pixels[:, top:bottom, left:right])
+            if total is None:
+                total = torch.zeros(len(logits), height, width)
+            total[:, top:bottom, left:right] += logits
+            count[top:bottom, left:right] += 1
+    return total / count
 
 
 def resized(processor: Any, image: Image.Image) -> np.ndarray:

@@ -18,6 +18,7 @@ from ray_segformer.commands.common import (
     positive,
     printable,
 )
+from ray_segformer.commands.protocol import add_protocol_options, protocol_of
 
 # The names in `ray_segformer.architectures.ARCHITECTURES`. Importing that imports Ray, which is too slow for --help.
 _ARCHITECTURES = ("sequential", "tasks", "actors", "actor_pool", "dataset", "batch_predictor")
@@ -63,6 +64,7 @@ def add_parser(commands: Any) -> None:
     compare.add_argument(
         "--gpus-per-worker", type=not_negative, default=0.0, metavar="X", help="GPUs that each worker reserves"
     )
+    add_protocol_options(compare)
     compare.add_argument(
         "--uneven",
         action="store_true",
@@ -87,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     names = list(dict.fromkeys(arguments.architectures or _ARCHITECTURES))
     max_pixels = arguments.max_pixels or MAX_PIXELS
     try:
+        protocol = protocol_of(arguments)
         folder = OutputFolder(arguments.output, arguments.overwrite, "comparison.json")
         found = find_images(arguments.input, exclude=arguments.exclude or ())
         say(found.guesses)
@@ -105,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         return fail(EXIT_USAGE, error)
     print(f"{len(rows)} of {found.rows} images, {arguments.workers} workers, batches of {arguments.batch_size}")
     settings = Settings(
-        arguments.workers, arguments.batch_size, arguments.gpus_per_worker, arguments.uneven, max_pixels
+        arguments.workers, arguments.batch_size, arguments.gpus_per_worker, arguments.uneven, max_pixels, protocol
     )
     results, masks = compare(cells, checkpoint, names, settings, lambda name: print(f"{name} ...", file=sys.stderr))
     done = {name: result for name, result in results.items() if "error" not in result}

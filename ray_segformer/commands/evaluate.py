@@ -22,6 +22,7 @@ from ray_segformer.commands.common import (
     positive,
 )
 from ray_segformer.commands.labels import add_label_options, labels_of
+from ray_segformer.commands.protocol import add_protocol_options, protocol_of
 
 
 def add_parser(commands: Any) -> None:
@@ -47,20 +48,7 @@ def add_parser(commands: Any) -> None:
     add_exclude(evaluate)
     evaluate.add_argument("--model", default="demo", help=MODEL_HELP)
     add_label_options(evaluate)
-    evaluate.add_argument(
-        "--resize",
-        choices=("square", "short-side"),
-        default="square",
-        help="square: resize to the model's size, as transformers does by default; short-side: keep the aspect ratio, "
-        "as mmsegmentation does (short side 512, long side at most 2048, multiples of 32)",
-    )
-    evaluate.add_argument("--flip", action="store_true", help="average the logits with those of the mirror image")
-    evaluate.add_argument(
-        "--window", type=positive, metavar="SIZE", help="do not resize, but predict in windows of SIZE x SIZE pixels"
-    )
-    evaluate.add_argument(
-        "--stride", type=positive, metavar="N", help="pixels between windows (default: SIZE, without overlap)"
-    )
+    add_protocol_options(evaluate)
     evaluate.add_argument("--workers", type=positive, default=2, metavar="N", help="the most actors that predict")
     evaluate.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
     add_max_pixels(evaluate)
@@ -78,7 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
         ENCODING_CPUS,
         OutputError,
         OutputFolder,
-        Protocol,
         evaluate,
         most_confused,
         start_ray,
@@ -87,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.viz import draw_confusion, visualize_predictions
 
     try:
-        protocol = Protocol(arguments.resize, arguments.flip, arguments.window, arguments.stride)
+        protocol = protocol_of(arguments)
         folder = OutputFolder(arguments.output, arguments.overwrite, "evaluation.json")
         checkpoint = checkpoint_of(arguments.model)
         if checkpoint.content.num_labels == 1:
@@ -137,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
             sorted(names.items()), scores["per_category_iou"], scores["per_category_accuracy"], strict=True
         )
     }
-    sentence = protocol.describe(preprocessor)
+    sentence = protocol.describe(preprocessor) + "; scored at the image's size"
     ignored = list(checkpoint.content.ignored_ids)
     if ignored != [255]:
         sentence += f"; annotated pixels of the class id {' or '.join(map(str, sorted(ignored)))} are left out"

@@ -19,6 +19,7 @@ from ray_segformer.commands.common import (
     positive,
     probability,
 )
+from ray_segformer.commands.protocol import add_protocol_options, protocol_of
 
 _RESUME_HINT = "; --resume continues after the images that are done"
 
@@ -70,6 +71,7 @@ def add_parser(commands: Any) -> None:
         metavar="X",
         help="for a model of one class: the sigmoid above which a pixel is foreground, 1; without it, masks are all 0",
     )
+    add_protocol_options(predict)
     predict.add_argument("--format", choices=("parquet", "png"), default="parquet", help="the format of masks")
     predict.add_argument(
         "--overlay", action="store_true", help="also write overlays/, the images with their masks drawn over them"
@@ -107,6 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         check_options(arguments.runtime, arguments.dtype, "cuda" if arguments.gpus_per_worker else "cpu")
+        protocol = protocol_of(arguments)
         checkpoint = checkpoint_of(arguments.model)
         check_foreground_threshold(arguments.foreground_threshold, checkpoint.content.num_labels)
     except (CheckpointError, OSError, RuntimeError, ValueError) as error:
@@ -124,6 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
             runtime=arguments.runtime,
             dtype=arguments.dtype,
             foreground_threshold=arguments.foreground_threshold,
+            protocol=protocol,
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             gpus_per_worker=arguments.gpus_per_worker,

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ray_segformer.images import MAX_PIXELS, encode, to_rgb
+from ray_segformer.protocol import PLAIN, Protocol
 
 # Sizes of thumbnails, of pictures from the web and of photos: the longer side in pixels, and the share of each size.
 _UNEVEN_SIZES = ((160, 0.4), (800, 0.4), (4000, 0.2))
@@ -29,6 +30,7 @@ class Settings:
         gpus_per_worker: GPUs that each worker reserves.
         one_slow_worker: whether the first worker is made three times slower.
         max_pixels: an image with more pixels is an error; see `SegformerPreprocessor`.
+        protocol: how images are shown to the network.
     """
 
     workers: int = 2
@@ -36,6 +38,7 @@ class Settings:
     gpus_per_worker: float = 0
     one_slow_worker: bool = False
     max_pixels: int = MAX_PIXELS
+    protocol: Protocol = PLAIN
 
 
 def compare(
@@ -95,7 +98,7 @@ def measure(name: str, images: Sequence[Any], checkpoint: Any, settings: Setting
     from ray_segformer.architectures import ARCHITECTURES
     from ray_segformer.comparison.machine import PeakMemory
 
-    options: dict[str, Any] = {"max_pixels": settings.max_pixels}
+    options: dict[str, Any] = {"max_pixels": settings.max_pixels, **settings.protocol.options()}
     available: dict[str, Any] = {"nodes": 1, "cpus": os.cpu_count(), "gpus": 0}
     if name != "sequential":
         ray_options, available = _start_ray(settings)

@@ -8,13 +8,13 @@ from ray_segformer.jobs.check import CHECKED_ROWS, check
 from ray_segformer.jobs.cluster import ENCODING_CPUS, ResourceError, resources_for, start_ray
 from ray_segformer.jobs.encode import EncodeMasks
 from ray_segformer.jobs.evaluate import ScoredImage, evaluate, most_confused
+from ray_segformer.jobs.evaluation_predictor import EvaluationPredictor
 from ray_segformer.jobs.failures import Failure, explain, failure_of
 from ray_segformer.jobs.mask_folder import MaskFolder
 from ray_segformer.jobs.output_folder import OutputError, OutputFolder
 from ray_segformer.jobs.output_names import TakenNames
 from ray_segformer.jobs.predict import encoded_masks, predict
 from ray_segformer.jobs.progress import with_progress
-from ray_segformer.jobs.protocol import EvaluationPredictor, Protocol, short_side_size
 
 __all__ = [
     "CHECKED_ROWS",
@@ -25,7 +25,6 @@ __all__ = [
     "MaskFolder",
     "OutputError",
     "OutputFolder",
-    "Protocol",
     "ResourceError",
     "ScoredImage",
     "TakenNames",
@@ -37,7 +36,6 @@ __all__ = [
     "most_confused",
     "predict",
     "resources_for",
-    "short_side_size",
     "start_ray",
     "with_progress",
 ]

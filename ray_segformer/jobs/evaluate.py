@@ -15,10 +15,11 @@ from ray_segformer.batch_columns import of_path
 from ray_segformer.guesses import Guess
 from ray_segformer.images import MAX_PIXELS, ImageError, encode
 from ray_segformer.jobs.cluster import ENCODING_CPUS
+from ray_segformer.jobs.evaluation_predictor import EvaluationPredictor
 from ray_segformer.jobs.progress import with_progress
-from ray_segformer.jobs.protocol import EvaluationPredictor, Protocol
 from ray_segformer.labels import Labels
 from ray_segformer.metrics import SegmentationMetrics
+from ray_segformer.protocol import Protocol
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def _what_keeps_it(kept: Kept, *, shrinks: bool = False) -> str:
     """Return which options show the network more of an image."""
     window = f"--window {min(kept.resized_height, kept.resized_width)}"
     options = window if shrinks else f"--resize short-side or {window}"
-    return f"`evaluate` keeps it with {options}; for `predict`, cut images into tiles"
+    return f"`predict` and `evaluate` keep it with {options}"
 
 
 def _images(count: int) -> str:

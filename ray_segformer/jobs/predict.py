@@ -22,6 +22,7 @@ from ray_segformer.jobs.mask_folder import ROWS_PER_SHARD, MaskFolder
 from ray_segformer.jobs.output_folder import OutputError
 from ray_segformer.jobs.progress import with_progress
 from ray_segformer.predictor import SegformerPredictor
+from ray_segformer.protocol import PLAIN, Protocol, protocol_in
 from ray_segformer.segmenter import check_foreground_threshold
 from ray_segformer.stage_times import start_totals, totals_by_stage
 from ray_segformer.viz import class_palette
@@ -40,6 +41,7 @@ def predict(
     runtime: Literal["auto", "eager", "compile", "openvino"] = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     foreground_threshold: float | None = None,
+    protocol: Protocol = PLAIN,
     batch_size: int = 8,
     workers: int | None = None,
     gpus_per_worker: float = 0.0,
@@ -63,6 +65,7 @@ def predict(
         overlays: whether to write JPEG files, too, of the images with their masks drawn over them. Default: False.
         on_error, max_pixels, runtime, dtype, foreground_threshold: as for `SegformerPredictor`. With a threshold,
             `classes.json` names 0 "background", and 1 as the model's one class.
+        protocol: how images are shown to the network. Default: what the checkpoint's own preprocessing says.
         batch_size: the number of images that are predicted at once. Default: 8.
         workers: the most actors. Default: as many as the CPUs, or GPUs, allow.
         gpus_per_worker: the GPUs that an actor reserves. Default: 0, for CPU.
@@ -77,7 +80,8 @@ def predict(
         The content of `summary.json`: `images` and `failures` (of all runs together), `failures_by_cause`, `resumed`
         (the number of images that earlier runs had done), `seconds` and `images_per_second` (of this run), `stages`
         (seconds and rows of each stage of `ray_segformer.stage_times`, added up over the workers of this run),
-        `warnings` (what was guessed: `code`, `message`, and how many `rows` or files it concerns), and `options`.
+        `protocol` (how images were shown to the network, a sentence), `warnings` (what was guessed: `code`, `message`,
+        and how many `rows` or files it concerns), and `options`.
 
     Warns:
         SegformerWarning: files of the input are not looked at, or look like masks; see `find_images`.
@@ -97,7 +101,7 @@ def predict(
     check_options(runtime, dtype, "cuda" if gpus_per_worker else "cpu")
     check_foreground_threshold(foreground_threshold, checkpoint.content.num_labels)
     options: dict[str, Any] = {"on_error": on_error, "max_pixels": max_pixels, "runtime": runtime, "dtype": dtype}
-    options["foreground_threshold"] = foreground_threshold
+    options |= {"foreground_threshold": foreground_threshold, **protocol.options()}
     names = checkpoint.id2label if foreground_threshold is None else {0: "background", 1: checkpoint.id2label[0]}
     # A run may be resumed only with the same values of these.
     result_options = {
@@ -110,6 +114,7 @@ def predict(
         "runtime": runtime,
         "dtype": dtype,
         "foreground_threshold": foreground_threshold,
+        **protocol.options(),
     }
     folder = MaskFolder(
         output, mask_format, result_options, overwrite=overwrite, resume=resume, rows_per_shard=rows_per_shard
@@ -151,6 +156,7 @@ def predict(
             "images_per_second": round((count - resumed) / seconds, 3),
             "seconds": round(seconds, 3),
             "stages": totals_by_stage(totals, count - resumed),
+            "protocol": protocol.describe(checkpoint.get_preprocessor()),
             "warnings": [guess.as_json(count) for guess in (*checkpoint.content.guesses, *images.guesses)],
         }
         return folder.finish(summary, names)
@@ -181,7 +187,8 @@ def encoded_masks(
         keep_columns.append("source")
     predictor = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor, **options)
     if installed.HAS_AIR:
-        images = {name: options[name] for name in ("on_error", "max_pixels") if name in options}
+        images: dict[str, Any] = {name: options[name] for name in ("on_error", "max_pixels") if name in options}
+        images["resize"] = protocol_in(options).resize_in_cpu_stage
         predictor.set_preprocessor(checkpoint.get_preprocessor(**images))
     predictions: ray.data.Dataset = predictor.predict(dataset, keep_columns=keep_columns, **resources)
     encode = EncodeMasks(palette, options.get("max_pixels", MAX_PIXELS))

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ray_segformer.network.bands import WORTH_THREADS, in_bands
+
 
 @overload
 def upsampled_argmax(
@@ -78,3 +80,28 @@ def upsampled_argmax(
     else:
         raise ValueError(f"logits are on a CPU or a CUDA device, not on {logits.device}")
     return ids if probability is None else (ids, probability)
+
+
+def pixel_argmax(
+    logits: torch.Tensor, *, confidence: bool = False
+) -> tuple[npt.NDArray[np.unsignedinteger[Any]], npt.NDArray[np.float32] | None]:
+    """Return the class with the highest logit at each pixel, of logits that have the image's size already.
+
+    Args:
+        logits: float32 `(height, width, classes)`, on any device.
+        confidence: also return the softmax probability of the winning class.
+
+    Returns:
+        Class ids `(height, width)`: uint8, or uint16 above 255 classes; and the probabilities, float32, or None.
+    """
+    height, width, classes = logits.shape
+    dtype = np.uint8 if classes <= 255 else np.uint16
+    if logits.device.type == "cpu":
+        from ray_segformer.network.windows_kernels import label_pixels
+
+        ids, values = np.empty((height, width), dtype), logits.numpy()
+        threads = torch.get_num_threads() if logits.numel() >= WORTH_THREADS else 1
+        in_bands(lambda first, last: label_pixels(values[first:last], ids[first:last]), height, threads)
+    else:
+        ids = logits.argmax(-1).cpu().numpy().astype(dtype)
+    return ids, logits.softmax(-1).amax(-1).cpu().numpy() if confidence else None

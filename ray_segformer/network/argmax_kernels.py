@@ -27,21 +27,21 @@ Indices = npt.NDArray[np.int32]
 ClassIds = npt.NDArray[np.unsignedinteger[Any]]
 
 
-def _jit(*fastmath: str) -> Callable[[Callable[..., Any]], Any]:
+def compiled(*fastmath: str) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that compiles with these of LLVM's fast-math flags, and caches the result if possible."""
     # NumPy's error model: a division by zero raises no error.
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
 
-    def compiled(function: Callable[..., Any]) -> Any:
+    def decorated(function: Callable[..., Any]) -> Any:
         try:
             return numba.njit(function, cache=True, **options)
         except RuntimeError:  # there is no writable directory for the cache
             return numba.njit(function, **options)
 
-    return compiled
+    return decorated
 
 
-@_jit("nnan", "nsz")  # these flags let LLVM vectorise the maximum
+@compiled("nnan", "nsz")  # these flags let LLVM vectorise the maximum
 def _highest(values: Logits) -> np.float32:
     highest = np.float32(-np.inf)
     for c in range(values.size):
@@ -50,7 +50,7 @@ def _highest(values: Logits) -> np.float32:
     return highest
 
 
-@_jit()
+@compiled()
 def _argmax(values: Logits) -> np.int32:
     highest = _highest(values)
     none = np.int32(values.size)
@@ -60,7 +60,7 @@ def _argmax(values: Logits) -> np.int32:
     return first if first < none else np.int32(0)  # without a match there are NaNs
 
 
-@_jit()
+@compiled()
 def _label_row(logits: Logits, columns: Indices, cells: Indices, winners: Indices) -> None:
     """Fill `winners` for a row of logits `(w, classes)`, only where a logit is the corner of a cell with pixels."""
     done = 0
@@ -71,7 +71,7 @@ def _label_row(logits: Logits, columns: Indices, cells: Indices, winners: Indice
         done = x0 + 2
 
 
-@_jit()
+@compiled()
 def fill_class_ids(
     logits: Logits,
     rows: Indices,
@@ -156,7 +156,7 @@ def fill_class_ids(
         first = end
 
 
-@_jit("reassoc", "contract")  # these flags let LLVM vectorise the sum
+@compiled("reassoc", "contract")  # these flags let LLVM vectorise the sum
 def _sum_exp(left: Logits, right: Logits, t: np.float32, shift: np.float32, count: int) -> float:
     """Return the sum of `exp((1 - t) * left + t * right - shift)` over the first `count` values.
 
@@ -181,7 +181,7 @@ def _sum_exp(left: Logits, right: Logits, t: np.float32, shift: np.float32, coun
     return total
 
 
-@_jit()
+@compiled()
 def fill_probabilities(
     logits: Logits,
     rows: Indices,

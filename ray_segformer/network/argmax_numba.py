@@ -1,25 +1,19 @@
 """`upsampled_argmax` on a CPU: where each pixel lies between the logits, and threads that run the kernels.
 
-The kernels, compiled by numba, are in `argmax_kernels`. They release the GIL, and Python threads run them on bands of
-rows. Numba's own threads are not used, because they and torch's OpenMP threads would keep the processors busy while
-waiting for each other.
+The kernels, compiled by numba, are in `argmax_kernels`.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
-import functools
 import math
-import os
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ray_segformer.network.argmax_kernels import ClassIds, Indices, Logits, Weights, fill_class_ids, fill_probabilities
-
-# With fewer logits and pixels together, several threads are not faster than one.
-_WORTH_THREADS = 1_000_000
+from ray_segformer.network.argmax_kernels import ClassIds, Logits, fill_class_ids, fill_probabilities
+from ray_segformer.network.bands import WORTH_THREADS, in_bands
+from ray_segformer.network.interpolation import neighbours
 
 
 def upsampled_argmax_numba(
@@ -36,8 +30,8 @@ def upsampled_argmax_numba(
     """
     height, width = size
     classes = logits.shape[2]
-    rows, row_weights = _neighbours(logits.shape[0], height)
-    columns, column_weights = _neighbours(logits.shape[1], width)
+    rows, row_weights = neighbours(logits.shape[0], height)
+    columns, column_weights = neighbours(logits.shape[1], width)
     # The first pixel of each cell along the width, and the end of the last cell.
     cells = np.concatenate([[0], np.flatnonzero(np.diff(columns)) + 1, [width]]).astype(np.int32)
     geometry = rows, row_weights, columns, column_weights, cells
@@ -50,34 +44,6 @@ def upsampled_argmax_numba(
             # The classes that are left out of the sum add up to at most e^-14, that is 8e-7 of the winner.
             fill_probabilities(logits, *geometry, first, last, ids, np.float32(math.log(classes) + 14), probability)
 
-    threads = torch.get_num_threads() if logits.size + ids.size >= _WORTH_THREADS else 1
-    if threads == 1:
-        run(0, height)
-    else:
-        bands = min(2 * threads, height)  # two for each thread, because some bands take longer than others
-        edges = [height * band // bands for band in range(bands + 1)]
-        list(_pool(threads).map(run, edges[:-1], edges[1:]))
+    threads = torch.get_num_threads() if logits.size + ids.size >= WORTH_THREADS else 1
+    in_bands(run, height, threads)
     return ids, probability
-
-
-@functools.cache
-def _pool(threads: int) -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="upsampled_argmax")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process inherits the pool, but not its threads
-
-
-def _neighbours(logits: int, pixels: int) -> tuple[Indices, Weights]:
-    """Return which two of `logits` values along one axis each of `pixels` pixels lies between, rounded as torch does.
-
-    Returns:
-        The index of the value before, int32 `(pixels,)`, and the weight of the value after, float32 `(pixels,)`. The
-        value after is the next one, or the same one at the end.
-    """
-    scale = np.float32(logits) / np.float32(pixels)
-    half = np.float32(0.5)
-    position = np.maximum((np.arange(pixels, dtype=np.float32) + half) * scale - half, np.float32(0))
-    before = np.minimum(position.astype(np.int32), logits - 1)
-    return before, (position - before).astype(np.float32)

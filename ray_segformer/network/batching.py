@@ -5,24 +5,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 if TYPE_CHECKING:
     from ray_segformer.network.runtimes import Runtime
+    from ray_segformer.network.windows import Segmentation
 
 _PIECE_BYTES = 64 * 2**20
 
 
 class Groups:
-    """Runs the network on the rows of a batch, in groups of images of the same shape.
+    """Runs the network for the images of a batch, in groups of pixel values of the same shape.
 
-    The network takes images of one shape at a time, so the rows are grouped by the shape of their pixel values. A group
-    has at most `runtime.rows` rows. If a GPU runs out of memory, the group is halved and tried again. Later groups of
-    that shape have the smaller size too; other shapes are not affected.
+    The network takes pixel values of one shape at a time: of whole images or of windows, and of several images if their
+    shapes agree. A group has at most `runtime.rows` of them. If a GPU runs out of memory, the group is halved and tried
+    again. Later groups of that shape have the smaller size too; other shapes are not affected.
 
     Tested with a runtime that raises CUDA's out-of-memory error; not yet run on a GPU.
 
@@ -37,41 +39,104 @@ class Groups:
         self._reduced_sizes: dict[tuple[int, ...], int] = {}  # by the shape of pixel values
 
     def run(
-        self, forward: Callable[[npt.NDArray[Any]], Any], pixel_values: Any, errors: list[str | None]
-    ) -> Iterator[tuple[list[int], Any]]:
-        """Call `forward` for each group, and yield the group's row numbers and the result.
+        self,
+        forward: Callable[[npt.NDArray[Any]], torch.Tensor],
+        segmentations: Iterable[tuple[int, Segmentation]],
+    ) -> Iterator[tuple[int, Any]]:
+        """Drive segmentations, and yield the row number and the result of each, or the exception that it raised.
+
+        Those of large images are driven alone. Small images are driven together, as many as fill a group.
 
         Args:
-            forward: called with the stacked pixel values `(rows, 3, H, W)` of a group.
-            pixel_values: one array `(3, H, W)` for each row of the batch.
-            errors: for each row None, or why the row failed. Rows with an error are skipped.
+            forward: called with the stacked pixel values `(N, 3, H, W)` of a group; returns logits `(N, h, w,
+                classes)`, which need to be valid only until its next call.
+            segmentations: generators as `segment_views`, with the row number of each.
 
         Raises:
             torch.cuda.OutOfMemoryError: a single image does not fit; the message names its row and size.
         """
-        import torch
+        waiting = iter(segmentations)
+        active: list[_Active] = []
+        while True:
+            while sum(len(each.open) for each in active) < self._usual_size and (following := next(waiting, None)):
+                active.append(_Active(*following))
+                if active[-1].done:
+                    yield active.pop().outcome
+            if not active:
+                return
+            group = self._next_group(active)
+            logits = self._forward(forward, group)
+            for (each, place), own in zip(group, logits, strict=False):
+                each.receive(place, own)
+                if each.done:
+                    yield each.outcome
+            active = [each for each in active if not each.done]
 
-        for shape, rows in _rows_by_shape(pixel_values, errors).items():
-            while rows:
-                self._runtime.rows = self._reduced_sizes.get(shape, self._usual_size)
-                group = rows[: self._runtime.rows]
-                result = None
-                try:
-                    result = forward(np.stack([pixel_values[row] for row in group]))
-                except torch.cuda.OutOfMemoryError as error:
-                    if len(group) == 1:
-                        raise torch.cuda.OutOfMemoryError(
-                            f"row {group[0]} of the batch, {shape[-1]} x {shape[-2]} pixels: the network needs more "
-                            "memory for this one image than the GPU has left. Let the preprocessor resize images, or "
-                            f"set max_pixels. {error}"
-                        ) from error
-                    self._reduced_sizes[shape] = len(group) // 2
-                # Outside of `except`: the error is gone there, and with it the tensors that its frames held.
-                if result is None:
-                    torch.cuda.empty_cache()
-                else:
-                    yield group, result
-                    rows = rows[len(group) :]
+    def _next_group(self, active: Sequence[_Active]) -> list[tuple[_Active, int]]:
+        """Return whose pixel values are next: those of one shape, of the first image and of others."""
+        asked = [(each, place) for each in active for place in each.open]
+        shape = asked[0][0].crops[asked[0][1]].shape
+        return [(each, place) for each, place in asked if each.crops[place].shape == shape][: self._size(shape)]
+
+    def _size(self, shape: tuple[int, ...]) -> int:
+        return self._reduced_sizes.get(shape, self._usual_size)
+
+    def _forward(
+        self, forward: Callable[[npt.NDArray[Any]], torch.Tensor], group: Sequence[tuple[_Active, int]]
+    ) -> torch.Tensor:
+        """Return the logits of a group, or of its first part if the GPU has no memory for all."""
+        crops = [each.crops[place] for each, place in group]
+        shape = crops[0].shape
+        while True:
+            self._runtime.rows = self._size(shape)
+            try:
+                return forward(np.stack(crops[: self._runtime.rows]))
+            except torch.cuda.OutOfMemoryError as error:
+                size = len(crops[: self._runtime.rows])
+                if size == 1:
+                    raise torch.cuda.OutOfMemoryError(
+                        f"row {group[0][0].row} of the batch, {shape[-1]} x {shape[-2]} pixels: the network needs more "
+                        "memory for this one image than the GPU has left. Let the preprocessor resize images, predict "
+                        f"them in windows, or set max_pixels. {error}"
+                    ) from error
+                self._reduced_sizes[shape] = size // 2
+            # Outside of `except`: the error is gone there, and with it the tensors that its frames held.
+            torch.cuda.empty_cache()
+
+
+class _Active:
+    """A segmentation that waits for logits.
+
+    Attributes:
+        row: its row number.
+        crops: the pixel values that it asked for.
+        open: the places in `crops` whose logits are still missing.
+        done: whether it has ended. Then `outcome` is the row number, and the result or an exception.
+    """
+
+    def __init__(self, row: int, segmentation: Segmentation) -> None:
+        self.row, self._segmentation = row, segmentation
+        self.done = False
+        self._advance(None)
+
+    def receive(self, place: int, logits: torch.Tensor) -> None:
+        """Take the logits of one of `crops`. They are copied if the segmentation has to wait for others."""
+        self.open.remove(place)
+        self._logits[place] = logits.clone() if self.open else logits
+        if not self.open:
+            self._advance([self._logits[number] for number in range(len(self.crops))])
+
+    def _advance(self, logits: list[torch.Tensor] | None) -> None:
+        self._logits: dict[int, torch.Tensor] = {}
+        try:
+            self.crops = self._segmentation.send(logits)  # type: ignore[arg-type]
+            self.open = list(range(len(self.crops)))
+            return
+        except StopIteration as end:
+            self.outcome = self.row, end.value
+        except Exception as error:
+            self.outcome = self.row, error
+        self.done, self.open = True, []
 
 
 def pieces(batch: dict[str, npt.NDArray[Any]], bytes_per_pixel: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
@@ -90,12 +155,3 @@ def pieces(batch: dict[str, npt.NDArray[Any]], bytes_per_pixel: int) -> Iterator
         end = start + max(1, fitting)
         yield {name: column[start:end] for name, column in batch.items()}
         start = end
-
-
-def _rows_by_shape(pixel_values: Any, errors: list[str | None]) -> dict[tuple[int, ...], list[int]]:
-    """Group the rows without an error by the shape of their pixel values."""
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for row, error in enumerate(errors):
-        if error is None:
-            by_shape.setdefault(np.shape(pixel_values[row]), []).append(row)
-    return by_shape

@@ -12,7 +12,8 @@ from reference import Reference, encode, objects, picture, save_small, small_mod
 
 from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor
 from ray_segformer.cli import main
-from ray_segformer.jobs import EvaluationPredictor, Protocol
+from ray_segformer.jobs import EvaluationPredictor
+from ray_segformer.protocol import Protocol
 
 PICTURES = [picture(48, 80, seed=1), picture(37, 29, seed=2), picture(48, 80, seed=3)]
 THRESHOLD = 0.37

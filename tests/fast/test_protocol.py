@@ -7,7 +7,7 @@ from PIL import Image
 from reference import picture, resized, small_processor
 
 from ray_segformer import SegformerPreprocessor
-from ray_segformer.jobs import Protocol
+from ray_segformer.protocol import Protocol
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,13 @@ def test_the_sentence_says_what_is_done(settings, said, shape):
     pixels = resized(processor, Image.fromarray(picture(100, 200)))
     assert pixels.shape[1:] == shape  # so it is what transformers does
     sentence = Protocol().describe(SegformerPreprocessor.from_config(processor.to_dict()))
-    assert sentence.startswith(said) and sentence.endswith("(transformers' preprocessing); scored at the image's size")
+    assert sentence.startswith(said) and sentence.endswith("(the checkpoint's own, as in transformers)")
 
 
 def test_windows_and_short_sides_are_our_own():
     own = SegformerPreprocessor({"shortest_edge": 40})
-    assert Protocol(window=64, stride=32).describe(own).startswith("windows of 64 pixels every 32, at the image's own")
+    assert Protocol(window=64, stride=32).describe(own) == "windows of 64 pixels every 32, at the image's own size"
     assert Protocol("short-side", flip=True).describe(own) == (
         "aspect ratio kept, short side 512, long side at most 2048, multiples of 32 (mmsegmentation's), logits "
-        "averaged with the mirror image's; scored at the image's size"
+        "averaged with the mirror image's"
     )

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "ray_segformer"
 ROOMS = (
     *("cli", "commands", "predict", "datasets", "train"),  # the command, and the import paths of scripts
     *("demo", "comparison", "training", "jobs", "viz", "architectures", "metrics", "labels"),
-    *("predictor", "sources", "segmenter", "checkpoint", "preprocessor", "batch_columns"),  # the plugin
+    *("predictor", "sources", "segmenter", "checkpoint", "preprocessor", "batch_columns", "protocol"),  # the plugin
     *("inputs", "pretrained", "images", "air", "guesses", "stage_times", "network"),
 )
 MOST_LINES, MOST_LINES_OF_A_CLASS = 300, 200

@@ -1,63 +1,99 @@
-"""Sliding windows, compared with a simple implementation that averages and resizes all logits at once."""
+"""Sliding windows, flips and scales, compared with mmsegmentation's way, which keeps all logits at the image's size."""
+
+from __future__ import annotations
 
 import gc
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from reference import agreement, objects, picture, slide
 from torch.nn import functional
 
-from ray_segformer.network import segment_windows
+from ray_segformer import SegformerCheckpoint, SegformerPredictor
+from ray_segformer.network import View, pixel_argmax, segment_views
+
+CLASSES = 7
 
 
 def logits_of(pixel_values):
     """Return logits that depend on a pixel's colour and on its place in the window, as those of a real network do."""
-    pixels = torch.from_numpy(pixel_values).float() / 255
-    small = functional.avg_pool2d(pixels, 4)  # (1, 3, h, w)
-    rows = torch.linspace(-1, 1, small.shape[2])[None, None, :, None].expand_as(small[:, :1])
-    columns = torch.linspace(-1, 1, small.shape[3])[None, None, None].expand_as(small[:, :1])
+    pixels = torch.from_numpy(np.ascontiguousarray(pixel_values)).float()[None] / 255
+    height, width = (-(-side // 4) for side in pixels.shape[-2:])
+    small = functional.interpolate(pixels, (height, width), mode="area")
+    rows = torch.linspace(-1, 1, height)[None, None, :, None].expand_as(small[:, :1])
+    columns = torch.linspace(-1, 1, width)[None, None, None].expand_as(small[:, :1])
     features = torch.cat([small - 0.5, rows * 0.2, columns * 0.2], dim=1)
-    weights = torch.randn((7, features.shape[1]), generator=torch.Generator().manual_seed(0))
-    return torch.einsum("bchw,kc->bhwk", features, weights).contiguous()
+    weights = torch.randn((CLASSES, features.shape[1]), generator=torch.Generator().manual_seed(0))
+    return torch.einsum("bchw,kc->bhwk", features, weights)[0].contiguous()
 
 
-def blended_at_once(image, window, stride):
-    """Return the class ids by definition: average the logits of all windows, resize them, take the argmax."""
-    height, width = image.shape[:2]
-    rows, columns = (max(-(-side // 4) * 4, window) for side in (height, width))
-    padded = np.pad(image, ((0, rows - height), (0, columns - width), (0, 0)), mode="edge")
-    sums = torch.zeros(rows // 4, columns // 4, 7, dtype=torch.float64)
-    counts = torch.zeros(rows // 4, columns // 4, 1, dtype=torch.float64)
-    tops, lefts = (sorted({*range(0, side - window, stride), side - window}) for side in (rows, columns))
-    for top in tops:
-        for left in lefts:
-            part = padded[top : top + window, left : left + window].transpose(2, 0, 1)[None].copy()
-            place = np.s_[top // 4 : (top + window) // 4, left // 4 : (left + window) // 4]
-            sums[place] += logits_of(part)[0]
-            counts[place] += 1
-    mean = (sums / counts).permute(2, 0, 1)[None]
-    full = functional.interpolate(mean, size=(rows, columns), mode="bilinear", align_corners=False)
-    return full[0].argmax(0).numpy()[:height, :width]
+def drive(segmentation):
+    """What a segmentation returns, whose pixel values go through `logits_of`."""
+    crops = next(segmentation)
+    while True:
+        try:
+            crops = segmentation.send([logits_of(crop) for crop in crops])
+        except StopIteration as end:
+            return end.value
 
 
-@pytest.mark.parametrize("window, stride", [(64, 64), (64, 32), (64, 40), (32, 12), (128, 4), (256, 128)])
-@pytest.mark.parametrize("size", [(64, 64), (130, 97), (201, 64), (33, 250), (5, 7)])
-def test_windows_are_averaged_as_by_their_definition(size, window, stride):
-    image = np.random.default_rng(3).integers(0, 256, (*size, 3), np.uint8)
-    image = np.kron(image[::8, ::8], np.ones((8, 8, 1), np.uint8))[: size[0], : size[1]]
-    found = segment_windows(logits_of, image, window, stride)
-    expected = blended_at_once(image, window, stride)
-    assert found.shape == size and found.dtype == np.uint8
-    assert len(np.unique(expected)) > 1 or min(size) < 8
-    assert (found == expected).mean() > 0.999  # other pixels are ties up to rounding
+def upsampled(logits, size):
+    return functional.interpolate(logits.permute(2, 0, 1)[None], size, mode="bilinear", align_corners=False)[0]
 
 
-def test_a_window_over_all_is_the_network_itself():
-    image = np.random.default_rng(5).integers(0, 256, (128, 96, 3), np.uint8)
-    image = np.pad(image, ((0, 0), (0, 32), (0, 0)), mode="edge")
-    whole = logits_of(image.transpose(2, 0, 1)[None].copy()).permute(0, 3, 1, 2)
-    expected = functional.interpolate(whole, size=(128, 128), mode="bilinear", align_corners=False)[0].argmax(0)
-    np.testing.assert_array_equal(segment_windows(logits_of, image, 128, 64), expected.numpy())
+def by_definition(pixels, window, stride):
+    """The logits (classes, height, width) of an image (3, height, width), which is as large as its windows' sum."""
+    return slide(
+        lambda crop: upsampled(logits_of(crop.numpy()), crop.shape[-2:]), torch.from_numpy(pixels), window, stride
+    )
+
+
+def noise(height, width, seed=3):
+    blocks = np.random.default_rng(seed).integers(0, 256, (3, height // 8 + 1, width // 8 + 1), np.uint8)
+    return np.kron(blocks, np.ones((1, 8, 8), np.uint8))[:, :height, :width]
+
+
+def ids_and_confidence(logits):
+    return pixel_argmax(logits, confidence=True)
+
+
+def check(found, expected):
+    ids, confidence = found
+    assert ids.shape == expected.shape[1:] and ids.dtype == np.uint8
+    assert (ids == expected.argmax(0).numpy()).mean() >= 0.9999  # others are ties up to rounding
+    np.testing.assert_allclose(confidence, expected.softmax(0).amax(0).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("window, stride", [(64, 64), (64, 32), (64, 41), (33, 11), (128, 127), (256, 100)])
+@pytest.mark.parametrize("size", [(64, 64), (65, 129), (130, 97), (201, 64), (33, 250), (5, 7)])
+def test_windows_are_those_of_mmsegmentation(size, window, stride):
+    pixels = noise(*size)
+    found = drive(segment_views([View(pixels, window=window, stride=stride)], size, ids_and_confidence))
+    expected = by_definition(pixels, window, stride)
+    assert len(expected.argmax(0).unique()) > 1 or min(size) < 8
+    check(found, expected)
+
+
+def test_views_of_other_sizes_and_mirrored_ones_are_averaged_at_the_images_size():
+    size, views, expected = (97, 131), [], torch.zeros(CLASSES, 97, 131)
+    for height, width in ((97, 131), (73, 98), (121, 164)):
+        pixels = noise(height, width)
+        for mirrored in (False, True):
+            views.append(View(pixels, mirrored, window=64, stride=48))
+            shown = pixels[..., ::-1].copy() if mirrored else pixels
+            logits = by_definition(shown, 64, 48)
+            logits = logits.flip(2) if mirrored else logits
+            expected += functional.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0] / 6
+    check(drive(segment_views(views, size, ids_and_confidence)), expected)
+
+
+def test_without_windows_a_view_is_resized_to_the_image_at_once():
+    size = (97, 131)
+    pixels = [noise(64, 96), noise(80, 120)]
+    expected = sum(upsampled(logits_of(each), size) for each in pixels) / 2
+    check(drive(segment_views([View(each) for each in pixels], size, ids_and_confidence)), expected)
 
 
 @pytest.fixture
@@ -69,25 +105,88 @@ def few_objects():
     gc.unfreeze()
 
 
-def test_memory_does_not_grow_with_the_height(few_objects):
+def test_memory_does_not_grow_with_the_height(few_objects, monkeypatch):
+    monkeypatch.setattr("ray_segformer.network.windows._BAND_BYTES", 16 * 64 * CLASSES * 4)  # 16 rows of pixels
+
     def most_in_tensors(height):
         held = []
 
-        def logits_while_watching(pixel_values):
+        def watch(logits):
             held.append(sum(tensor.nbytes for tensor in gc.get_objects() if isinstance(tensor, torch.Tensor)))
-            return logits_of(pixel_values)
+            return pixel_argmax(logits)[:1]
 
-        segment_windows(logits_while_watching, np.zeros((height, 64, 3), np.uint8), 64, 32)
+        drive(segment_views([View(noise(height, 64), window=64, stride=32)], (height, 64), watch))
         assert max(held) > 0  # the windows' own are found
         return max(held)
 
-    all_logits = 1024 // 4 * 64 // 4 * 7 * 4
+    all_logits = 1024 * 64 * CLASSES * 4
     assert most_in_tensors(1024) - most_in_tensors(256) < all_logits / 100
 
 
+# The trained network
+
+
 @pytest.mark.parametrize(
-    "window, stride, message", [(30, 30, "window is a multiple of 4"), (64, 0, "stride is a"), (32, 64, "leaves gaps")]
+    "size, options",
+    [
+        ((701, 907), {"window": 512, "stride": 384}),
+        ((513, 300), {"window": 512, "stride": 512, "flip": True}),
+        ((603, 455), {"window": 256, "stride": 200, "flip": True, "scales": (0.75, 1)}),
+        ((300, 455), {"scales": (0.5, 1, 1.25), "flip": True}),
+    ],
+    ids=["windows", "larger by one", "all", "scales alone"],
 )
-def test_impossible_windows(window, stride, message):
+def test_a_photo_by_every_protocol(shared, real_images, trained, size, options, one_thread):
+    photo = Image.open(real_images[0]).convert("RGB").resize(size[::-1])
+    predictor = SegformerPredictor(str(shared / "models/segformer-b0-camvid"), confidence=True, **options)
+    found = predictor.predict({"image": objects(np.asarray(photo))})
+    expected = trained.averaged_logits(photo, **options)
+    mask, confidence = found["segmentation"][0], found["confidence"][0]
+    assert (mask == expected.argmax(0).numpy()).mean() >= 0.9999
+    np.testing.assert_allclose(confidence, expected.softmax(0).amax(0).numpy(), atol=1e-3)
+
+
+def test_images_of_different_sizes_share_batches_and_each_has_its_own_mask(small_dir, small):
+    """Nine images of a few windows each: the network gets four windows at once, of several images."""
+    checkpoint = SegformerCheckpoint.from_pretrained(small_dir)
+    predictor = SegformerPredictor(checkpoint, window=64, stride=48)
+    pictures = [picture(*size, seed) for seed, size in enumerate([(64, 64), (70, 130), (64, 65)] * 3)]
+    runtime = predictor._segmenter._runtime
+    sizes = []
+
+    class FourAtOnce:
+        rows = 4
+
+        def __call__(self, pixel_values):
+            sizes.append(tuple(pixel_values.shape))
+            return torch.cat([runtime(row[None]).clone() for row in pixel_values])
+
+    alone = [predictor.predict({"image": objects(each)})["segmentation"][0] for each in pictures]
+    predictor._segmenter._runtime = FourAtOnce()
+    predictor._segmenter._groups = type(predictor._segmenter._groups)(predictor._segmenter._runtime)
+    together = predictor.predict({"image": objects(*pictures)})["segmentation"]
+    assert agreement(together, alone) == 1
+    assert {shape[1:] for shape in sizes} == {(3, 64, 64)}
+    windows = 3 * (1 + 2 * 3 + 2)
+    assert sum(shape[0] for shape in sizes) == windows and len(sizes) <= windows / 4 + 3
+    expected = [
+        small.averaged_logits(Image.fromarray(each), window=64, stride=48).argmax(0).numpy() for each in pictures
+    ]
+    assert agreement(together, expected) >= 0.9999
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"window": 0}, r"window \(--window\) is a number of pixels of at least 1, not 0"),
+        ({"window": 32, "stride": 64}, "leaves gaps"),
+        ({"stride": 64}, "needs sliding windows"),
+        ({"resize": "long-side"}, r"resize \(--resize\) is one of"),
+        ({"scales": ()}, r"scales \(--scales\) are"),
+        ({"scales": (0,)}, r"scales \(--scales\) are"),
+        ({"window": 64, "annotation_column": "annotation"}, "asks for the loss"),
+    ],
+)
+def test_impossible_protocols(small_dir, options, message):
     with pytest.raises(ValueError, match=message):
-        segment_windows(logits_of, np.zeros((64, 64, 3), np.uint8), window, stride)
+        SegformerPredictor(str(small_dir), **options)

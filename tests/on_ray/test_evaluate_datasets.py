@@ -11,8 +11,9 @@ from reference import Reference, encode, picture, save_small, small_model, small
 from ray_segformer import SegformerCheckpoint
 from ray_segformer.datasets import read_images
 from ray_segformer.inputs import InputError
-from ray_segformer.jobs import Protocol, evaluate
+from ray_segformer.jobs import evaluate
 from ray_segformer.labels import Labels
+from ray_segformer.protocol import Protocol
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
