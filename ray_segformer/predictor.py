@@ -272,6 +272,8 @@ def _preprocessor_options(options: Mapping[str, Any]) -> dict[str, Any]:
     own = {name: options[name] for name in names if name in options}
     protocol = protocol_in(options)
     own["resize"] = protocol.resize_in_cpu_stage
+    if own["resize"] == "none":
+        own["batch_size"] = 1  # images that are not resized may be large: a task holds one at a time
     if own.get("annotation_column") and (protocol.window is not None or protocol.scales != (1,)):
         raise ValueError("annotation_column asks for the loss, which windows and scales do not have; leave one out")
     reduce_labels = options.get("reduce_labels")

@@ -35,11 +35,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return 0
-    size, gmac = facts["preprocessing"]["size"], facts["gmac"]
+    gmac = facts["gmac"]
     print(f"{'origin':<22}{facts['origin']}")
     print(f"{'parameters':<22}{facts['parameters']:,}")
-    cost = f"{gmac['folded']:.2f} an image of {size['height']} x {size['width']}"
+    cost = f"{gmac['folded']:.2f} an image of {gmac['size'][0]} x {gmac['size'][1]}"
     print(f"{'GMAC':<22}{cost} ({gmac['published']:.2f} with the decoder as published)")
+    print(f"{'protocol':<22}{facts['protocol']}")
     for name, value in facts["preprocessing"].items():
         print(f"{name:<22}{_text(value)}")
     print(f"{'classes':<22}{len(facts['classes'])}: {', '.join(facts['classes'].values())}")
@@ -54,11 +55,14 @@ def describe(checkpoint: Any) -> dict[str, Any]:
 
     Returns:
         `origin`: where the checkpoint came from. `parameters`: their number. `gmac`: the cost of the logits of an image
-        of the preprocessor's size, in 10^9 multiply-adds, for the decoder as it is run here (`folded`) and as it was
-        published (`published`). `preprocessing`: the settings of transformers' image processor. `classes`: names by
-        class id. `guesses`: what the files leave open, and what is assumed. `training`: the content of `training.json`.
+        of the preprocessor's `size`, in 10^9 multiply-adds, for the decoder as it is run here (`folded`) and as it was
+        published (`published`). Where the aspect ratio is kept, `size` is a square of the short side. `protocol`: how
+        images are shown to the network, a sentence. `preprocessing`: the settings of transformers' image processor.
+        `classes`: names by class id. `guesses`: what the files leave open, and what is assumed. `training`: the content
+        of `training.json`.
     """
     from ray_segformer.network import gmac
+    from ray_segformer.protocol import PLAIN
 
     content, preprocessor = checkpoint.content, checkpoint.get_preprocessor()
     config = {**content.config, "id2label": range(content.num_labels)}
@@ -67,7 +71,8 @@ def describe(checkpoint: Any) -> dict[str, Any]:
     return {
         "origin": content.source,
         "parameters": sum(learnt),
-        "gmac": {"folded": gmac(config, *size), "published": gmac(config, *size, folded=False)},
+        "gmac": {"size": size, "folded": gmac(config, *size), "published": gmac(config, *size, folded=False)},
+        "protocol": PLAIN.describe(preprocessor),
         "preprocessing": preprocessor.to_config(),
         "classes": {str(class_id): name for class_id, name in checkpoint.id2label.items()},
         "guesses": {guess.code: guess.message for guess in content.guesses},

@@ -79,6 +79,17 @@ def test_what_a_model_was_trained_with_travels(capsys, small, tmp_path):
     assert not (tmp_path / "three").exists()
 
 
+def test_a_model_that_keeps_the_aspect_ratio(capsys, small, tmp_path):
+    own = SegformerPreprocessor({"shortest_edge": 64, "longest_edge": 96})
+    SegformerCheckpoint.from_model(small.model, own, tmp_path)
+    code, printed, error = info(capsys, tmp_path)
+    assert code == 0, error
+    assert "size                  shortest_edge 64, longest_edge 96\n" in printed and "an image of 64 x 64" in printed
+    assert (
+        "protocol              aspect ratio kept, short side 64, long side at most 96 (the checkpoint's own" in printed
+    )
+
+
 def test_what_is_no_checkpoint(capsys, tmp_path):
     code, _, error = info(capsys, tmp_path)
     assert code == 2 and "no config.json" in error
