@@ -10,7 +10,10 @@ from ray_segformer.commands.common import class_id
 
 def add_label_options(command: argparse.ArgumentParser) -> None:
     """Add `--split`, the names of columns, and the options of `labels_of`."""
-    command.add_argument("--split", help="the split of INPUT, if it has splits (default: validation, else val)")
+    command.add_argument(
+        "--split",
+        help="the split of INPUT, if it has splits (default: validation, else val; a saved DatasetDict has none)",
+    )
     for kind in ("image", "annotation"):
         command.add_argument(
             f"--{kind}-column",

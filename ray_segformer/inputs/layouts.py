@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ray_segformer.inputs.annotated import AnnotatedInput, by_name, of_parquet
 from ray_segformer.inputs.cityscapes import find_cityscapes, is_cityscapes
 from ray_segformer.inputs.find import find_images, find_parquet
-from ray_segformer.inputs.huggingface import find_huggingface, is_saved_dataset, saved_splits
+from ray_segformer.inputs.huggingface import find_huggingface, is_saved_dataset
 from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.splits import SPLIT_NAMES, choose_split, split_of_parquet
 from ray_segformer.inputs.tree import Tree
@@ -40,7 +40,8 @@ def find_annotated(
             * a directory that `save_to_disk` of Hugging Face `datasets` wrote, with or without splits (local).
             * parquet, a file or a folder. Splits are told by names, as the Hub gives them:
               `data/validation-00000-of-00003.parquet` or `default/validation/0000.parquet`.
-        split: the split to read. Default: "validation", else "val" or "valid", if the input has splits.
+        split: the split to read. Default: "validation", else "val" or "valid", if the input has splits; of what
+            `save_to_disk` wrote, there is no default.
         exclude: as for `find_images`: globs of images in folders, or of parquet files.
         image_column, annotation_column: the columns in parquet and in a dataset of `save_to_disk`.
         strict: whether a file that is not there is an error. If not, `without_annotation` and `without_image` tell
@@ -57,9 +58,7 @@ def find_annotated(
             f"{tree.shown}: --exclude (exclude=) is for folders of images and for parquet, not for this layout"
         )
     if is_saved_dataset(source):
-        splits = saved_splits(source)
-        chosen = choose_split(splits, split, tree.shown) if splits or split is not None else None
-        return find_huggingface(source, chosen, image_column, annotation_column)
+        return find_huggingface(source, split, image_column, annotation_column)
     if is_cityscapes(tree):
         return find_cityscapes(source, split, strict=strict)
     if voc_folders(tree):

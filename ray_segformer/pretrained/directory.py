@@ -151,8 +151,8 @@ class SegformerContent:
             guesses.append(Guess("no-preprocessor-config", message))
         if self.has_decoder and self.num_labels == 1:
             message = (
-                f"{self.source} has one class: every pixel of a mask gets class 0, as in transformers. For masks of "
-                "foreground and background, choose a foreground_threshold (--foreground-threshold), such as 0.5"
+                f"{self.source} has one class: without a foreground_threshold (--foreground-threshold), such as 0.5, "
+                "every pixel of a mask gets class 0, as in transformers; with one, foreground is 1"
             )
             guesses.append(Guess("one-class", message))
         return guesses

@@ -84,7 +84,7 @@ def test_a_model_that_keeps_the_aspect_ratio(capsys, small, tmp_path):
     SegformerCheckpoint.from_model(small.model, own, tmp_path)
     code, printed, error = info(capsys, tmp_path)
     assert code == 0, error
-    assert "size                  shortest_edge 64, longest_edge 96\n" in printed and "an image of 64 x 64" in printed
+    assert "size                  longest_edge 96, shortest_edge 64\n" in printed and "an image of 64 x 64" in printed
     assert (
         "protocol              aspect ratio kept, short side 64, long side at most 96 (the checkpoint's own" in printed
     )

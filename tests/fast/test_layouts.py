@@ -213,8 +213,10 @@ def test_a_dataset_dict_that_was_saved(tmp_path):
     features = datasets.Features({"image": datasets.Image(), "annotation": datasets.Image()})
     splits = {split: datasets.Dataset.from_list(rows(count), features) for split, count in (("train", 3), ("test", 2))}
     datasets.DatasetDict(splits).save_to_disk(str(tmp_path))
-    with pytest.raises(InputError, match="no split 'validation'; the splits there are test, train"):
+    with pytest.raises(InputError, match="has the splits train, test; name one of them with split= "):
         find_annotated(str(tmp_path))
+    with pytest.raises(InputError, match="no split 'dev'; the splits there are test, train"):
+        find_annotated(str(tmp_path), "dev")
     found = find_annotated(str(tmp_path), "train")
     assert found.rows == 3 and [ids_of(row)[0, 0] for row in found.sample(2)] == [0, 2]
     with pytest.raises(InputError, match="no column 'mask', only image, annotation"):

@@ -135,7 +135,7 @@ def test_models_of_other_than_one_class_have_no_threshold(small_dir, tmp_path, c
 
 
 def test_the_warning_names_the_option(reference):
-    with pytest.warns(UserWarning, match=r"every pixel of a mask gets class 0.*foreground_threshold"):
+    with pytest.warns(UserWarning, match=r"without a foreground_threshold.*every pixel of a mask gets class 0"):
         SegformerCheckpoint.from_pretrained(reference.directory)
 
 
