@@ -78,11 +78,10 @@ format: .venv/ready
 
 # Of the same versions as .venv but for Ray, so the other packages are those of .venv.
 .venv-ray-2.55/ready: pyproject.toml constraints-ray-2.55.txt .venv/ready
-	$(PYTHON) -m venv --without-pip .venv-ray-2.55
+	$(PYTHON) -m venv .venv-ray-2.55
 	printf '%s\n' "$(CURDIR)/$$(echo .venv/lib/python3*/site-packages)" "$(CURDIR)" \
 		> $$(echo .venv-ray-2.55/lib/python3*/site-packages)/of_venv.pth
-	.venv/bin/python -m pip --python .venv-ray-2.55/bin/python install --quiet --no-compile --no-deps \
-		-c constraints-ray-2.55.txt ray
+	.venv-ray-2.55/bin/python $(PIP) --no-deps -c constraints-ray-2.55.txt ray
 	touch $@
 
 # Ray 2.6.3 needs a setuptools older than torch says it wants, so that one comes last.
