@@ -70,7 +70,7 @@ def add_upsampled(logits: torch.Tensor, lefts: Sequence[int], down: Axis, across
     if logits.device.type == "cpu":
         _add_on_cpu(logits, lefts, down, across, sums)
     else:
-        _add_by_torch(logits, lefts, down, across, sums)
+        add_by_torch(logits, lefts, down, across, sums)
 
 
 def _add_on_cpu(logits: torch.Tensor, lefts: Sequence[int], down: Axis, across: Axis, sums: torch.Tensor) -> None:
@@ -89,7 +89,9 @@ def _add_on_cpu(logits: torch.Tensor, lefts: Sequence[int], down: Axis, across: 
     in_bands(add, len(target), threads=torch.get_num_threads() if added >= WORTH_THREADS else 1)
 
 
-def _add_by_torch(logits: torch.Tensor, lefts: Sequence[int], down: Axis, across: Axis, sums: torch.Tensor) -> None:
+def add_by_torch(logits: torch.Tensor, lefts: Sequence[int], down: Axis, across: Axis, sums: torch.Tensor) -> None:
+    """Do what `add_upsampled` does, on any device."""
+
     def on_device(values: Indices | Weights) -> torch.Tensor:
         return torch.from_numpy(values).to(logits.device)
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor
 from ray_segformer.network import View, pixel_argmax, segment_views
+from ray_segformer.network.interpolation import Axis, add_by_torch, add_upsampled
 
 CLASSES = 7
 
@@ -94,6 +95,19 @@ def test_without_windows_a_view_is_resized_to_the_image_at_once():
     pixels = [noise(64, 96), noise(80, 120)]
     expected = sum(upsampled(logits_of(each), size) for each in pixels) / 2
     check(drive(segment_views([View(each) for each in pixels], size, ids_and_confidence)), expected)
+
+
+def test_the_way_of_other_devices_adds_the_same():
+    """It has not been run on a GPU yet."""
+    torch.manual_seed(0)
+    logits = torch.randn(3, 16, 16, CLASSES)
+    down = Axis.of(16, 61).part(5, 40).times(np.linspace(0.2, 1, 35, dtype=np.float32))
+    across = Axis.of(16, 61).times(np.linspace(1, 0.1, 150, dtype=np.float32))
+    sums = [torch.ones(35, 150, CLASSES) for _ in range(2)]
+    add_upsampled(logits, [0, 41, 89], down, across, sums[0])
+    add_by_torch(logits, [0, 41, 89], down, across, sums[1])
+    assert (sums[0] - 1).abs().max() > 1
+    torch.testing.assert_close(*sums)
 
 
 @pytest.fixture
