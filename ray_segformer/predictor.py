@@ -274,7 +274,7 @@ def _preprocessor_options(options: Mapping[str, Any]) -> dict[str, Any]:
     own["resize"] = protocol.resize_in_cpu_stage
     if own["resize"] == "none":
         own["batch_size"] = 1  # images that are not resized may be large: a task holds one at a time
-    if own.get("annotation_column") and (protocol.window is not None or protocol.scales != (1,)):
+    if own.get("annotation_column") and not protocol.has_loss:
         raise ValueError("annotation_column asks for the loss, which windows and scales do not have; leave one out")
     reduce_labels = options.get("reduce_labels")
     return own if reduce_labels is None else {**own, "do_reduce_labels": reduce_labels}

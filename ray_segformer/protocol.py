@@ -62,11 +62,19 @@ class Protocol:
             raise ValueError(f"scales (--scales) are one or more numbers above 0 and below 100, not {self.scales}")
 
     @property
-    def resize_in_cpu_stage(self) -> str | None:
-        """The `resize` of the preprocessor. Images that are shown at several sizes are resized beside the network."""
-        if self.scales != (1,):
-            return "none"
+    def resize_of_image(self) -> Literal["square", "short-side", "none"] | None:
+        """What is done to the image: `resize`, or "none" where that is not given and windows are."""
         return "none" if self.resize is None and self.window is not None else self.resize
+
+    @property
+    def resize_in_cpu_stage(self) -> Literal["square", "short-side", "none"] | None:
+        """The `resize` of the preprocessor. Images that are shown at several sizes are resized beside the network."""
+        return self.resize_of_image if self.scales == (1,) else "none"
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether there are logits of the whole image, to which a loss belongs."""
+        return self.window is None and self.scales == (1,)
 
     def options(self) -> dict[str, Any]:
         """Return the attributes that do not have their default, for JSON."""
@@ -93,8 +101,7 @@ class Protocol:
         for scale in self.scales:
             pixels = pixel_values
             if self.scales != (1,):
-                resize = "none" if self.resize is None and self.window is not None else self.resize
-                height, width = resized(resize, settings, *size)
+                height, width = resized(self.resize_of_image, settings, *size)
                 scaled = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
                 pixels = _at_size(pixel_values, scaled, settings)
             flips = (False, True) if self.flip else (False,)
@@ -107,7 +114,7 @@ class Protocol:
         Args:
             settings: the checkpoint's own preprocessing.
         """
-        resize = "none" if self.resize is None and self.window is not None else self.resize
+        resize = self.resize_of_image
         if resize == "none":
             how = "at the image's own size"
         elif resize == "short-side":

@@ -106,6 +106,7 @@ class Segmenter:
                 yield row, self._segmentation(pixel_values[row], size, own_labels)
 
         for row, outcome in self._groups.run(self._forward, segmentations()):
+            stage_times.count("network", 0.0, 1)
             if isinstance(outcome, Exception):  # if torch has no memory, or no device, that is no fault of the row
                 failed(row, outcome, fatal=isinstance(outcome, RuntimeError))
                 masks[row], confidences[row] = installed.NULL_TENSOR, installed.NULL_TENSOR
@@ -118,9 +119,10 @@ class Segmenter:
         from ray_segformer.network import segment_views
 
         protocol = self._protocol
-        if protocol.window is not None or protocol.scales != (1,):
+        if not protocol.has_loss:
             views = protocol.views(pixel_values, size, self._settings)
             mask, *confidence = yield from segment_views(views, size, self._class_map_of_pixels)
+            stage_times.count("argmax", 0.0, 1)
             return mask, confidence[0] if confidence else None, np.nan
         if protocol.flip:
             # Upsampling is linear: to average before it or after it is the same, and before it is faster.
@@ -137,7 +139,7 @@ class Segmenter:
         """Return the class ids and, if it is wanted, the confidence of logits `(rows, width, classes)` of pixels."""
         from ray_segformer.network import pixel_argmax
 
-        with stage_times.timed("argmax"):
+        with stage_times.timed("argmax", 0):  # of a part of an image
             if self.num_labels > 1:
                 results = pixel_argmax(logits, confidence=self._confidence)
             else:
@@ -191,6 +193,8 @@ class Segmenter:
             )
         if labels is None:
             return
+        if not self._protocol.has_loss:
+            raise ImageError("wrong annotation: labels ask for the loss, which windows and scales do not have")
         ids = np.unique(labels)
         last = max(self.num_labels - 1, 1)  # of one class, labels tell foreground, 1, from background, 0
         unknown = ids[((ids < 0) | (ids > last)) & ~np.isin(ids, self.ignored)]
@@ -205,7 +209,7 @@ class Segmenter:
         """Return float32 logits `(N, height / 4, width / 4, classes)` of pixel values `(N, 3, height, width)`."""
         import torch
 
-        with stage_times.timed("network", len(pixel_values)), torch.inference_mode():
+        with stage_times.timed("network", 0), torch.inference_mode():
             tensor = torch.from_numpy(pixel_values).to(self._device)
             tensor = tensor.float() if tensor.is_floating_point() else self._settings.normalize(tensor)
             return self._runtime(tensor)

@@ -116,7 +116,7 @@ class _Look:
         size = pixels.shape[-2:]
         if view.window is None:
             # The logits of a whole view are resized to the image at once, as transformers does.
-            self._window = self._crop = size
+            self._crop = size
             self._tops, self._lefts = [0], [0]
             self._canvas = self._upsampled = image_size
         else:

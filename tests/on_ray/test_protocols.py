@@ -51,7 +51,9 @@ def test_predict_and_evaluate_make_the_same_masks_and_say_how(run_command, folde
     table = pa.parquet.read_table(tmp_path / "out" / "masks")
     masks = [np.asarray(decode(mask)) for mask in table.column("segmentation").to_pylist()]
     assert agreement(masks, expected) >= 0.9999
-    sentence = json.loads((tmp_path / "out" / "summary.json").read_text())["protocol"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    sentence = summary["protocol"]
+    assert [summary["stages"][stage]["rows"] for stage in ("network", "argmax")] == [4, 4]  # images, not windows
     assert sentence == (
         "windows of 64 pixels every 50, at the image's own size, logits averaged over the scales 0.75, 1, logits "
         "averaged with the mirror image's"
@@ -90,6 +92,15 @@ def test_resize(pictures, small_dir, small, resize, size):
     (row,) = predictor.predict(ray.data.from_items([{"image": encode(pictures[3])}])).take_all()
     expected = small.mask_at(image, size or (image.height, image.width))
     assert (row["segmentation"] == expected).mean() >= 0.9999
+
+
+def test_windows_have_no_loss(pictures, small_dir):
+    batch = {
+        "pixel_values": pictures[0].transpose(2, 0, 1)[None],
+        "labels": np.zeros((1, *pictures[0].shape[:2]), np.uint8),
+    }
+    with pytest.raises(ImageError, match="labels ask for the loss, which windows and scales do not have"):
+        SegformerPredictor(str(small_dir), window=64).predict(batch)
 
 
 def test_pixel_values_of_another_size_than_the_protocol_s_are_refused(pictures, small_dir):
