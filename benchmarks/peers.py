@@ -90,6 +90,34 @@ def tutorial_loop(directory: str) -> Masks:
     return masks
 
 
+def windows_by_hand(directory: str, window: int, stride: int) -> Masks:
+    """Return transformers' model in sliding windows, whose logits are added up at the image's size."""
+    model, processor = load(directory)
+
+    def mask(path: str, batch_size: int) -> np.ndarray:
+        image = Image.open(path).convert("RGB")
+        pixels = processor(images=image, do_resize=False, return_tensors="pt").pixel_values[0]
+        tops, lefts = (
+            [min(start, max(side - window, 0)) for start in range(0, max(side - window, 0) + stride, stride)]
+            for side in pixels.shape[1:]
+        )
+        corners = [(slice(top, top + window), slice(left, left + window)) for top in tops for left in lefts]
+        sums = torch.zeros(model.config.num_labels, *pixels.shape[1:])
+        covers = torch.zeros(pixels.shape[1:])
+        for start in range(0, len(corners), batch_size):
+            crops = torch.stack([pixels[:, rows, columns] for rows, columns in corners[start : start + batch_size]])
+            with torch.no_grad():
+                logits = torch.nn.functional.interpolate(
+                    model(pixel_values=crops).logits, crops.shape[-2:], mode="bilinear", align_corners=False
+                )
+            for (rows, columns), own in zip(corners[start : start + batch_size], logits, strict=True):
+                sums[:, rows, columns] += own
+                covers[rows, columns] += 1
+        return sums.div_(covers).argmax(0).numpy()
+
+    return lambda paths, batch_size: [mask(path, batch_size) for path in paths]
+
+
 def openvino_loop(directory: str, threads: int) -> Callable[[Sequence[str], int, str], list[np.ndarray]]:
     """Return the same loop with OpenVINO's model: `masks(paths, batch_size, dtype)`."""
     from transformers.modeling_outputs import SemanticSegmenterOutput

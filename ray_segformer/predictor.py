@@ -132,17 +132,17 @@ class SegformerPredictor(Predictor):
         if _in_actor() and device == "cpu":
             keep_freed_memory()
         self._segmenter = Segmenter(
-            content,
+            content.make_runtime(runtime=runtime, dtype=dtype, device=device),
             self._images,
+            num_labels=content.num_labels,
+            ignored=content.ignored_ids,
+            ignore_index=content.ignore_index,
             device=device,
-            runtime=runtime,
-            dtype=dtype,
             confidence=confidence,
             foreground_threshold=foreground_threshold,
             protocol=protocol_in(options),
         )
-        self._confidence = confidence
-        self._on_error = on_error
+        self._confidence, self._on_error = confidence, on_error
         self._ended: float | None = None  # when the batch before was done
         super().__init__(own_preprocessor or self._images)
 

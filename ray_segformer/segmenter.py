@@ -11,28 +11,26 @@ import numpy.typing as npt
 from ray_segformer import stage_times
 from ray_segformer.air import installed
 from ray_segformer.images import ImageError
-from ray_segformer.pretrained import ImageSettings, SegformerContent
+from ray_segformer.pretrained import ImageSettings
 from ray_segformer.protocol import PLAIN, Protocol, resized
 
 if TYPE_CHECKING:
-    from ray_segformer.network import Segmentation
+    from ray_segformer.network import Runtime, Segmentation
 
 
 class Segmenter:
     """A SegFormer on a device: pixel values in, class maps out. It knows neither columns nor Ray Data.
 
     Args:
-        content: configuration and weights.
+        network: the network on its device.
         settings: how pixel values are normalised.
+        num_labels: the number of classes.
+        ignored: the annotated class ids that the loss leaves out; see `SegformerContent.ignored_ids`.
+        ignore_index: the model's own one of these.
         device: "cpu" or "cuda".
-        runtime: see `SegformerPredictor`.
-        dtype: see `SegformerPredictor`.
         confidence: whether to compute the confidence, too.
         foreground_threshold: see `SegformerPredictor`.
         protocol: how images are shown to the network.
-
-    Attributes:
-        ignored: the annotated class ids that the loss leaves out; see `SegformerContent.ignored_ids`.
 
     Raises:
         ValueError: as for `check_foreground_threshold`.
@@ -40,29 +38,28 @@ class Segmenter:
 
     def __init__(
         self,
-        content: SegformerContent,
+        network: Runtime,
         settings: ImageSettings,
         *,
-        device: str,
-        runtime: str,
-        dtype: str,
-        confidence: bool,
+        num_labels: int,
+        ignored: Sequence[int] = (),
+        ignore_index: int = 255,
+        device: str = "cpu",
+        confidence: bool = False,
         foreground_threshold: float | None = None,
         protocol: Protocol = PLAIN,
     ) -> None:
         from ray_segformer.network import Groups
 
-        check_foreground_threshold(foreground_threshold, content.num_labels)
+        check_foreground_threshold(foreground_threshold, num_labels)
+        self.num_labels, self.ignored, self._ignore_index = num_labels, ignored, ignore_index
         self._protocol = protocol
-        self.num_labels = content.num_labels
-        self.ignored = content.ignored_ids
-        self._ignore_index = content.ignore_index
         self._confidence = confidence
         self._foreground_threshold = foreground_threshold
         self._device = device
         self._settings = settings
-        self._runtime = content.make_runtime(runtime=runtime, dtype=dtype, device=device)
-        self._groups = Groups(self._runtime)
+        self._runtime = network
+        self._groups = Groups(network)
 
     @property
     def mask_dtype(self) -> type[np.unsignedinteger[Any]]:
@@ -120,10 +117,14 @@ class Segmenter:
 
         protocol = self._protocol
         if not protocol.has_loss:
+            mask = np.empty(size, self.mask_dtype)
+            confidence = np.empty(size, np.float32) if self._confidence else None
             views = protocol.views(pixel_values, size, self._settings)
-            mask, *confidence = yield from segment_views(views, size, self._class_map_of_pixels)
-            stage_times.count("argmax", 0.0, 1)
-            return mask, confidence[0] if confidence else None, np.nan
+            # Of one class, probabilities are asked for, and these are not linear between logits.
+            every_pixel = self.num_labels == 1 or self._device != "cpu"
+            results = [result for result in (mask, confidence) if result is not None]
+            yield from _timed(segment_views(views, self._class_map_between, results, every_pixel=every_pixel))
+            return mask, confidence, np.nan
         if protocol.flip:
             # Upsampling is linear: to average before it or after it is the same, and before it is faster.
             one, mirrored = yield [pixel_values, pixel_values[..., ::-1]]
@@ -135,15 +136,14 @@ class Segmenter:
             mask, confidence = self.class_map(logits, size)
         return mask, confidence, loss
 
-    def _class_map_of_pixels(self, logits: Any) -> list[npt.NDArray[Any]]:
-        """Return the class ids and, if it is wanted, the confidence of logits `(rows, width, classes)` of pixels."""
-        from ray_segformer.network import pixel_argmax
+    def _class_map_between(self, logits: Any, down: Any, across: Any) -> list[npt.NDArray[Any]]:
+        """Return class ids and, if it is wanted, the confidence of pixels between logits: see `segment_views`."""
+        from ray_segformer.network import argmax_between
 
-        with stage_times.timed("argmax", 0):  # of a part of an image
-            if self.num_labels > 1:
-                results = pixel_argmax(logits, confidence=self._confidence)
-            else:
-                results = self._foreground(logits[..., 0].sigmoid().cpu().numpy())
+        if self.num_labels > 1:
+            results = argmax_between(logits, down, across, confidence=self._confidence)
+        else:
+            results = self._foreground(logits[..., 0].sigmoid().cpu().numpy())
         return [result for result in results if result is not None]
 
     def class_map(self, logits: Any, size: tuple[int, int]) -> tuple[Any, npt.NDArray[np.float32] | None]:
@@ -213,6 +213,19 @@ class Segmenter:
             tensor = torch.from_numpy(pixel_values).to(self._device)
             tensor = tensor.float() if tensor.is_floating_point() else self._settings.normalize(tensor)
             return self._runtime(tensor)
+
+
+def _timed(segmentation: Segmentation) -> Segmentation:
+    """Count the time that a segmentation takes between the network's runs for the stage "argmax"."""
+    logits = None
+    stage_times.count("argmax", 0.0, 1)
+    while True:
+        with stage_times.timed("argmax", 0):
+            try:
+                crops = segmentation.send(logits)  # type: ignore[arg-type]
+            except StopIteration as end:
+                return end.value
+        logits = yield crops
 
 
 def check_foreground_threshold(threshold: float | None, num_labels: int) -> None:

@@ -6,14 +6,15 @@ imported where only torch is installed.
 """
 
 from ray_segformer.network.allocator import keep_freed_memory
-from ray_segformer.network.argmax import pixel_argmax, upsampled_argmax
+from ray_segformer.network.argmax import argmax_between, upsampled_argmax
 from ray_segformer.network.batching import Groups, pieces
 from ray_segformer.network.cost import gmac
 from ray_segformer.network.foreground import upsampled_sigmoid
 from ray_segformer.network.hub_format import NetworkError
 from ray_segformer.network.runtimes import Runtime, check_options, make_runtime
 from ray_segformer.network.segformer import SegformerNetwork
-from ray_segformer.network.windows import Segmentation, View, check_window, segment_views
+from ray_segformer.network.tiles import segment_views
+from ray_segformer.network.windows import Segmentation, View, check_window, window_starts
 
 __all__ = [
     "Groups",
@@ -22,14 +23,15 @@ __all__ = [
     "SegformerNetwork",
     "Segmentation",
     "View",
+    "argmax_between",
     "check_options",
     "check_window",
     "gmac",
     "keep_freed_memory",
     "make_runtime",
     "pieces",
-    "pixel_argmax",
     "segment_views",
     "upsampled_argmax",
     "upsampled_sigmoid",
+    "window_starts",
 ]

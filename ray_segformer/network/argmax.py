@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ray_segformer.network.bands import WORTH_THREADS, in_bands
+from ray_segformer.network.interpolation import Axis
 
 
 @overload
@@ -68,9 +68,10 @@ def upsampled_argmax(
     logits = logits.detach().contiguous()
     size = operator.index(size[0]), operator.index(size[1])
     if logits.device.type == "cpu":
-        from ray_segformer.network.argmax_numba import upsampled_argmax_numba
+        from ray_segformer.network.argmax_numba import argmax_between_numba
 
-        ids, probability = upsampled_argmax_numba(logits.numpy(), size, confidence)
+        down, across = Axis.of(logits.shape[0], size[0]), Axis.of(logits.shape[1], size[1])
+        ids, probability = argmax_between_numba(logits.numpy(), down, across, confidence)
     elif logits.device.type == "cuda":
         from ray_segformer.network.argmax_triton import upsampled_argmax_triton
 
@@ -82,26 +83,24 @@ def upsampled_argmax(
     return ids if probability is None else (ids, probability)
 
 
-def pixel_argmax(
-    logits: torch.Tensor, *, confidence: bool = False
+def argmax_between(
+    logits: torch.Tensor, down: Axis, across: Axis, *, confidence: bool = False
 ) -> tuple[npt.NDArray[np.unsignedinteger[Any]], npt.NDArray[np.float32] | None]:
-    """Return the class with the highest logit at each pixel, of logits that have the image's size already.
+    """Return the class with the highest logit at each pixel that lies between logits, in one thread.
 
     Args:
-        logits: float32 `(height, width, classes)`, on any device.
+        logits: float32 `(h, w, classes)`. On other devices than a CPU, `(height, width, classes)`: those of each pixel.
+        down, across: where each row and each column of pixels lies between the logits.
         confidence: also return the softmax probability of the winning class.
 
     Returns:
         Class ids `(height, width)`: uint8, or uint16 above 255 classes; and the probabilities, float32, or None.
     """
-    height, width, classes = logits.shape
-    dtype = np.uint8 if classes <= 255 else np.uint16
     if logits.device.type == "cpu":
-        from ray_segformer.network.windows_kernels import label_pixels
+        from ray_segformer.network.argmax_numba import argmax_between_numba
 
-        ids, values = np.empty((height, width), dtype), logits.numpy()
-        threads = torch.get_num_threads() if logits.numel() >= WORTH_THREADS else 1
-        in_bands(lambda first, last: label_pixels(values[first:last], ids[first:last]), height, threads)
-    else:
-        ids = logits.argmax(-1).cpu().numpy().astype(dtype)
+        return argmax_between_numba(logits.numpy(), down, across, confidence, threads=1)
+    ids: npt.NDArray[np.unsignedinteger[Any]] = (
+        logits.argmax(-1).cpu().numpy().astype(np.uint8 if logits.shape[-1] <= 255 else np.uint16)
+    )
     return ids, logits.softmax(-1).amax(-1).cpu().numpy() if confidence else None

@@ -1,23 +1,24 @@
-"""Class ids from several looks at an image: in sliding windows, mirrored, and at several sizes.
+"""Views of an image, their sliding windows, and the logits of those windows that are needed next.
 
-The results are those of mmsegmentation's mode "slide" and of its test-time augmentation. The logits of each window are
-upsampled to the window, and averaged where windows overlap. The logits of each view are resized to the image, and
-averaged over the views. All of this is done for a few rows of pixels at a time, so full-size logits never exist.
+Windows stand where mmsegmentation's mode "slide" puts them. The logits of each window are upsampled to the window, and
+averaged where windows overlap; those of a view of another size are resized to the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ray_segformer.network.interpolation import Axis, add_upsampled
+from ray_segformer.network.interpolation import Axis, Places, add_upsampled
 
-_BAND_BYTES = 2 * 2**20  # of sums that are in memory at once: they stay in the cache of a processor
+if TYPE_CHECKING:
+    from ray_segformer.network.argmax_kernels import Indices
+
 _CROPS_AT_ONCE = 16  # windows that are asked for at once: as many as the largest batch of the network
 
 # What a segmentation asks for, pixel values `(3, height, width)`, and what it gets, logits `(h, w, classes)` of each.
@@ -63,51 +64,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     return [min(start, max(length - window, 0)) for start in range(0, max(length - window, 0) + stride, stride)]
 
 
-def segment_views(
-    views: Sequence[View],
-    size: tuple[int, int],
-    result_of: Callable[[torch.Tensor], Sequence[npt.NDArray[Any]]],
-) -> Segmentation:
-    """Segment an image from one or more views of it.
-
-    This is a generator. It yields lists of pixel values, and is to be sent the logits of each of them: so the caller
-    may put the windows of several images into one batch of the network. It returns the arrays of `result_of`, for all
-    rows of the image.
-
-    Args:
-        views: the views, whose logits are averaged.
-        size: height and width of the image, hence of the result.
-        result_of: maps averaged logits `(rows, width, classes)`, float32, to one or more arrays `(rows, width)`. The
-            memory of the logits is used again afterwards.
-    """
-    height, width = size
-    looks = [_Look(view, size) for view in views]
-    results: list[npt.NDArray[Any]] = []
-    sums: torch.Tensor | None = None
-    first = 0
-    while first < height:
-        rows = 1 if sums is None else len(sums)
-        last = min(first + rows, height)
-        for look in looks:
-            yield from look.fetch(first, last)
-        if sums is None:  # now the number of classes is known
-            example = looks[0].example()
-            rows = max(1, min(height, _BAND_BYTES // (4 * width * example.shape[-1])))
-            sums = example.new_zeros(rows, width, example.shape[-1])
-            continue
-        band = sums[: last - first]
-        band.zero_()
-        for look in looks:
-            look.add(band, first, np.float32(1 / len(looks)))
-        for number, result in enumerate(result_of(band)):
-            if first == 0:
-                results.append(np.empty(size, result.dtype))
-            results[number][first:last] = result
-        first = last
-    return results
-
-
-class _Look:
+class Look:
     """A view, and the logits of those of its windows that the next rows of the image need."""
 
     def __init__(self, view: View, image_size: tuple[int, int]) -> None:
@@ -128,43 +85,65 @@ class _Look:
         self._row_shares = _shares(self._canvas[0], self._tops, self._upsampled[0])
         self._column_shares = _shares(self._canvas[1], self._placed or self._lefts, self._upsampled[1])
         self._image_size = image_size
-        self._logits: dict[int, torch.Tensor] = {}  # by the number of the row of windows
+        self._strips: dict[int, _Strip] = {}  # by the number of the row of windows
+        self._logits_size = (0, 0)  # those of a window
 
     def example(self) -> torch.Tensor:
         """Return some of the logits."""
-        return next(iter(self._logits.values()))
+        return next(iter(self._strips.values())).logits
+
+    def bends(self, axis: int) -> Indices:
+        """Return the pixels along an axis of the image where the logits are linear in another way than before."""
+        if self._canvas != self._image_size:
+            return Axis.of(self._canvas[axis], self._image_size[axis]).bends()
+        length = self._upsampled[axis]
+        own = np.append(Axis.of(self._logits_size[axis], length).bends(), np.int32(length))
+        starts = (self._tops, self._placed or self._lefts)[axis]
+        return np.concatenate([np.int32(start) + own for start in starts])
 
     def fetch(self, first: int, last: int) -> Generator[Crops, Sequence[torch.Tensor], None]:
         """Ask for the logits that the image's rows `[first, last)` need, and forget those that no later row needs."""
-        rows = self._canvas_rows(first, last)
+        rows = self._between(first, last, axis=0)
         needed = [
             number for number, top in enumerate(self._tops) if top < rows.stop and top + self._upsampled[0] > rows.start
         ]
-        self._logits = {number: logits for number, logits in self._logits.items() if number in needed}
-        for number in needed:
-            if number not in self._logits:
-                self._logits[number] = yield from self._row_of_windows(self._tops[number])
+        missing = [number for number in needed if number not in self._strips]
+        if missing:
+            kept = {number: strip for number, strip in self._strips.items() if number in needed}
+            self._strips = {number: self._rest(number, strip, rows.start) for number, strip in kept.items()}
+        for number in missing:
+            logits = yield from self._row_of_windows(self._tops[number])
+            self._logits_size = logits.shape[1], logits.shape[2]
+            self._strips[number] = _Strip(0, logits)
 
-    def add(self, sums: torch.Tensor, first: int, share: np.float32) -> None:
-        """Add the view's logits of the image's rows from `first` on, times `share`, to `sums` `(rows, W, classes)`."""
-        last = first + len(sums)
+    def _rest(self, number: int, strip: _Strip, row: int) -> _Strip:
+        """Return a strip without the logits that no pixel from a row of the canvas on needs."""
+        before = Axis.of(self._logits_size[0], self._upsampled[0]).before
+        first = int(before[max(0, row - self._tops[number])])
+        return _Strip(first, strip.logits[:, first - strip.first :].clone()) if first > strip.first else strip
+
+    def add(self, sums: torch.Tensor, rows: Indices, columns: Indices, share: np.float32) -> None:
+        """Add the view's logits of some of the image's pixels, times `share`, to `sums` `(rows, columns, classes)`."""
         if self._canvas == self._image_size:
-            self._add_windows(sums, range(first, last), share)
+            self._add_windows(sums, rows, columns, share)
             return
-        # The view has another size than the image: first the view's own rows of pixels, then those of the image.
-        rows = self._canvas_rows(first, last)
-        band = sums.new_zeros(len(rows), self._canvas[1], sums.shape[-1])
-        self._add_windows(band, rows, np.float32(1))
-        height, width = self._image_size
-        down = Axis.of(self._canvas[0], height).part(first, last, before=rows.start)
-        add_upsampled(band[None], [0], down.times(down.shares * share), Axis.of(self._canvas[1], width), sums)
+        # The view has another size than the image: first the view's own pixels, then those of the image.
+        own_rows, own_columns = (
+            self._between(int(pixels[0]), int(pixels[-1]) + 1, axis) for axis, pixels in enumerate((rows, columns))
+        )
+        part = sums.new_zeros(len(own_rows), len(own_columns), sums.shape[-1])
+        self._add_windows(part, np.array(own_rows, np.int32), np.array(own_columns, np.int32), np.float32(1))
+        down, across = (Axis.of(*sides) for sides in zip(self._canvas, self._image_size, strict=True))
+        across = Axis(across.before - np.int32(own_columns.start), across.weights)
+        shares, places = np.full(len(rows), share, np.float32), Places(columns, np.ones(len(columns), np.float32))
+        add_upsampled(part[None], [0], down.at(rows, before=own_rows.start), shares, across, places, sums)
 
-    def _canvas_rows(self, first: int, last: int) -> range:
-        """Return the rows of the canvas, on which windows stand, that rows of the image are interpolated from."""
+    def _between(self, first: int, last: int, axis: int) -> range:
+        """Return the pixels of the canvas, on which windows stand, that the image's `[first, last)` lie between."""
         if self._canvas == self._image_size:
             return range(first, last)
-        before = Axis.of(self._canvas[0], self._image_size[0]).before
-        return range(int(before[first]), min(int(before[last - 1]) + 2, self._canvas[0]))
+        before = Axis.of(self._canvas[axis], self._image_size[axis]).before
+        return range(int(before[first]), min(int(before[last - 1]) + 2, self._canvas[axis]))
 
     def _row_of_windows(self, top: int) -> Generator[Crops, Sequence[torch.Tensor], torch.Tensor]:
         """Ask for the logits of the windows that start in a row of pixels; `(windows, h, w, classes)`."""
@@ -181,17 +160,27 @@ class _Look:
         assert together is not None  # there is one window at least
         return together
 
-    def _add_windows(self, sums: torch.Tensor, rows: range, share: np.float32) -> None:
+    def _add_windows(self, sums: torch.Tensor, rows: Indices, columns: Indices, share: np.float32) -> None:
+        """Add the logits of some pixels of the canvas to `sums`."""
         height, width = self._upsampled
-        for number, logits in self._logits.items():
+        across = Axis.of(self._logits_size[1], width)
+        places = Places(columns, self._column_shares[columns])
+        for number, strip in self._strips.items():
             top = self._tops[number]
-            first, last = max(rows.start, top), min(rows.stop, top + height)
+            first, last = np.searchsorted(rows, (top, top + height))
             if first < last:
-                down = Axis.of(logits.shape[1], height).part(first - top, last - top)
-                down = down.times(self._row_shares[first:last] * share)
-                across = Axis.of(logits.shape[2], width).times(self._column_shares)
-                part = sums[first - rows.start : last - rows.start]
-                add_upsampled(logits, self._placed or self._lefts, down, across, part)
+                inside = rows[first:last]
+                down = Axis.of(self._logits_size[0], height).at(inside - np.int32(top), before=strip.first)
+                shares = self._row_shares[inside] * share
+                add_upsampled(strip.logits, self._placed or self._lefts, down, shares, across, places, sums[first:last])
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Logits of windows that stand side by side, `(windows, h, w, classes)`, without their rows before `first`."""
+
+    first: int
+    logits: torch.Tensor
 
 
 def _shares(length: int, starts: Iterable[int], window: int) -> npt.NDArray[np.float32]:

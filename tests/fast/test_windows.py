@@ -12,8 +12,8 @@ from reference import agreement, objects, picture, slide
 from torch.nn import functional
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor
-from ray_segformer.network import View, pixel_argmax, segment_views
-from ray_segformer.network.interpolation import Axis, add_by_torch, add_upsampled
+from ray_segformer.network import View, argmax_between, segment_views
+from ray_segformer.network.interpolation import Axis, Places, add_by_torch, add_upsampled
 
 CLASSES = 7
 
@@ -30,14 +30,16 @@ def logits_of(pixel_values):
     return torch.einsum("bchw,kc->bhwk", features, weights)[0].contiguous()
 
 
-def drive(segmentation):
-    """What a segmentation returns, whose pixel values go through `logits_of`."""
+def segmented(views, size, result_of=lambda *logits: argmax_between(*logits, confidence=True), **options):
+    """The class ids and the confidence of an image, whose pixel values go through `logits_of`."""
+    results = np.empty(size, np.uint8), np.empty(size, np.float32)
+    segmentation = segment_views(views, result_of, results, **options)
     crops = next(segmentation)
     while True:
         try:
             crops = segmentation.send([logits_of(crop) for crop in crops])
-        except StopIteration as end:
-            return end.value
+        except StopIteration:
+            return results
 
 
 def upsampled(logits, size):
@@ -56,10 +58,6 @@ def noise(height, width, seed=3):
     return np.kron(blocks, np.ones((1, 8, 8), np.uint8))[:, :height, :width]
 
 
-def ids_and_confidence(logits):
-    return pixel_argmax(logits, confidence=True)
-
-
 def check(found, expected):
     ids, confidence = found
     assert ids.shape == expected.shape[1:] and ids.dtype == np.uint8
@@ -71,7 +69,7 @@ def check(found, expected):
 @pytest.mark.parametrize("size", [(64, 64), (65, 129), (130, 97), (201, 64), (33, 250), (5, 7)])
 def test_windows_are_those_of_mmsegmentation(size, window, stride):
     pixels = noise(*size)
-    found = drive(segment_views([View(pixels, window=window, stride=stride)], size, ids_and_confidence))
+    found = segmented([View(pixels, window=window, stride=stride)], size)
     expected = by_definition(pixels, window, stride)
     assert len(expected.argmax(0).unique()) > 1 or min(size) < 8
     check(found, expected)
@@ -87,27 +85,50 @@ def test_views_of_other_sizes_and_mirrored_ones_are_averaged_at_the_images_size(
             logits = by_definition(shown, 64, 48)
             logits = logits.flip(2) if mirrored else logits
             expected += functional.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0] / 6
-    check(drive(segment_views(views, size, ids_and_confidence)), expected)
+    check(segmented(views, size), expected)
 
 
 def test_without_windows_a_view_is_resized_to_the_image_at_once():
     size = (97, 131)
     pixels = [noise(64, 96), noise(80, 120)]
     expected = sum(upsampled(logits_of(each), size) for each in pixels) / 2
-    check(drive(segment_views([View(each) for each in pixels], size, ids_and_confidence)), expected)
+    check(segmented([View(each) for each in pixels], size), expected)
+
+
+def test_parts_of_an_image_fit_together(monkeypatch):
+    """As those of large images do, each of which is many parts."""
+    monkeypatch.setattr("ray_segformer.network.tiles._TILE_BYTES", 16 * 4 * CLASSES * 5)
+    pixels = noise(201, 250)
+    views = [View(pixels, mirrored, window=64, stride=48) for mirrored in (False, True)]
+    expected = (by_definition(pixels, 64, 48) + by_definition(pixels[..., ::-1].copy(), 64, 48).flip(2)) / 2
+    check(segmented(views, (201, 250)), expected)
 
 
 def test_the_way_of_other_devices_adds_the_same():
     """It has not been run on a GPU yet."""
     torch.manual_seed(0)
     logits = torch.randn(3, 16, 16, CLASSES)
-    down = Axis.of(16, 61).part(5, 40).times(np.linspace(0.2, 1, 35, dtype=np.float32))
-    across = Axis.of(16, 61).times(np.linspace(1, 0.1, 150, dtype=np.float32))
-    sums = [torch.ones(35, 150, CLASSES) for _ in range(2)]
-    add_upsampled(logits, [0, 41, 89], down, across, sums[0])
-    add_by_torch(logits, [0, 41, 89], down, across, sums[1])
+    rows, columns = (np.unique(np.random.default_rng(0).integers(0, 140, 90)).astype(np.int32) for _ in range(2))
+    down, row_shares = Axis.of(16, 140).at(rows), np.linspace(0.2, 1, len(rows), dtype=np.float32)
+    places = Places(columns, np.linspace(1, 0.1, len(columns), dtype=np.float32))
+    sums = [torch.ones(len(rows), len(columns), CLASSES) for _ in range(2)]
+    for add, own in zip((add_upsampled, add_by_torch), sums, strict=True):
+        add(logits, [0, 41, 89], down, row_shares, Axis.of(16, 51), places, own)
     assert (sums[0] - 1).abs().max() > 1
     torch.testing.assert_close(*sums)
+
+
+def test_results_of_every_pixel_get_the_logits_themselves():
+    def highest(logits, down, across):
+        assert logits.shape[:2] == (len(down.before), len(across.before))
+        values, ids = logits.max(-1)
+        return ids.numpy(), values.numpy()
+
+    pixels = noise(70, 97)
+    ids, values = segmented([View(pixels, window=64, stride=40)], (70, 97), highest, every_pixel=True)
+    expected = by_definition(pixels, 64, 40)
+    assert (ids == expected.argmax(0).numpy()).mean() >= 0.9999
+    np.testing.assert_allclose(values, expected.amax(0).numpy(), atol=1e-5)
 
 
 @pytest.fixture
@@ -119,17 +140,15 @@ def few_objects():
     gc.unfreeze()
 
 
-def test_memory_does_not_grow_with_the_height(few_objects, monkeypatch):
-    monkeypatch.setattr("ray_segformer.network.windows._BAND_BYTES", 16 * 64 * CLASSES * 4)  # 16 rows of pixels
-
+def test_memory_does_not_grow_with_the_height(few_objects, one_thread):
     def most_in_tensors(height):
         held = []
 
-        def watch(logits):
+        def watch(*logits):
             held.append(sum(tensor.nbytes for tensor in gc.get_objects() if isinstance(tensor, torch.Tensor)))
-            return pixel_argmax(logits)[:1]
+            return argmax_between(*logits, confidence=True)
 
-        drive(segment_views([View(noise(height, 64), window=64, stride=32)], (height, 64), watch))
+        segmented([View(noise(height, 64), window=64, stride=32)], (height, 64), watch)
         assert max(held) > 0  # the windows' own are found
         return max(held)
 
