@@ -18,13 +18,13 @@ import torch
 import torch.distributed
 
 from ray_segformer.guesses import say
-from ray_segformer.metrics import SegmentationMetrics
-from ray_segformer.network import upsampled_argmax
 from ray_segformer.preprocessor import SegformerPreprocessor
+from ray_segformer.protocol import protocol_in
 from ray_segformer.training.augmentation import IGNORED
 from ray_segformer.training.rows import TrainingRows, combined_seed
 from ray_segformer.training.run import TrainingRun, new_run, resumed_run, save_run
 from ray_segformer.training.settings import Settings
+from ray_segformer.training.validation import evaluate
 from ray_segformer.training.workers import TrainWorker, TuneTrial, sum_over_workers
 
 _SECONDS_BETWEEN_LINES = 30
@@ -41,7 +41,7 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
     * `loss`: the training loss, the mean over the epoch's steps.
     * `learning_rate`: of the last step.
     * `mean_iou`, `mean_accuracy`, `overall_accuracy`: see `SegmentationMetrics`, of all validation images together, at
-      their own sizes.
+      their own sizes, and shown to the network as the setting `protocol` says.
     * `val_loss`: the mean over the validation images of transformers' loss, at the network's input size.
     * `validation_images`: their number.
 
@@ -128,7 +128,7 @@ def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
             for buffer in run.model.buffers():  # All workers use the batch norm statistics of the one that saves.
                 torch.distributed.broadcast(buffer, 0)
         batches = rows.validation_batches(shards["validation"], settings.batch_size)
-        scores = evaluate(run.model, run.preprocessor, batches, device)
+        scores = evaluate(run.model, run.preprocessor, batches, device, protocol_in(settings.protocol or {}))
         run.history.append({**metrics, **scores})
         metrics |= {name: score for name, score in scores.items() if name != "per_category_iou"}
         if worker.rank == 0:
@@ -154,6 +154,7 @@ def _rows(run: TrainingRun, settings: Settings, epoch: int) -> TrainingRows:
         annotation_column=settings.annotation_column,
         label_map={**ignored, **(settings.label_map or {})},
         label_colors=settings.label_colors,
+        protocol=protocol_in(settings.protocol or {}),
     )
 
 
@@ -212,32 +213,3 @@ def train_step(
     loss.backward()
     optimizer.step()
     return loss.item() if counted else None
-
-
-def evaluate(model: Any, preprocessor: SegformerPreprocessor, batches: Any, device: torch.device) -> dict[str, Any]:
-    """Score the validation images of all workers, and leave the model in eval mode.
-
-    Returns:
-        The metrics of validation that `train_loop_per_worker` describes, and `per_category_iou`.
-    """
-    model.eval()
-    metrics = SegmentationMetrics(model.config.num_labels)
-    loss, counted, images = 0.0, 0, 0
-    for batch, own_size_annotations in batches:
-        with torch.inference_mode():
-            pixel_values = preprocessor.normalize(batch["pixel_values"].to(device))
-            labels = batch["labels"].to(device)
-            logits = model(pixel_values=pixel_values).logits.float()
-            resized = torch.nn.functional.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
-            losses = torch.nn.functional.cross_entropy(resized, labels, ignore_index=IGNORED, reduction="none")
-            pixels = (labels != IGNORED).sum((1, 2))
-            loss += (losses.sum((1, 2)) / pixels)[pixels > 0].sum().item()
-            counted += int((pixels > 0).sum())
-        for image_logits, annotation in zip(logits, own_size_annotations, strict=True):
-            metrics.update(upsampled_argmax(image_logits.permute(1, 2, 0), annotation.shape), annotation)
-            images += 1
-    loss, counted, images = sum_over_workers(np.array([loss, counted, images]), device)
-    metrics.confusion = sum_over_workers(metrics.confusion, device)
-    scores = metrics.compute()
-    del scores["per_category_accuracy"]
-    return {"val_loss": float(loss / counted) if counted else math.nan, "validation_images": int(images), **scores}

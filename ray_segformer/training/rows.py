@@ -16,6 +16,7 @@ from ray_segformer.air import installed
 from ray_segformer.images import ImageError, cells, describe, object_array, to_rgb
 from ray_segformer.labels import Labels
 from ray_segformer.preprocessor import SegformerPreprocessor
+from ray_segformer.protocol import PLAIN, Protocol
 from ray_segformer.training.augmentation import IGNORED, augment
 from ray_segformer.training.workers import sum_over_workers
 
@@ -57,6 +58,7 @@ class TrainingRows:
         image_column: the column with image cells (see `ray_segformer.images`).
         annotation_column: the column with annotations, which are image cells, too.
         label_map, label_colors: see `Settings`.
+        protocol: how validation images are shown to the network.
 
     Attributes:
         labels: how annotations become class ids.
@@ -75,6 +77,7 @@ class TrainingRows:
         annotation_column: str = "annotation",
         label_map: Mapping[int, int] | None = None,
         label_colors: Mapping[tuple[int, int, int], int] | None = None,
+        protocol: Protocol = PLAIN,
     ) -> None:
         self.augmented, self.seed, self.epoch = augmented, seed, epoch
         self.columns = (image_column, annotation_column)
@@ -90,6 +93,10 @@ class TrainingRows:
             do_reduce_labels=False,  # `labels` reduces them before.
             annotation_column="annotation",
         )
+        self._shown = None
+        if protocol != PLAIN:
+            resize = protocol.resize_in_cpu_stage
+            self._shown = SegformerPreprocessor.from_config(preprocessor.to_config(), resize=resize)
 
     def training_batches(self, shard: Any, batch_size: int) -> Any:
         """Return the batches of an epoch, shuffled, from `for_training`, on the worker's device."""
@@ -175,19 +182,20 @@ class TrainingRows:
 
     def for_validation(
         self, batch: dict[str, np.ndarray]
-    ) -> tuple[dict[str, torch.Tensor], list[npt.NDArray[np.uint8]]]:
+    ) -> tuple[dict[str, torch.Tensor], list[npt.NDArray[np.uint8]], list[npt.NDArray[np.uint8]]]:
         """Decode a batch for validation.
 
         Returns:
-            The columns of `for_training`, of images resized whole, and the annotations at their own sizes, uint8
-            `(h, w)`.
+            The columns of `for_training`, of images resized whole; the annotations at their own sizes, uint8 `(h, w)`;
+            and the pixel values of the protocol, uint8 `(3, height, width)`, which are none without one.
 
         Raises:
             ImageError: as for `for_training`.
             ValueError: as for `for_training`.
         """
         images, annotations = self._decoded(batch)
-        return self._resized(images, annotations), annotations
+        shown = [] if self._shown is None else self._shown.preprocess({"image": object_array(images)})["pixel_values"]
+        return self._resized(images, annotations), annotations, list(shown)
 
     def _resized(
         self, images: list[npt.NDArray[np.uint8]], annotations: list[npt.NDArray[np.uint8]]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ray_segformer.labels import Labels
+from ray_segformer.protocol import NAMES, protocol_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class Settings:
         annotation_column: the column with annotations, which are image cells, too.
         mixed_precision: "bfloat16" for torch's autocast, "float32" for none, "auto" for bfloat16 on CUDA and float32 on
             CPUs. It has not been run on CUDA yet.
+        protocol: how validation images are shown to the network: arguments of `Protocol`, such as `{"window": 512,
+            "stride": 384}`. None for images that are resized to the input size.
         training_images: the number of training images of all workers; None to count them in a pass over the data, which
             decodes no image and few annotations.
 
@@ -60,6 +63,7 @@ class Settings:
     image_column: str = "image"
     annotation_column: str = "annotation"
     mixed_precision: str = "auto"
+    protocol: Mapping[str, Any] | None = None
     training_images: int | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +75,10 @@ class Settings:
         Labels(
             2, label_map=self.label_map, label_colors=self.label_colors, ignore_index=self.ignore_index
         )  # checks them
+        unknown = sorted(set(self.protocol or {}) - set(NAMES))
+        if unknown:
+            raise ValueError(f"unknown keys in protocol: {', '.join(unknown)}; known are {', '.join(NAMES)}")
+        protocol_in(self.protocol or {})  # checks the values
         if self.seed < 0:
             raise ValueError(f"seed is 0 or more, not {self.seed}")
         if self.mixed_precision not in ("auto", "bfloat16", "float32"):

@@ -147,7 +147,7 @@ def test_a_training_step_without_a_pixel_that_counts(tmp_path):
 def test_ids_of_16_bits_become_255_before_they_are_augmented(tmp_path):
     rows = TrainingRows(SegformerPreprocessor(32), 7, ignore_index=65535)
     (annotation, _) = annotations([1, 65535])
-    batch, (found,) = rows.for_validation({"image": objects(PICTURES[0]), "annotation": objects(annotation)})
+    batch, (found,), _ = rows.for_validation({"image": objects(PICTURES[0]), "annotation": objects(annotation)})
     np.testing.assert_array_equal(found, np.where(annotation == 65535, 255, 1))
     assert found.dtype == np.uint8 and set(np.unique(batch["labels"])) == {1, 255}
     with pytest.raises(ImageError, match=r"wrong annotation: the class ids 9 .* which are 0 to 6;"):

@@ -82,10 +82,14 @@ def fit(scenes: Path, storage: Path, *, loop=train_loop_per_worker, workers: int
     ).fit()
 
 
-def scores(reference: Reference, split: Path) -> dict[str, float]:
-    """What transformers and a count of pixels say, one class at a time."""
+def scores(reference: Reference, split: Path, **protocol) -> dict[str, float]:
+    """What transformers and a count of pixels say, one class at a time; by mmsegmentation's `protocol`, if any."""
     images = pairs(split)
-    predicted = np.concatenate([reference.mask(image).ravel() for image, _ in images])
+    masks = [
+        reference.averaged_logits(image, **protocol).argmax(0).numpy() if protocol else reference.mask(image)
+        for image, _ in images
+    ]
+    predicted = np.concatenate([mask.ravel() for mask in masks])
     annotated = np.concatenate([annotation.ravel() for _, annotation in images])
     ious, accuracies = [], []
     for number in range(reference.model.config.num_labels):
@@ -164,11 +168,13 @@ def test_two_workers_count_each_validation_image_once_and_start_a_new_classifier
     labels = dict(enumerate(CLASSES))
     settings = {"epochs": 1, "batch_size": 2, "learning_rate": 0.0, "weight_decay": 0.0}
     checkpoint = SegformerCheckpoint.from_pretrained(directory)
-    result = fit(scenes, tmp_path / "runs", workers=2, model=checkpoint, id2label=labels, **settings)
+    protocol = {"window": 64, "stride": 48, "flip": True}
+    settings |= {"model": checkpoint, "id2label": labels, "protocol": protocol}
+    result = fit(scenes, tmp_path / "runs", workers=2, **settings)
 
     trained = Reference(result.checkpoint.path)
     assert result.metrics["validation_images"] == 7  # which two do not divide
-    expected = scores(trained, scenes / "validation")
+    expected = scores(trained, scenes / "validation", **protocol)
     assert {name: result.metrics[name] for name in expected} == pytest.approx(expected, rel=2e-3, abs=1e-4)
     assert trained.model.config.id2label == labels
     before, after = (Reference(where).model.state_dict() for where in (directory, result.checkpoint.path))
@@ -177,6 +183,7 @@ def test_two_workers_count_each_validation_image_once_and_start_a_new_classifier
     for name in set(before) - changed:
         assert "batch_norm" in name or torch.equal(before[name], after[name]), name
     training = SegformerCheckpoint.from_checkpoint(result.checkpoint).content.training
+    assert training["settings"]["protocol"] == protocol
     assert training["workers"] == 2 and training["base_model"] == str(directory)
 
 
@@ -202,6 +209,8 @@ def test_unknown_settings_are_named():
         ({"model": "x", "epochs": 0}, "epochs is 1 or more, not 0"),
         ({"model": "x", "batch_size": 0}, "batch_size is 1 or more, not 0"),
         ({"model": "x", "seed": -1}, "seed is 0 or more, not -1"),
+        ({"model": "x", "protocol": {"windows": 3}}, "unknown keys in protocol: windows; known are resize, window"),
+        ({"model": "x", "protocol": {"stride": 3}}, "needs sliding windows"),
         ({"model": "x", "mixed_precision": "float16"}, "mixed_precision"),
     ],
 )
@@ -334,7 +343,7 @@ def test_rows_are_refused_with_the_reason():
         rows(ids, image=objects(None))
     with pytest.raises(ValueError, match="no column 'photo', only"):
         TrainingRows(SegformerPreprocessor(32), 7, image_column="photo").for_training({"image": objects(picture())})
-    batch, (annotation,) = rows(ids + 7, reduce=True)
+    batch, (annotation,), _ = rows(ids + 7, reduce=True)
     assert (annotation == 6).all() and (batch["labels"] == 6).all()
     assert (rows(ids, reduce=True)[1][0] == IGNORED).all()
 

@@ -36,13 +36,13 @@ def test_rows_have_the_ids_of_the_model():
     stored = np.array([[0, 4, 200], [9, 255, 4]], np.uint16)
     stored[1, 0] = 50000
     rows = TrainingRows(SegformerPreprocessor(32), 3, label_map={4: 1, 200: 2}, ignore_index=50000)
-    _, (annotation,) = rows.for_validation(batch(stored))
+    _, (annotation,), _ = rows.for_validation(batch(stored))
     assert annotation.tolist() == [[0, 1, 2], [255, 255, 1]] and annotation.dtype == np.uint8
     with pytest.raises(ImageError, match=r"0\.jpg: wrong annotation: the class ids 4, 200, 50000 \(in 4 of 6 pixels\)"):
         TrainingRows(SegformerPreprocessor(32), 3).for_validation(batch(stored))
     colors = {(1, 2, 3): 2, (9, 9, 9): 255}
     pixels = np.array([[[1, 2, 3], [9, 9, 9]]], np.uint8)
-    _, (annotation,) = TrainingRows(SegformerPreprocessor(32), 3, label_colors=colors).for_validation(batch(pixels))
+    _, (annotation,), _ = TrainingRows(SegformerPreprocessor(32), 3, label_colors=colors).for_validation(batch(pixels))
     assert annotation.tolist() == [[2, 255]]
 
 
