@@ -21,6 +21,7 @@ from ray_segformer.commands.common import (
 )
 from ray_segformer.commands.protocol import add_protocol_options, protocol_of
 
+_LARGEST = 10  # classes in the closing table
 _RESUME_HINT = "; --resume continues after the images that are done"
 
 
@@ -72,6 +73,11 @@ def add_parser(commands: Any) -> None:
         help="for a model of one class: the sigmoid above which a pixel is foreground, 1; without it, masks are all 0",
     )
     add_protocol_options(predict)
+    predict.add_argument(
+        "--confidence",
+        action="store_true",
+        help="also write the probability of each pixel's class, as grey PNGs, where 255 is 1",
+    )
     predict.add_argument("--format", choices=("parquet", "png"), default="parquet", help="the format of masks")
     predict.add_argument(
         "--overlay", action="store_true", help="also write overlays/, the images with their masks drawn over them"
@@ -128,6 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
             dtype=arguments.dtype,
             foreground_threshold=arguments.foreground_threshold,
             protocol=protocol,
+            confidence=arguments.confidence,
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             gpus_per_worker=arguments.gpus_per_worker,
@@ -149,8 +156,18 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{summary['resumed']} images were done before")
     for stage, spent in summary["stages"].items():
         print(f"{stage:<10}{spent['seconds']:>10.2f} s{spent['rows']:>12.0f} rows")
+    _print_classes(summary["classes"])
     if failed:
         print(f"{failed} failed: {', '.join(f'{count} {why}' for why, count in causes.items())}")
     speed = f", {summary['images_per_second']:.2f} images/s" if summary["images"] > summary["resumed"] else ""
     print(f"{summary['images']} images, {failed} failed{speed}: {readable(arguments.output)}")
     return EXIT_FAILURES if failed else 0
+
+
+def _print_classes(classes: list[dict[str, Any]]) -> None:
+    """Print the classes with the most pixels, as `summary.json` has them."""
+    largest = sorted((each for each in classes if each["pixels"]), key=lambda each: -each["pixels"])
+    for each in largest[:_LARGEST]:
+        print(f"{each['name']:<24.24}{100 * each['share']:>7.2f} %{each['images']:>10} images")
+    if len(largest) > _LARGEST:
+        print(f"{len(largest) - _LARGEST} more classes are in summary.json")

@@ -1,7 +1,8 @@
-"""Encode predictions as the rows of an output: PNGs of class ids, and JPEGs of overlays."""
+"""Encode predictions as the rows of an output: PNGs of class ids and confidence, class areas, JPEGs of overlays."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,22 +12,16 @@ import pyarrow as pa
 from ray_segformer import stage_times
 from ray_segformer.batch_columns import of_row
 from ray_segformer.images import MAX_PIXELS, ImageError, encode, to_rgb
+from ray_segformer.jobs.mask_rows import schema_of
 from ray_segformer.viz import overlay
 
-# The columns of an output in parquet.
-SCHEMA = pa.schema(
-    [
-        ("path", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("segmentation", pa.binary()),
-        ("error", pa.string()),
-    ]
-)
+_STRIP_PIXELS = 2**20  # that are converted at once, so that a huge mask needs no copies of other dtypes
 
 
 class EncodeMasks:
-    """Encodes masks as PNG, and overlays as JPEG. For `map_batches`; returns Arrow tables.
+    """Encodes masks and confidence as PNG, and overlays as JPEG. For `map_batches`; returns Arrow tables.
+
+    A table has the columns of `schema_of("parquet")`, and `name`, `key` and `overlay`.
 
     Args:
         palette: uint8 `(classes, 3)`, the colours of overlays. The images to draw on are then in the column `source`.
@@ -63,17 +58,37 @@ class EncodeMasks:
                     error, failed = of_row(row, batch["path"][row], problem), True
                     if "error" not in batch:
                         raise ImageError(error) from problem
-            rows.append(
-                {
-                    "path": str(batch["path"][row]),
-                    "name": str(batch["name"][row]),
-                    "key": str(batch["key"][row]),
-                    "height": None if failed else mask.shape[0],
-                    "width": None if failed else mask.shape[1],
-                    "segmentation": None if failed else encode(mask, "PNG"),
-                    "error": error if failed else None,
-                    "overlay": overlay_jpeg,
-                }
-            )
-        schema = pa.schema([*SCHEMA, ("name", pa.string()), ("key", pa.string()), ("overlay", pa.binary())])
+            row_of_image: dict[str, Any] = {"path": str(batch["path"][row]), "error": error if failed else None}
+            row_of_image |= {"name": str(batch["name"][row]), "key": str(batch["key"][row]), "overlay": overlay_jpeg}
+            if not failed:
+                class_ids, class_pixels = class_areas(mask)
+                row_of_image |= {"height": mask.shape[0], "width": mask.shape[1], "segmentation": encode(mask, "PNG")}
+                row_of_image |= {"class_ids": class_ids, "class_pixels": class_pixels}
+                if "confidence" in batch:
+                    row_of_image["confidence"] = encode(grey_levels(batch["confidence"][row]), "PNG")
+            rows.append(row_of_image)
+        own = [("name", pa.string()), ("key", pa.string()), ("overlay", pa.binary())]
+        schema = pa.schema([*schema_of("parquet", confidence="confidence" in batch), *own])
         return pa.Table.from_pylist(rows, schema=schema)
+
+
+def class_areas(mask: npt.NDArray[np.unsignedinteger[Any]]) -> tuple[list[int], list[int]]:
+    """Return the class ids that occur in a mask, most pixels first, and the number of pixels of each."""
+    counts = np.zeros(np.iinfo(mask.dtype).max + 1, np.int64)
+    for rows in _strips(mask.shape):
+        counts += np.bincount(mask[rows].ravel(), minlength=len(counts))
+    ids = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    return ids.tolist(), counts[ids].tolist()
+
+
+def grey_levels(confidence: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Return probabilities `(height, width)` as grey levels, uint8: 255 is 1.0, rounded to the nearest."""
+    levels = np.empty(confidence.shape, np.uint8)
+    for rows in _strips(levels.shape):
+        levels[rows] = np.rint(confidence[rows] * 255)
+    return levels
+
+
+def _strips(size: tuple[int, ...]) -> Iterator[slice]:
+    rows = max(1, _STRIP_PIXELS // max(size[1], 1))
+    return (slice(first, first + rows) for first in range(0, size[0], rows))

@@ -12,13 +12,11 @@ from typing import Any
 
 import filelock
 import numpy as np
-import pyarrow as pa
 
 from ray_segformer.images import cause_of
 from ray_segformer.inputs import DIGEST, DoneRows
-from ray_segformer.jobs.atomic_write import parquet_bytes, write_atomically
-from ray_segformer.jobs.encode import SCHEMA
 from ray_segformer.jobs.journal import Journal, JournalError, differences, has_journal
+from ray_segformer.jobs.mask_rows import RowShards
 from ray_segformer.jobs.output_folder import OutputError, OutputFolder
 from ray_segformer.jobs.output_names import TakenNames
 
@@ -30,8 +28,14 @@ _JOURNAL_NAME = "journal"
 class MaskFolder(OutputFolder):
     """An `OutputFolder` of masks, to which rows are committed in shards.
 
-        path/masks/          part-00000.parquet ..., one file a shard; or one PNG an image
+        path/masks/          part-00000.parquet ..., one file a shard, with the columns of `schema_of`
         path/overlays/       one JPEG an image
+
+    Or, with PNG files:
+
+        path/masks/          one PNG of class ids an image
+        path/confidence/     one PNG of grey levels an image
+        path/rows/           part-00000.parquet ..., as above, with the paths of these files
 
     Until the run is complete, all files are in `<path>.unfinished`, together with a `Journal` of the rows that are
     done. The process may be killed at any moment: a row that is not in the journal counts as not written, and is done
@@ -41,6 +45,7 @@ class MaskFolder(OutputFolder):
         path: a local folder.
         mask_format: "parquet" or "png".
         options: the options that the masks depend on. JSON must be able to hold them.
+        confidence: whether rows have the confidence. Default: False.
         overwrite: replace an earlier output, once the new one is complete. Default: False.
         resume: continue what an interrupted run left, if it left anything. Default: False.
         rows_per_shard: the rows in a shard. A killed process loses at most so many rows that were written. Default:
@@ -62,6 +67,7 @@ class MaskFolder(OutputFolder):
         mask_format: str,
         options: Mapping[str, Any],
         *,
+        confidence: bool = False,
         overwrite: bool = False,
         resume: bool = False,
         rows_per_shard: int = ROWS_PER_SHARD,
@@ -76,6 +82,7 @@ class MaskFolder(OutputFolder):
         # With `resume`, what an earlier run left is checked on entering: only then does this process hold the lock.
         super().__init__(path, overwrite or resume)
         self._resume = resume
+        self._shards = RowShards(self.unfinished, mask_format, confidence=confidence)
         self._lock = filelock.FileLock(self.unfinished + ".lock")
 
     def __enter__(self) -> MaskFolder:
@@ -94,6 +101,8 @@ class MaskFolder(OutputFolder):
                 shutil.rmtree(self.unfinished, ignore_errors=True)
                 os.makedirs(self.unfinished)
             self._journal = Journal(folder, self._options, resume=resumes)
+            for number in range(self._journal.shards):
+                self._shards.remember(number)
         except BaseException as error:
             self._release()
             if isinstance(error, JournalError):
@@ -131,9 +140,14 @@ class MaskFolder(OutputFolder):
         name = self._names.unique(row["name"])
         if row.get("overlay") is not None:
             self.write_file(f"overlays/{name}.jpg", row["overlay"])
-        if self._mask_format == "png" and row["segmentation"] is not None:
-            self.write_file(f"masks/{name}.png", row["segmentation"])
-        self._rows.append({**row, "name": name})
+        row = {**row, "name": name}
+        if self._mask_format == "png":
+            for column, folder in (("segmentation", "masks"), ("confidence", "confidence")):
+                content = row.get(column)
+                row["mask" if folder == "masks" else column] = None if content is None else f"{folder}/{name}.png"
+                if content is not None:
+                    self.write_file(f"{folder}/{name}.png", content)
+        self._rows.append(row)
         if len(self._rows) >= self._rows_per_shard:
             self.commit()
 
@@ -141,8 +155,7 @@ class MaskFolder(OutputFolder):
         """Commit the rows so far as a shard, also if they are fewer than `rows_per_shard`."""
         if not self._rows or self._journal is None:
             return
-        if self._mask_format == "parquet":
-            self._write_part(self._rows)
+        self._shards.write(self._journal.shards, self._rows)
         if self._mask_format == "png" or any(row.get("overlay") is not None for row in self._rows):
             os.sync()  # all the small files must be on disk before the journal lists them
         causes = [None if row["error"] is None else cause_of(row["error"]) for row in self._rows]
@@ -158,24 +171,17 @@ class MaskFolder(OutputFolder):
         """Commit the last rows, write the summary, and rename the folder to its final name.
 
         Returns:
-            The content of the summary: as for `OutputFolder.finish`, and `options`.
+            The content of the summary: as for `OutputFolder.finish`, `classes` (see `ClassAreas`), and `options`.
         """
         self.commit()
-        if self._mask_format == "parquet" and self._journal is not None and not self._journal.shards:
-            self._write_part([])  # so that reading masks/ as parquet works without rows, too
-        return super().finish({**summary, "options": self._options}, id2label)
+        if self._journal is not None and not self._journal.shards:
+            self._shards.write(0, [])  # so that reading the folder as parquet works without rows, too
+        summary = {**summary, "classes": self._shards.areas.as_json(id2label), "options": self._options}
+        return super().finish(summary, id2label)
 
     def _publish(self) -> None:
         shutil.rmtree(os.path.join(self.unfinished, _JOURNAL_NAME), ignore_errors=True)
         super()._publish()
-
-    def _write_part(self, rows: list[dict[str, Any]]) -> None:
-        masks = os.path.join(self.unfinished, "masks")
-        os.makedirs(masks, exist_ok=True)
-        number = self._journal.shards if self._journal is not None else 0
-        table = pa.Table.from_pylist([{name: row[name] for name in SCHEMA.names} for row in rows], schema=SCHEMA)
-        # This replaces a part of the same number that a killed process wrote but did not commit.
-        write_atomically(os.path.join(masks, f"part-{number:05d}.parquet"), parquet_bytes(table))
 
     def _refuse_links(self) -> None:
         """Raise an `OutputError` if the folder to resume has symbolic links to folders.

@@ -42,6 +42,7 @@ def predict(
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     foreground_threshold: float | None = None,
     protocol: Protocol = PLAIN,
+    confidence: bool = False,
     batch_size: int = 8,
     workers: int | None = None,
     gpus_per_worker: float = 0.0,
@@ -60,12 +61,14 @@ def predict(
         checkpoint: the model.
         exclude: globs of files to leave out, compared with paths relative to the input and with names of files.
             Default: none.
-        mask_format: "parquet" (default) has the columns `path`, `height`, `width`, `segmentation` (the bytes of a PNG)
-            and `error`. "png" writes PNG files, in the same tree of folders as the input.
+        mask_format: "parquet" (default) has the columns of `schema_of`, with PNGs in `segmentation`. "png" writes PNG
+            files, in the same tree of folders as the input, and the same columns in `rows/`, with the files' paths.
         overlays: whether to write JPEG files, too, of the images with their masks drawn over them. Default: False.
         on_error, max_pixels, runtime, dtype, foreground_threshold: as for `SegformerPredictor`. With a threshold,
             `classes.json` names 0 "background", and 1 as the model's one class.
         protocol: how images are shown to the network. Default: what the checkpoint's own preprocessing says.
+        confidence: whether to write the winner's softmax probability, too, as 8-bit grey PNGs, where 255 is 1.0: in the
+            column `confidence`, or in the folder `confidence/`. Default: False.
         batch_size: the number of images that are predicted at once. Default: 8.
         workers: the most actors. Default: as many as the CPUs, or GPUs, allow.
         gpus_per_worker: the GPUs that an actor reserves. Default: 0, for CPU.
@@ -80,6 +83,7 @@ def predict(
         The content of `summary.json`: `images` and `failures` (of all runs together), `failures_by_cause`, `resumed`
         (the number of images that earlier runs had done), `seconds` and `images_per_second` (of this run), `stages`
         (seconds and rows of each stage of `ray_segformer.stage_times`, added up over the workers of this run),
+        `classes` (a list by class id of `id`, `name`, `pixels`, `share` of all pixels, and `images` that have it),
         `protocol` (how images were shown to the network, a sentence), `warnings` (what was guessed: `code`, `message`,
         and how many `rows` or files it concerns), and `options`.
 
@@ -101,7 +105,7 @@ def predict(
     check_options(runtime, dtype, "cuda" if gpus_per_worker else "cpu")
     check_foreground_threshold(foreground_threshold, checkpoint.content.num_labels)
     options: dict[str, Any] = {"on_error": on_error, "max_pixels": max_pixels, "runtime": runtime, "dtype": dtype}
-    options |= {"foreground_threshold": foreground_threshold, **protocol.options()}
+    options |= {"foreground_threshold": foreground_threshold, "confidence": confidence, **protocol.options()}
     names = checkpoint.id2label if foreground_threshold is None else {0: "background", 1: checkpoint.id2label[0]}
     # A run may be resumed only with the same values of these.
     result_options = {
@@ -114,11 +118,11 @@ def predict(
         "runtime": runtime,
         "dtype": dtype,
         "foreground_threshold": foreground_threshold,
+        "confidence": confidence,
         **protocol.options(),
     }
-    folder = MaskFolder(
-        output, mask_format, result_options, overwrite=overwrite, resume=resume, rows_per_shard=rows_per_shard
-    )
+    how: dict[str, Any] = {"overwrite": overwrite, "resume": resume, "rows_per_shard": rows_per_shard}
+    folder = MaskFolder(output, mask_format, result_options, confidence=confidence, **how)
     images = find_images(source, exclude=exclude)
     say(images.guesses)
     started = time.monotonic()

@@ -276,10 +276,11 @@ def test_what_an_interrupted_job_left_is_not_taken_for_finished_and_can_be_repla
 
 
 @pytest.mark.parametrize("kind", ["folder", "parquet"])
-def test_an_interrupted_job_goes_on(sources, expected_of, interrupted, tmp_path, kind):
+def test_an_interrupted_job_goes_on(sources, expected_of, clean_run, interrupted, tmp_path, kind):
     rows = interrupted(kind, tmp_path / "out")
     summary = run(sources[kind], tmp_path / "out", resume=True)
     assert (summary["images"], summary["resumed"], summary["failures"]) == (IMAGES, rows, 0)
+    assert summary["classes"] == clean_run[1]["classes"]
     assert masks_of(tmp_path / "out") == expected_of[kind]
 
 
@@ -336,6 +337,12 @@ def test_going_on_with_keep_gives_a_bad_image_its_row(scenes, clean, tmp_path):
     assert {path.relative_to(output / "masks"): path.read_bytes() for path in (output / "masks").rglob("*.png")} == {
         path.with_suffix(".png"): mask for path, mask in masks.items()
     }
+    table = pa.parquet.read_table(output / "rows").to_pylist()
+    of_rows = {str(folder / path): f"masks/{path.with_suffix('.png')}" for path in masks} | {str(folder / broken): None}
+    assert {row["path"]: row["mask"] for row in table} == of_rows and len(table) == IMAGES
+    assert sum(each["pixels"] for each in summary["classes"]) == sum(
+        np.asarray(decode(mask)).size for mask in masks.values()
+    )
     palette = class_palette(SegformerCheckpoint.demo().id2label)
     for path, mask in masks.items():
         drawn = overlay(np.asarray(Image.open(scenes / path)), np.asarray(decode(mask)), palette)

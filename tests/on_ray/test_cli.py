@@ -216,16 +216,27 @@ def test_unreadable_images(command, scenes, masks, tmp_path):
     assert not (tmp_path / "raised").exists()
     assert not (tmp_path / "raised.unfinished").exists()
 
-    kept = command("predict", folder, tmp_path / "kept", "--on-error", "keep", "--overlay")
+    options = ("--format", "png", "--confidence", "--overlay")
+    kept = command("predict", folder, tmp_path / "kept", "--on-error", "keep", *options)
     assert kept.returncode == 1, kept.stderr
     assert kept.stdout.splitlines()[-1].startswith("3 images, 2 failed, ")
-    rows = {Path(row["path"]).name: row for row in table(tmp_path / "kept")}
-    np.testing.assert_array_equal(png(rows["good.jpg"]["segmentation"]), masks[good])
-    assert rows["good.jpg"]["error"] is None
+    table = pa.parquet.read_table(tmp_path / "kept" / "rows")
+    rows = {Path(row["path"]).name: row for row in table.to_pylist()}
+    of_good = rows["good.jpg"]
+    assert (of_good["mask"], of_good["confidence"]) == ("masks/good.png", "confidence/good.png")
+    assert (of_good["height"], of_good["width"]) == masks[good].shape and of_good["error"] is None
+    assert sum(of_good["class_pixels"]) == masks[good].size
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "kept" / of_good["mask"])), masks[good])
+    predictor = SegformerPredictor(SegformerCheckpoint.demo(), confidence=True)
+    (expected,) = predictor.predict({"image": np.array([good], object)})["confidence"]
+    confidence = np.asarray(Image.open(tmp_path / "kept" / of_good["confidence"]))
+    np.testing.assert_array_equal(confidence, np.rint(expected * 255))
     for name, cause in (("truncated.jpg", "truncated"), ("empty.png", "0 bytes")):
-        assert rows[name]["segmentation"] is None and rows[name]["height"] is None
+        nothing = ("mask", "confidence", "height", "width", "class_ids", "class_pixels")
+        assert [rows[name][column] for column in nothing] == [None] * len(nothing)
         assert name in rows[name]["error"] and cause in rows[name]["error"]
-    assert [path.name for path in (tmp_path / "kept" / "overlays").iterdir()] == ["good.jpg"]
+    for made, names in (("overlays", ["good.jpg"]), ("masks", ["good.png"]), ("confidence", ["good.png"])):
+        assert [path.name for path in (tmp_path / "kept" / made).iterdir()] == names
 
 
 def wrong(command, *arguments):

@@ -29,8 +29,13 @@ def pictures():
 
 
 @pytest.fixture(scope="module")
-def expected(pictures, small):
-    masks = [small.averaged_logits(Image.fromarray(each), **OPTIONS).argmax(0).numpy() for each in pictures]
+def logits(pictures, small):
+    return [small.averaged_logits(Image.fromarray(each), **OPTIONS) for each in pictures]
+
+
+@pytest.fixture(scope="module")
+def expected(logits):
+    masks = [each.argmax(0).numpy() for each in logits]
     assert len(np.unique(masks[0])) > 1
     return masks
 
@@ -44,14 +49,33 @@ def folder(pictures, tmp_path_factory):
     return folder
 
 
-def test_predict_and_evaluate_make_the_same_masks_and_say_how(run_command, folder, small_dir, expected, tmp_path):
+def test_predict_and_evaluate_make_the_same_masks_and_say_how(
+    run_command, folder, small_dir, logits, expected, tmp_path
+):
     predict = functools.partial(run_command, "predict", folder / "images", tmp_path / "out", "--model", small_dir)
-    code, _, error = predict(*ARGUMENTS, "--batch-size", 2)
+    code, printed, error = predict(*ARGUMENTS, "--batch-size", 2, "--confidence")
     assert code == 0, error
-    table = pa.parquet.read_table(tmp_path / "out" / "masks")
-    masks = [np.asarray(decode(mask)) for mask in table.column("segmentation").to_pylist()]
+    rows = pa.parquet.read_table(tmp_path / "out" / "masks").to_pylist()
+    masks = [np.asarray(decode(row["segmentation"])) for row in rows]
     assert agreement(masks, expected) >= 0.9999
+    for row, mask, each in zip(rows, masks, logits, strict=True):
+        confidence = decode(row["confidence"])
+        assert confidence.mode == "L"
+        np.testing.assert_allclose(np.asarray(confidence), 255 * each.softmax(0).amax(0).numpy(), atol=0.51)
+        areas = dict(zip(row["class_ids"], row["class_pixels"], strict=True))
+        assert areas == dict(zip(*(each.tolist() for each in np.unique(mask, return_counts=True)), strict=True))
+        assert row["class_pixels"] == sorted(row["class_pixels"], reverse=True)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    pixels = [sum(int((mask == number).sum()) for mask in masks) for number in range(7)]
+    assert [each["id"] for each in summary["classes"]] == list(range(7))
+    assert [each["pixels"] for each in summary["classes"]] == pixels
+    assert [each["share"] for each in summary["classes"]] == pytest.approx(np.array(pixels) / sum(pixels), abs=1e-6)
+    assert [each["images"] for each in summary["classes"]] == [
+        sum(number in mask for mask in masks) for number in range(7)
+    ]
+    largest = int(np.argmax(pixels))
+    (line,) = [line for line in printed.splitlines() if line.startswith(f"class {largest} ")]
+    assert f" {100 * pixels[largest] / sum(pixels):.2f} % " in line
     sentence = summary["protocol"]
     assert [summary["stages"][stage]["rows"] for stage in ("network", "argmax")] == [4, 4]  # images, not windows
     assert sentence == (
@@ -59,7 +83,11 @@ def test_predict_and_evaluate_make_the_same_masks_and_say_how(run_command, folde
         "averaged with the mirror image's"
     )
     code, _, error = predict("--window", 64, "--resume")
-    assert code == 2 and "flip was True, now None" in error and "stride was 50, now None" in error
+    assert (
+        code == 2
+        and "confidence was True, now False; flip was True, now None" in error
+        and "stride was 50, now None" in error
+    )
 
     # With these masks as annotations, evaluate's own are right everywhere, and those of another protocol are not.
     (folder / "annotations").mkdir()
