@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,8 @@ def run(settings: Settings) -> list[Table]:
             for path in photos
         ]
     rows = []
-    for size in _SIZES:
+    sizes = _SIZES[:1] if settings.quick else _SIZES
+    for size in sizes:
         contestants = _contestants(settings, processor, logits, size)
         rows += compare(contestants, settings.rounds(7))
     torch.set_num_threads(settings.threads)
@@ -40,7 +41,7 @@ def run(settings: Settings) -> list[Table]:
         rows,
         [f"Logits of {len(photos)} real photos; each round takes the next. Confidence: the winner's softmax."],
     )
-    return [times, _differences(processor, logits)]
+    return [times, _differences(processor, logits, sizes)]
 
 
 def _contestants(settings: Settings, processor: Any, logits: list[torch.Tensor], size: tuple[int, int]) -> list:
@@ -82,9 +83,9 @@ def _softmax(logits: torch.Tensor, size: tuple[int, int]) -> Any:
     return resized[0].softmax(dim=0).max(dim=0)
 
 
-def _differences(processor: Any, logits: list[torch.Tensor]) -> Table:
+def _differences(processor: Any, logits: list[torch.Tensor], sizes: Sequence[tuple[int, int]]) -> Table:
     rows = []
-    for size in _SIZES:
+    for size in sizes:
         differing = 0
         for number, photo in enumerate(logits, start=1):
             progress(f"differing pixels: photo {number} of {len(logits)}")

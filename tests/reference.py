@@ -209,9 +209,10 @@ def assert_same_model(model: Any, expected: Reference) -> None:
 
 def run_python(script: str, *arguments: Any, **environment: str) -> str:
     """What a script prints in a Python of its own."""
+    paths = [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]  # that of tests/warm stays
     result = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
-        env={**os.environ, **environment, "PYTHONPATH": os.path.dirname(__file__)},
+        env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         capture_output=True,
         text=True,
         timeout=600,  # of one that hangs

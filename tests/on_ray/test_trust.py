@@ -181,7 +181,7 @@ def test_a_table_of_hostile_paths(ray_session, checkpoint, tmp_path):
     assert summary["images"] == len(paths) and summary["failures"] == 0
     after = tree(tmp_path)
     assert all(path.startswith(os.fsencode(tmp_path / "out") + b"/") for path in after.keys() ^ before.keys())
-    assert sorted(os.listdir(tmp_path / "out")) == ["classes.json", "masks", "overlays", "summary.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["classes.json", "masks", "overlays", "rows", "summary.json"]
     found = {width - 8: name for name, width in masks_below(tmp_path / "out", checkpoint).items()}
     assert sorted(found) == list(range(len(paths)))
     names = {path: found[number] for number, path in enumerate(paths)}

@@ -20,6 +20,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import types
 import unittest.mock
 from typing import Any
@@ -37,6 +39,7 @@ _MODULES_OF_RAY = (
     *("ray_segformer.training", "ray_segformer.inputs", "ray_segformer.jobs", "ray_segformer.architectures"),
 )
 _SECONDS_BETWEEN_CHECKS = 2
+_SECONDS_TO_END = 20
 _SERVE = "--serve"
 
 
@@ -136,9 +139,18 @@ def _serve_driver(requests: socket.socket, environment: dict[str, str]) -> None:
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             requests.close()
+            threading.Thread(target=_end_after, args=(environment["RAY_RAYLET_PID"],), daemon=True).start()
             return _work(json.loads(content), files)
         for file in files:
             os.close(file)
+
+
+def _end_after(raylet: str) -> None:
+    """End this worker if it has not ended by itself some time after its raylet, as some of Ray 2.6.3 do not."""
+    while os.path.exists(f"/proc/{raylet}"):
+        time.sleep(_SECONDS_BETWEEN_CHECKS)
+    time.sleep(_SECONDS_TO_END)
+    os._exit(1)
 
 
 def _work(request: dict[str, Any], files: list[int]) -> None:
