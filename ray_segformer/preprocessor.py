@@ -178,7 +178,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         errors = RowErrors(batch, len(images), self.on_error)
         say_where_arrays_differ(images, paths_of(batch, len(images)))
 
-        def preprocess_row(row: int) -> tuple[npt.NDArray[Any], tuple[int, ...], npt.NDArray[Any]]:
+        def preprocess_row(row: int) -> tuple[npt.NDArray[Any], tuple[int, ...], npt.NDArray[Any] | None]:
             if errors.texts[row] is None:
                 try:
                     return self._row(images[row], annotations[row])
@@ -202,13 +202,17 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
             "original_size": np.array(sizes, np.int32).reshape(len(images), 2),
         }
         if self.annotation_column:
-            columns["labels"] = stack(labels, np.uint8, shape[1:])
+            ids = [
+                np.full(pixels.shape[1:], _IGNORED, np.uint8) if own is None else own
+                for pixels, own in zip(pixel_values, labels, strict=True)
+            ]
+            columns["labels"] = stack(ids, np.uint8, shape[1:])
         if self.on_error == "keep":
             columns["error"] = error_column(errors.texts)
         return columns
 
-    def _row(self, cell: Any, annotation: Any) -> tuple[npt.NDArray[Any], tuple[int, ...], npt.NDArray[Any]]:
-        """Return pixel values, original size and labels of one row."""
+    def _row(self, cell: Any, annotation: Any) -> tuple[npt.NDArray[Any], tuple[int, ...], npt.NDArray[Any] | None]:
+        """Return pixel values, original size and labels of one row; None for labels that are not annotated."""
         with stage_times.timed("decode"):
             rgb, labels = _decoded(cell, annotation, self.label_format, self.max_pixels)
         size = rgb.shape[:2]
@@ -218,12 +222,13 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
                 if max(size[0], height) * width > max(self.max_pixels, MAX_PIXELS):  # Pillow may hold all rows so wide.
                     raise ImageError(f"too large: {size[0]} rows, each resized from {size[1]} to {width} pixels")
                 rgb = np.asarray(Image.fromarray(rgb).resize((width, height), self.resample))
-                labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
+                if labels is not None:
+                    labels = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
         return rgb.transpose(2, 0, 1), size, labels
 
-    def _blank(self) -> tuple[npt.NDArray[Any], tuple[int, int], npt.NDArray[Any]]:
+    def _blank(self) -> tuple[npt.NDArray[Any], tuple[int, int], None]:
         height, width = (self.height, self.width) if self._has_one_size else (1, 1)
-        return np.zeros((3, height, width), np.uint8), (0, 0), np.full((height, width), _IGNORED, np.uint8)
+        return np.zeros((3, height, width), np.uint8), (0, 0), None
 
     @property
     def _has_one_size(self) -> bool:
@@ -236,12 +241,12 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
 
 def _decoded(
     cell: Any, annotation: Any, label_format: LabelFormat, max_pixels: int
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return RGB and labels of one row, at the image's own size."""
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    """Return RGB and labels of one row, at the image's own size; None for labels that are not annotated."""
     rgb = to_rgb(cell, max_pixels)
     size = rgb.shape[:2]
     if annotation is None:
-        return rgb, np.full(size, _IGNORED, np.uint8)
+        return rgb, None
     try:
         labels = label_format.class_ids(annotation, max_pixels)
     except ImageError as error:

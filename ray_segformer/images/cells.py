@@ -27,12 +27,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ray_segformer.images.array_files import ADVICE
 from ray_segformer.images.encoded import MAX_PIXELS, check_size, open_image
 from ray_segformer.images.errors import ImageError, as_image_error
 from ray_segformer.images.uris import public_uri
+
+_STRIP_PIXELS = 2**22
 
 
 def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
@@ -52,7 +54,9 @@ def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
         return _array_to_rgb(np.asarray(cell), max_pixels)
     image = open_image(cell, max_pixels)
     with as_image_error("decode the image"):
-        image = ImageOps.exif_transpose(image)
+        image.load()
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # without, Pillow would copy the image
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):
             values = np.asarray(image)
             low, high = int(values.min()), int(values.max())
@@ -61,7 +65,19 @@ def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
             return _array_to_rgb(values.astype(np.uint16), max_pixels)
         if image.mode == "F":
             raise ImageError("wrong pixels: 32-bit floats have no defined range; expected 8 or 16 bits a channel")
+        return _rgb_pixels(image)
+
+
+def _rgb_pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return a loaded image's pixels. A large one is converted in strips, and has no further copy in memory."""
+    rows = max(1, _STRIP_PIXELS // image.width)
+    if rows >= image.height:
         return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels[top : top + rows] = np.asarray(strip.convert("RGB"))
+    return pixels
 
 
 def cells(column: Any) -> Iterator[Any]:
