@@ -24,6 +24,14 @@ ROWS_PER_SHARD = 1024
 
 _JOURNAL_NAME = "journal"
 
+# Columns that are written to files of their own: the column for the path of the file, its folder, and its suffix.
+_FILES = {"overlay": ("overlay", "overlays", "jpg")}
+_FILES_BESIDE_PNG = {
+    **_FILES,
+    "segmentation": ("mask", "masks", "png"),
+    "confidence": ("confidence", "confidence", "png"),
+}
+
 
 class MaskFolder(OutputFolder):
     """An `OutputFolder` of masks, to which rows are committed in shards.
@@ -72,7 +80,7 @@ class MaskFolder(OutputFolder):
         resume: bool = False,
         rows_per_shard: int = ROWS_PER_SHARD,
     ) -> None:
-        self._mask_format = mask_format
+        self._files = _FILES_BESIDE_PNG if mask_format == "png" else _FILES
         self._options = json.loads(json.dumps(dict(options)))
         self._rows_per_shard = rows_per_shard
         self._rows: list[dict[str, Any]] = []
@@ -138,15 +146,12 @@ class MaskFolder(OutputFolder):
     def write(self, row: dict[str, Any]) -> None:
         """Write a row of `EncodeMasks`. It is committed with its shard."""
         name = self._names.unique(row["name"])
-        if row.get("overlay") is not None:
-            self.write_file(f"overlays/{name}.jpg", row["overlay"])
         row = {**row, "name": name}
-        if self._mask_format == "png":
-            for column, folder in (("segmentation", "masks"), ("confidence", "confidence")):
-                content = row.get(column)
-                row["mask" if folder == "masks" else column] = None if content is None else f"{folder}/{name}.png"
-                if content is not None:
-                    self.write_file(f"{folder}/{name}.png", content)
+        for column, (path_column, folder, suffix) in self._files.items():
+            content, path = row.pop(column, None), f"{folder}/{name}.{suffix}"
+            if content is not None:
+                self.write_file(path, content)
+            row[path_column] = None if content is None else path
         self._rows.append(row)
         if len(self._rows) >= self._rows_per_shard:
             self.commit()
@@ -156,7 +161,7 @@ class MaskFolder(OutputFolder):
         if not self._rows or self._journal is None:
             return
         self._shards.write(self._journal.shards, self._rows)
-        if self._mask_format == "png" or any(row.get("overlay") is not None for row in self._rows):
+        if any(row[path] is not None for row in self._rows for path, _, _ in self._files.values()):
             os.sync()  # all the small files must be on disk before the journal lists them
         causes = [None if row["error"] is None else cause_of(row["error"]) for row in self._rows]
         self._journal.commit(
