@@ -123,6 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
         "workers": arguments.workers,
         "batch_size": arguments.batch_size,
         "uneven": arguments.uneven,
+        "protocol": protocol.describe(checkpoint.get_preprocessor()),
         "masks_equal": not any(result["different_pixels"] for result in done.values()),
         "machine": {**describe_machine(), **{key: last[key] for key in ("nodes", "cpus", "gpus")}},
         "architectures": results,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -15,11 +16,13 @@ import ray
 from PIL import Image
 from reference import run_python
 
+from ray_segformer import SegformerCheckpoint, SegformerPredictor
 from ray_segformer.architectures import ARCHITECTURES, Timeline
 from ray_segformer.cli import main
 from ray_segformer.commands.compare import _ARCHITECTURES
 from ray_segformer.comparison import uneven
 from ray_segformer.demo import write_scenes
+from ray_segformer.viz import class_palette
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +124,10 @@ def test_batches_wait_behind_the_slow_worker_where_they_are_dealt_out(compared, 
     assert comparison["architectures"]["actors"]["pixels"] == sum(width * height for width, height in sizes)
 
 
-def test_as_they_are_the_images_keep_their_sizes(scenes, tmp_path):
+def test_as_they_are_the_images_keep_their_sizes_and_are_shown_as_is_asked_for(scenes, tmp_path):
     """And `tasks` starts a Ray on this machine, where no cluster is named."""
-    code, printed, error = compare(scenes, tmp_path / "out", "--architectures", "sequential", "tasks", "--images", 3)
+    options = ("--architectures", "sequential", "tasks", "--images", 3, "--window", 96, "--stride", 64)
+    code, printed, error = compare(scenes, tmp_path / "out", *options)
     assert code == 0, printed + error
     assert printed.startswith("3 of 7 images, ")
     comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
@@ -131,6 +135,21 @@ def test_as_they_are_the_images_keep_their_sizes(scenes, tmp_path):
     sizes = [Image.open(path).size for path in sorted(scenes.iterdir())[:3]]
     for result in comparison["architectures"].values():
         assert result["pixels"] == sum(width * height for width, height in sizes) and result["different_pixels"] == 0
+    assert comparison["protocol"] == "windows of 96 pixels every 64, at the image's own size"
+    checkpoint = SegformerCheckpoint.demo()
+    images = {"image": np.array([str(path) for path in sorted(scenes.iterdir())[:3]], object)}
+    expected, plain = (
+        SegformerPredictor(checkpoint, **protocol).predict(images)["segmentation"]
+        for protocol in ({"window": 96, "stride": 64}, {})
+    )
+    shown = re.findall(
+        r'class="overlay" src="data:image/png;base64,([^"]+)"', (tmp_path / "out/report.html").read_text()
+    )
+    palette = class_palette(checkpoint.id2label)
+    for content, mask, other in zip(shown, expected, plain, strict=True):
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"))
+        np.testing.assert_array_equal(picture, palette[mask])
+        assert (mask != other).any()
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(scenes, tmp_path, capsys):
