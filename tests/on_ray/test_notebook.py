@@ -33,14 +33,14 @@ def saved():
 
 @pytest.fixture(scope="module")
 def executed(ray_address, tmp_path_factory):
-    """The notebook, executed now, with half as many images to measure; a cell that raises fails here."""
+    """The notebook, executed now, with a third of the images to measure; a cell that raises fails here."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    halved = 0
+    fewer = 0
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
-        halved += cell.source.count("] * 6)")
-        cell.source = cell.source.replace("] * 6)", "] * 3)")
-    assert halved == 2  # the images, and the masks that they are to have
+        fewer += cell.source.count("] * 6)")
+        cell.source = cell.source.replace("] * 6)", "] * 2)")
+    assert fewer == 2  # the images, and the masks that they are to have
     directory = tmp_path_factory.mktemp("notebook")
     client = NotebookClient(
         notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(directory)}}
