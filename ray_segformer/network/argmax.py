@@ -88,6 +88,8 @@ def argmax_between(
 ) -> tuple[npt.NDArray[np.unsignedinteger[Any]], npt.NDArray[np.float32] | None]:
     """Return the class with the highest logit at each pixel that lies between logits, in one thread.
 
+    Tested on a CPU. It has not been run on a GPU yet.
+
     Args:
         logits: float32 `(h, w, classes)`. On other devices than a CPU, `(height, width, classes)`: those of each pixel.
         down, across: where each row and each column of pixels lies between the logits.
