@@ -17,6 +17,7 @@ from ray_segformer.commands.common import (
     fail_in_job,
     not_negative,
     positive,
+    printable,
     probability,
 )
 from ray_segformer.commands.protocol import add_protocol_options, protocol_of
@@ -168,6 +169,6 @@ def _print_classes(classes: list[dict[str, Any]]) -> None:
     """Print the classes with the most pixels, as `summary.json` has them."""
     largest = sorted((each for each in classes if each["pixels"]), key=lambda each: -each["pixels"])
     for each in largest[:_LARGEST]:
-        print(f"{each['name']:<24.24}{100 * each['share']:>7.2f} %{each['images']:>10} images")
+        print(f"{printable(each['name']):<24.24}{100 * each['share']:>7.2f} %{each['images']:>10} images")
     if len(largest) > _LARGEST:
         print(f"{len(largest) - _LARGEST} more classes are in summary.json")

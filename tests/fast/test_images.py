@@ -212,6 +212,16 @@ def test_exif_orientation(orientation, mode):
     assert_rgb(to_rgb(encode(image, exif=exif)), np.asarray(upright))
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "LA", "CMYK", "1"])
+def test_large_images_are_converted_in_strips(mode, orientation, monkeypatch):
+    monkeypatch.setitem(to_rgb.__globals__, "_STRIP_PIXELS", 3 * RGB.shape[1])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(Image.fromarray(RGB).convert(mode), "TIFF", exif=exif)
+    assert_rgb(to_rgb(content), np.asarray(ImageOps.exif_transpose(decode(content)).convert("RGB")))
+
+
 def test_exif_orientation_of_a_jpeg():
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
