@@ -203,11 +203,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
             "original_size": np.array(sizes, np.int32).reshape(len(images), 2),
         }
         if self.annotation_column:
-            ids = [
-                np.full(pixels.shape[1:], _IGNORED, np.uint8) if own is None else own
-                for pixels, own in zip(pixel_values, labels, strict=True)
-            ]
-            columns["labels"] = stack(ids, np.uint8, shape[1:])
+            columns["labels"] = stack(_annotated(labels, pixel_values), np.uint8, shape[1:])
         if self.on_error == "keep":
             columns["error"] = error_column(errors.texts)
         return columns
@@ -238,6 +234,12 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
 
     def __repr__(self) -> str:
         return f"SegformerPreprocessor(size=({self.height}, {self.width}), image_column={self.image_column!r})"
+
+
+def _annotated(labels: Sequence[Any], pixel_values: Sequence[Any]) -> list[npt.NDArray[Any]]:
+    """Return the labels of each row, all ignored where there are none."""
+    rows = zip(labels, pixel_values, strict=True)
+    return [np.full(pixels.shape[1:], _IGNORED, np.uint8) if own is None else own for own, pixels in rows]
 
 
 def _decoded(
