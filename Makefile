@@ -43,6 +43,7 @@ check: .venv/ready
 test-fast test-ray-2.60 test-ray-2.55 test-ray-2.6: export OMP_WAIT_POLICY = passive
 # Ray starts workers with a lower priority than the tests, beside which they would starve.
 test-ray-2.60 test-ray-2.55 test-ray-2.6: export RAY_worker_niceness = 0
+
 # Three processes share the files of tests, each with a Ray of its own: on two cores, some always wait for Ray. The
 # longest files come first. `tests/warm` starts Ray's workers with torch and Ray Data imported.
 test-ray-2.60: .venv/ready
