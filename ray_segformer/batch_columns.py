@@ -150,6 +150,8 @@ def error_column(errors: list[str | None]) -> npt.NDArray[Any]:
 def stack(arrays: Sequence[Any], dtype: Any, empty_shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Return arrays as a column: `(N, ...)` if their shapes agree, else an object array `(N,)` of them.
 
+    A column of one row is a view of its array.
+
     Args:
         arrays: one array, or None, for each row.
         dtype: the dtype of a column without rows.
@@ -159,6 +161,9 @@ def stack(arrays: Sequence[Any], dtype: Any, empty_shape: tuple[int, ...]) -> np
         return np.empty((0, *empty_shape), dtype)
     if any(array is None for array in arrays) or len({array.shape for array in arrays}) > 1:
         return object_array(arrays)
+    if len(arrays) == 1:  # may be huge, so it is not copied
+        only: npt.NDArray[Any] = arrays[0][None]
+        return only
     return np.stack(arrays)
 
 

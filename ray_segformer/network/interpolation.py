@@ -42,12 +42,12 @@ class Axis:
         return Axis(self.before[pixels] - np.int32(before), self.weights[pixels])
 
     def cells(self) -> Indices:
-        """Return int32: the first pixel of each cell, the pixels between the same two logits; and the number of pixels."""
+        """Return the first pixel of each cell, the pixels between the same logits, and the number of pixels: int32."""
         changes = np.flatnonzero(np.diff(self.before)) + 1
         return np.concatenate([[0], changes, [len(self.before)]]).astype(np.int32)
 
     def bends(self) -> Indices:
-        """Return int32: the pixels from which on interpolated values are linear in another way than before them."""
+        """Return the pixels from which on interpolated values are linear in another way than before them: int32."""
         # Pixels before the middle of the first logit all have its value.
         return np.concatenate([self.cells()[:-1], np.flatnonzero(self.weights > 0)[:1]]).astype(np.int32)
 
