@@ -109,8 +109,12 @@ class Look:
         ]
         missing = [number for number in needed if number not in self._strips]
         if missing:
-            kept = {number: strip for number, strip in self._strips.items() if number in needed}
-            self._strips = {number: self._rest(number, strip, rows.start) for number, strip in kept.items()}
+            # No name here may hold a strip as it was while the network makes the next one.
+            self._strips = {
+                number: self._rest(number, strip, rows.start)
+                for number, strip in self._strips.items()
+                if number in needed
+            }
         for number in missing:
             logits = yield from self._row_of_windows(self._tops[number])
             self._logits_size = logits.shape[1], logits.shape[2]
