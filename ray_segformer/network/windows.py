@@ -90,7 +90,7 @@ class Look:
 
     def example(self) -> torch.Tensor:
         """Return some of the logits."""
-        return next(iter(self._strips.values())).logits
+        return next(iter(self._strips.values())).logits[0]
 
     def bends(self, axis: int) -> Indices:
         """Return the pixels along an axis of the image where the logits are linear in another way than before."""
@@ -117,14 +117,16 @@ class Look:
             }
         for number in missing:
             logits = yield from self._row_of_windows(self._tops[number])
-            self._logits_size = logits.shape[1], logits.shape[2]
+            self._logits_size = logits[0].shape[1], logits[0].shape[2]
             self._strips[number] = _Strip(0, logits)
 
     def _rest(self, number: int, strip: _Strip, row: int) -> _Strip:
         """Return a strip without the logits that no pixel from a row of the canvas on needs."""
         before = Axis.of(self._logits_size[0], self._upsampled[0]).before
         first = int(before[max(0, row - self._tops[number])])
-        return _Strip(first, strip.logits[:, first - strip.first :].clone()) if first > strip.first else strip
+        if first == strip.first:
+            return strip
+        return _Strip(first, [some[:, first - strip.first :].clone() for some in strip.logits])
 
     def add(self, sums: torch.Tensor, rows: Indices, columns: Indices, share: np.float32) -> None:
         """Add the view's logits of some of the image's pixels, times `share`, to `sums` `(rows, columns, classes)`."""
@@ -149,19 +151,14 @@ class Look:
         before = Axis.of(self._canvas[axis], self._image_size[axis]).before
         return range(int(before[first]), min(int(before[last - 1]) + 2, self._canvas[axis]))
 
-    def _row_of_windows(self, top: int) -> Generator[Crops, Sequence[torch.Tensor], torch.Tensor]:
-        """Ask for the logits of the windows that start in a row of pixels; `(windows, h, w, classes)`."""
+    def _row_of_windows(self, top: int) -> Generator[Crops, Sequence[torch.Tensor], list[torch.Tensor]]:
+        """Ask for the logits of the windows that start in a row of pixels; those of `_groups` of them."""
         height, width = self._crop
         row = self._pixels[:, top : top + height]
-        together: torch.Tensor | None = None
-        for start in range(0, len(self._lefts), _CROPS_AT_ONCE):
-            lefts = self._lefts[start : start + _CROPS_AT_ONCE]
+        together = []
+        for lefts in _groups(self._lefts):
             logits = yield [np.ascontiguousarray(row[..., left : left + width]) for left in lefts]
-            if together is None:
-                together = logits[0].new_empty(len(self._lefts), *logits[0].shape)
-            for place, own in enumerate(logits, start):
-                together[place] = own.flip(1) if self._mirrored else own
-        assert together is not None  # there is one window at least
+            together.append(torch.stack([own.flip(1) if self._mirrored else own for own in logits]))
         return together
 
     def _add_windows(self, sums: torch.Tensor, rows: Indices, columns: Indices, share: np.float32) -> None:
@@ -176,15 +173,25 @@ class Look:
                 inside = rows[first:last]
                 down = Axis.of(self._logits_size[0], height).at(inside - np.int32(top), before=strip.first)
                 shares = self._row_shares[inside] * share
-                add_upsampled(strip.logits, self._placed or self._lefts, down, shares, across, places, sums[first:last])
+                for logits, lefts in zip(strip.logits, _groups(self._placed or self._lefts), strict=True):
+                    add_upsampled(logits, lefts, down, shares, across, places, sums[first:last])
 
 
 @dataclass(frozen=True)
 class _Strip:
-    """Logits of windows that stand side by side, `(windows, h, w, classes)`, without their rows before `first`."""
+    """Logits of windows that stand side by side, without their rows before `first`.
+
+    They are in `_groups`, each `(windows, h, w, classes)`: one tensor for all of a huge image would need a place in
+    memory that nothing freed is large enough for.
+    """
 
     first: int
-    logits: torch.Tensor
+    logits: list[torch.Tensor]
+
+
+def _groups(starts: Sequence[int]) -> list[Sequence[int]]:
+    """Return where windows start, as many at a time as are asked for at once."""
+    return [starts[first : first + _CROPS_AT_ONCE] for first in range(0, len(starts), _CROPS_AT_ONCE)]
 
 
 def _shares(length: int, starts: Iterable[int], window: int) -> npt.NDArray[np.float32]:
