@@ -150,7 +150,8 @@ def test_a_slow_worker_gets_its_batches_and_no_more(notebook):
     total = batches_of(notebook)
     assert {number for number, _ in batches.values()} == {total}
     assert batches["one worker"][1] == total
-    assert batches["dealt out in turn"][1] == total // 3
+    # Any of the three can be the slow one. Dealt out in turn, none gets two batches more than another.
+    assert batches["dealt out in turn"][1] in (total // 3, -(-total // 3))
     # The pool gives each worker a batch at once. How the others are shared depends on how fast each one starts.
     assert 1 <= batches["whoever is free"][1] <= total - 2
 
