@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -22,9 +23,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 # "waiting" is the time that a predictor waits for its next batch.
-STAGES = ("decode", "resize", "network", "argmax", "encode", "waiting")
+STAGES = ("decode", "resize", "network", "argmax", "encode", "write", "waiting")
 
 _TOTALS_NAME = "ray_segformer_stage_totals"
+_JOB = "ray_segformer_job"  # in Ray Data's context: which job a task belongs to
 _SECONDS_TO_NEXT_LOOKUP = 5.0  # if there are no totals yet; doubled after each lookup
 _LATENCIES = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 
@@ -64,18 +66,22 @@ class StageTotals:
     """The seconds and rows by stage that the processes of a job reported. It runs as an actor."""
 
     def __init__(self) -> None:
+        self._job: str | None = None
         self._totals = _no_totals()
 
-    def add(self, seconds: dict[str, float], rows: dict[str, int]) -> None:
-        """Add the counts of a process."""
-        for stage in seconds:
+    def add(self, job: str | None, seconds: dict[str, float], rows: dict[str, int]) -> None:
+        """Add the counts of a process. Those of an earlier job, whose last tasks may still run, are dropped."""
+        for stage in seconds if job == self._job else ():
             self._totals[stage]["seconds"] += seconds[stage]
             self._totals[stage]["rows"] += rows[stage]
 
-    def take(self) -> dict[str, dict[str, float]]:
-        """Return `seconds` and `rows` by stage, and start again at zero."""
-        taken, self._totals = self._totals, _no_totals()
-        return taken
+    def get(self) -> dict[str, dict[str, float]]:
+        """Return `seconds` and `rows` by stage."""
+        return self._totals
+
+    def start(self, job: str | None) -> None:
+        """Start again at zero, for another job."""
+        self._job, self._totals = job, _no_totals()
 
 
 def _no_totals() -> dict[str, dict[str, float]]:
@@ -83,7 +89,10 @@ def _no_totals() -> dict[str, dict[str, float]]:
 
 
 def start_totals() -> Any:
-    """Return the `StageTotals` actor of this driver, set to zero. The first call starts it."""
+    """Return the `StageTotals` actor of this driver, for a new job. The first call starts it.
+
+    The job is the one of the datasets that are created from now on.
+    """
     global _started
     context = ray.get_runtime_context()
     driver = (context.get_node_id(), context.get_worker_id())  # They change with `ray.shutdown`.
@@ -92,14 +101,22 @@ def start_totals() -> Any:
         here = NodeAffinitySchedulingStrategy(context.get_node_id(), soft=True)  # lost only if the driver's node is
         options = {"name": _TOTALS_NAME, "get_if_exists": True, "max_restarts": -1, "scheduling_strategy": here}
         _started = driver, actor.options(**options).remote()
-    # Remove what earlier jobs left: jobs that failed, or whose totals nobody took.
-    _started[1].take.remote()
+    data_context = ray.data.DataContext.get_current()
+    if hasattr(data_context, "set_config"):  # Ray Data hands these on to its workers; Ray 2.6 has none
+        data_context.set_config(_JOB, uuid.uuid4().hex)
+    _started[1].start.remote(_job())
     return _started[1]
 
 
 # The driver, and its actor. Workers look the actor up once and use it for all later jobs. Ray would end it if the
 # driver did not keep this handle.
 _started: tuple[tuple[str, str], Any] | None = None
+
+
+def _job() -> str | None:
+    """Return the job of the dataset on which this process works, or of the next one in a driver."""
+    context = ray.data.DataContext.get_current()
+    return context.get_config(_JOB, None) if hasattr(context, "get_config") else None
 
 
 def totals_by_stage(totals: Any, rows: int, timeout: float = 2.0) -> dict[str, dict[str, float]]:
@@ -109,18 +126,16 @@ def totals_by_stage(totals: Any, rows: int, timeout: float = 2.0) -> dict[str, d
 
     Args:
         totals: the actor that `start_totals` returned.
-        rows: how many rows the job encoded. Workers report without waiting, so the last reports may be on their way.
+        rows: how many rows the job wrote. Workers report without waiting, so the last reports may be on their way.
         timeout: seconds to wait for them.
     """
     until = time.monotonic() + timeout
-    taken = _no_totals()
+    counted = _no_totals()
     with contextlib.suppress(ray.exceptions.RayError):  # Missing statistics must not fail a finished job.
-        while taken["encode"]["rows"] < rows and time.monotonic() < until:
-            for stage, amounts in ray.get(totals.take.remote(), timeout=timeout).items():
-                for unit, amount in amounts.items():
-                    taken[stage][unit] += amount
+        while counted["write"]["rows"] < rows and time.monotonic() < until:
+            counted = ray.get(totals.get.remote(), timeout=timeout)
             time.sleep(0.05)
-    return {stage: {unit: round(amount, 3) for unit, amount in taken[stage].items()} for stage in STAGES}
+    return {stage: {unit: round(amount, 3) for unit, amount in counted[stage].items()} for stage in STAGES}
 
 
 class _Reporter:
@@ -171,4 +186,4 @@ def report() -> None:
         _reporter.latency.observe(batch)
     totals = _reporter.totals()
     if totals is not None and seconds:
-        totals.add.remote(seconds, rows)
+        totals.add.remote(_job(), seconds, rows)

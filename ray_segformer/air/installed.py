@@ -22,6 +22,7 @@ import ray
 from packaging.version import Version
 from ray.data.block import BlockAccessor
 from ray.data.preprocessor import Preprocessor
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 try:
     from ray.data.util.data_batch_conversion import (
@@ -85,6 +86,7 @@ __all__ = [
     "dict_of",
     "from_items",
     "nullable_tensor_array",
+    "on_driver_node",
     "without_directory",
 ]
 
@@ -128,6 +130,14 @@ def from_items(items: list[Any], blocks: int) -> ray.data.Dataset:
     if name not in inspect.signature(ray.data.from_items).parameters:
         name = "parallelism"  # its name in Ray 2.9 and before
     return ray.data.from_items(items, **{name: max(1, blocks)})
+
+
+def on_driver_node() -> dict[str, Any]:
+    """Return the arguments of `map_batches` with which its tasks run on the driver's node."""
+    node = ray.get_runtime_context().get_node_id()
+    if "label_selector" in inspect.signature(ray.data.Dataset.map_batches).parameters:
+        return {"label_selector": {"ray.io/node-id": node}}
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
 
 
 def nullable_tensor_array(arrays: list[np.ndarray | None], dtype: Any, ndim: int) -> pa.ExtensionArray:

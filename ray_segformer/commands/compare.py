@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.guesses import say
     from ray_segformer.images import MAX_PIXELS, ImageError, encode, public_uri, to_rgb
     from ray_segformer.inputs import InputError, find_images, readable
-    from ray_segformer.jobs import OutputError, OutputFolder
+    from ray_segformer.outputs import OutputError, OutputFolder
     from ray_segformer.pretrained import CheckpointError
     from ray_segformer.viz import draw_timelines
 
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     max_pixels = arguments.max_pixels or MAX_PIXELS
     try:
         protocol = protocol_of(arguments)
-        folder = OutputFolder(arguments.output, arguments.overwrite, "comparison.json")
+        folder = OutputFolder(arguments.output, overwrite=arguments.overwrite, summary_name="comparison.json")
         found = find_images(arguments.input, exclude=arguments.exclude or ())
         say(found.guesses)
         checkpoint = checkpoint_of(arguments.model)
@@ -135,10 +135,11 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     timelines = {name: Timeline.from_dict(result["timeline"]) for name, result in done.items()}
     with folder:
+        folder.begin()
         folder.write_file("report.html", render_report(comparison, gallery, checkpoint.id2label))
         folder.write_file("timelines.png", encode(draw_timelines(timelines), "PNG"))
         folder.finish(comparison, checkpoint.id2label)
-    print(f"{folder.path}/report.html")
+    print(folder.storage.describe("report.html"))
     differ = [name for name, result in done.items() if result["different_pixels"] > _MAX_DIFFERENT * result["pixels"]]
     return EXIT_FAILURES if differ or len(done) < len(results) else 0
 

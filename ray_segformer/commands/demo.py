@@ -6,6 +6,7 @@ import argparse
 import io
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +40,30 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ray_segformer.checkpoint import SegformerCheckpoint
     from ray_segformer.demo import CLASSES, PALETTE, write_scenes
-    from ray_segformer.jobs import MaskFolder, OutputError, encoded_masks, resources_for, start_ray, with_progress
+    from ray_segformer.images import encode
+    from ray_segformer.jobs import encoded_masks, resources_for, start_ray, with_progress
     from ray_segformer.metrics import confusion_matrix, mean_iou, per_class_iou
+    from ray_segformer.outputs import LocalStorage, OutputError, OutputFolder, WriteShards
     from ray_segformer.viz import contact_sheet, overlay
 
     try:
-        folder = MaskFolder(arguments.output, "png", {}, overwrite=True)
-    except (OutputError, OSError) as error:
+        folder = OutputFolder(arguments.output, overwrite=True)
+        if not isinstance(folder.storage, LocalStorage):
+            raise OutputError(f"{folder.storage.shown}: scenes are drawn into a local folder; name one")
+    except OutputError as error:
         return fail(EXIT_USAGE, error)
     with folder:
-        scenes = Path(folder.unfinished, "scenes")
+        folder.begin()
+        scenes = Path(folder.storage.path, "scenes")
         write_scenes(scenes, arguments.scenes, seed=arguments.seed, vary_size=True)
         start_ray()
         checkpoint = SegformerCheckpoint.demo()
         paths = sorted((scenes / "images").iterdir())
         dataset = ray.data.from_items(
-            [{"path": str(path), "image": str(path), "name": path.stem, "key": path.stem} for path in paths]
+            [
+                {"path": str(path), "index": index, "image": str(path), "name": path.stem, "key": path.stem}
+                for index, path in enumerate(paths)
+            ]
         )
         started = time.monotonic()
         masks = encoded_masks(
@@ -62,8 +71,15 @@ def run(arguments: argparse.Namespace) -> int:
         )
         confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
         tiles, captions = [], []
-        for row in with_progress(masks.iter_rows(), len(paths)):
-            folder.write(row)
+        write = WriteShards(folder.storage, "png")
+
+        def written() -> Iterator[dict[str, Any]]:
+            tables: Any = masks.iter_batches(batch_size=None, batch_format="pyarrow")
+            for table in tables:
+                write(table)
+                yield from table.to_pylist()
+
+        for row in with_progress(written(), len(paths)):
             image = np.asarray(Image.open(row["path"]))
             annotation = np.asarray(Image.open(scenes / "annotations" / f"{row['name']}.png"))
             prediction = np.asarray(Image.open(io.BytesIO(row["segmentation"])))
@@ -82,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
             tile_width=240,
             sheet_columns=2,
         )
-        sheet.save(Path(folder.unfinished, "contact_sheet.png"))
+        folder.write_file("contact_sheet.png", encode(sheet, "PNG"))
         ious = dict(zip(CLASSES, per_class_iou(confusion).tolist(), strict=True))
         summary = {"images": len(paths), "failures": 0, "mean_iou": mean_iou(confusion), "iou": ious}
         folder.finish(summary, checkpoint.id2label)
@@ -90,5 +106,5 @@ def run(arguments: argparse.Namespace) -> int:
     for name, value in ious.items():
         print(f"{name:<12}{'absent' if math.isnan(value) else f'{value:.4f}':>8}")
     print(f"{'mean':<12}{mean_iou(confusion):>8.4f}")
-    print(f"{len(paths)} scenes, {len(paths) / seconds:.2f} images/s: {folder.path}/contact_sheet.png")
+    print(f"{len(paths)} scenes, {len(paths) / seconds:.2f} images/s: {folder.storage.describe('contact_sheet.png')}")
     return 0

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from ray_segformer.commands.common import (
@@ -62,20 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.guesses import say
     from ray_segformer.images import MAX_PIXELS, ImageError, encode, public_uri
     from ray_segformer.inputs import InputError, find_annotated
-    from ray_segformer.jobs import (
-        ENCODING_CPUS,
-        OutputError,
-        OutputFolder,
-        evaluate,
-        most_confused,
-        start_ray,
-    )
+    from ray_segformer.jobs import ENCODING_CPUS, evaluate, start_ray
+    from ray_segformer.outputs import OutputError, OutputFolder
     from ray_segformer.pretrained import CheckpointError
-    from ray_segformer.viz import draw_confusion, visualize_predictions
 
     try:
         protocol = protocol_of(arguments)
-        folder = OutputFolder(arguments.output, arguments.overwrite, "evaluation.json")
+        folder = OutputFolder(arguments.output, overwrite=arguments.overwrite, summary_name="evaluation.json")
         checkpoint = checkpoint_of(arguments.model)
         if checkpoint.content.num_labels == 1:
             raise ValueError(f"{arguments.model} has one class: all pixels of its masks are 0, so there is no score")
@@ -96,79 +90,94 @@ def run(arguments: argparse.Namespace) -> int:
         return fail(EXIT_FAILURES, error)
     except (CheckpointError, InputError, OutputError, OSError, ValueError) as error:
         return fail(EXIT_USAGE, error)
-    preprocessor = checkpoint.get_preprocessor()
+    resources = worker_resources(arguments.workers, None, 0, spare_cpus=1 + ENCODING_CPUS)
+    how = {"workers": arguments.workers, "batch_size": arguments.batch_size, "max_pixels": max_pixels, **resources}
     started = time.monotonic()
     try:
-        metrics, worst, images, guesses = evaluate(
-            dataset,
-            checkpoint,
-            protocol,
-            workers=arguments.workers,
-            batch_size=arguments.batch_size,
-            labels=labels,
-            max_pixels=max_pixels,
-            progress=True,
-            **worker_resources(arguments.workers, None, 0, spare_cpus=1 + ENCODING_CPUS),
-        )
-    except InputError as error:  # what only the count of all pixels shows
+        with folder:
+            metrics, worst, images, guesses = evaluate(
+                dataset, checkpoint, protocol, labels=labels, progress=True, **how
+            )
+            say(guesses)
+            scores, names = metrics.compute(), checkpoint.id2label
+            seconds = time.monotonic() - started
+            sentence = _sentence(protocol, checkpoint)
+            summary = {
+                "input": public_uri(arguments.input),
+                "model": arguments.model,
+                "images": images,
+                "protocol": {
+                    **vars(protocol),
+                    "description": sentence,
+                    "reduce_labels": labels.reduce_labels,
+                    "ignore_index": list(checkpoint.content.ignored_ids),
+                },
+                **{name: _number(scores[name]) for name in ("mean_iou", "mean_accuracy", "overall_accuracy")},
+                "classes": _by_class(scores, names),
+                "worst": [{"path": image.path, "accuracy": image.accuracy} for image in worst],
+                "seconds": round(seconds, 3),
+                "warnings": [
+                    guess.as_json(images) for guess in (*checkpoint.content.guesses, *found.guesses, *guesses)
+                ],
+            }
+            folder.begin()
+            for name, picture in _pictures(metrics, worst, names, max_pixels):
+                folder.write_file(name, encode(picture, "PNG"))
+            folder.finish(summary, names)
+    except (InputError, OutputError) as error:  # what only the count of all pixels shows; or what the storage says
         return fail(EXIT_USAGE, error)
     except Exception as error:
         return fail_in_job(error)
-    say(guesses)
-    scores, names = metrics.compute(), checkpoint.id2label
-    seconds = time.monotonic() - started
-    twice = {name for name, count in Counter(names.values()).items() if count > 1}
-    by_class = {
-        f"{name} ({class_id})" if name in twice else name: {"iou": _number(iou), "accuracy": _number(accuracy)}
-        for (class_id, name), iou, accuracy in zip(
-            sorted(names.items()), scores["per_category_iou"], scores["per_category_accuracy"], strict=True
-        )
-    }
-    sentence = protocol.describe(preprocessor) + "; scored at the image's size"
-    ignored = list(checkpoint.content.ignored_ids)
-    if ignored != [255]:
-        sentence += f"; annotated pixels of the class id {' or '.join(map(str, sorted(ignored)))} are left out"
-    summary = {
-        "input": public_uri(arguments.input),
-        "model": arguments.model,
-        "images": images,
-        "protocol": {
-            **vars(protocol),
-            "description": sentence,
-            "reduce_labels": labels.reduce_labels,
-            "ignore_index": ignored,
-        },
-        **{name: _number(scores[name]) for name in ("mean_iou", "mean_accuracy", "overall_accuracy")},
-        "classes": by_class,
-        "worst": [{"path": image.path, "accuracy": image.accuracy} for image in worst],
-        "seconds": round(seconds, 3),
-        "warnings": [guess.as_json(images) for guess in (*checkpoint.content.guesses, *found.guesses, *guesses)],
-    }
-    with folder:
-        if worst:
-            sheet = visualize_predictions(
-                [image.image for image in worst],
-                [image.prediction for image in worst],
-                names,
-                annotations=[image.annotation for image in worst],
-                names=[f"{os.path.basename(image.path)}   {image.accuracy:.1%} of pixels right" for image in worst],
-                max_pixels=max_pixels,
-            )
-            folder.write_file("worst.png", encode(sheet, "PNG"))
-        confused = most_confused(metrics)
-        if confused:
-            folder.write_file("confusion.png", encode(draw_confusion(metrics.confusion, confused, names), "PNG"))
-        folder.finish(summary, names)
     print(f"{'class':<24}{'IoU':>9}{'accuracy':>10}")
-    for name, score in by_class.items():
+    for name, score in summary["classes"].items():
         if score["iou"] is not None:
             print(f"{name:<24.23}{_text(score['iou']):>9}{_text(score['accuracy']):>10}")
     print(f"{'mIoU':<24}{_text(summary['mean_iou']):>9}")
     print(f"{'mean accuracy':<24}{'':>9}{_text(summary['mean_accuracy']):>10}")
     print(f"{'overall accuracy':<24}{'':>9}{_text(summary['overall_accuracy']):>10}")
     print(f"{images} images, {images / seconds:.2f} images/s; {sentence}")
-    print(folder.path)
+    print(folder.storage.shown)
     return 0
+
+
+def _sentence(protocol: Any, checkpoint: Any) -> str:
+    """Return how images were shown to the network, and what was scored."""
+    sentence: str = protocol.describe(checkpoint.get_preprocessor()) + "; scored at the image's size"
+    ignored = sorted(checkpoint.content.ignored_ids)
+    if ignored != [255]:
+        sentence += f"; annotated pixels of the class id {' or '.join(map(str, ignored))} are left out"
+    return sentence
+
+
+def _by_class(scores: dict[str, Any], names: dict[int, str]) -> dict[str, dict[str, float | None]]:
+    """Return the scores by the name of the class, and its id where several have one name."""
+    twice = {name for name, count in Counter(names.values()).items() if count > 1}
+    return {
+        f"{name} ({class_id})" if name in twice else name: {"iou": _number(iou), "accuracy": _number(accuracy)}
+        for (class_id, name), iou, accuracy in zip(
+            sorted(names.items()), scores["per_category_iou"], scores["per_category_accuracy"], strict=True
+        )
+    }
+
+
+def _pictures(metrics: Any, worst: list[Any], names: dict[int, str], max_pixels: int) -> Iterator[tuple[str, Any]]:
+    """Yield the pictures of the worst images and of confused classes, if there are any, with their file names."""
+    from ray_segformer.jobs import most_confused
+    from ray_segformer.viz import draw_confusion, visualize_predictions
+
+    if worst:
+        sheet = visualize_predictions(
+            [image.image for image in worst],
+            [image.prediction for image in worst],
+            names,
+            annotations=[image.annotation for image in worst],
+            names=[f"{os.path.basename(image.path)}   {image.accuracy:.1%} of pixels right" for image in worst],
+            max_pixels=max_pixels,
+        )
+        yield "worst.png", sheet
+    confused = most_confused(metrics)
+    if confused:
+        yield "confusion.png", draw_confusion(metrics.confusion, confused, names)
 
 
 def _number(value: float) -> float | None:

@@ -41,7 +41,9 @@ def add_parser(commands: Any) -> None:
         help="a folder (searched recursively), a glob, a text file of paths, an image, or parquet; a path or a URI",
     )
     predict.add_argument(
-        "output", metavar="OUTPUT", help="the folder to make, with masks/, classes.json and summary.json"
+        "output",
+        metavar="OUTPUT",
+        help="the folder to make, with masks/, classes.json and summary.json; a local path, or a URI such as s3://",
     )
     add_exclude(predict)
     predict.add_argument("--model", default="demo", help=MODEL_HELP)
@@ -95,7 +97,7 @@ def add_parser(commands: Any) -> None:
         type=positive,
         default=1024,
         metavar="N",
-        help="images committed at a time; a killed run loses the images since the last commit",
+        help="images in a file of rows; a run that ends early loses the images that are in none yet",
     )
     earlier = predict.add_mutually_exclusive_group()
     earlier.add_argument("--overwrite", action="store_true", help="replace an earlier output")
@@ -107,10 +109,11 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
-    from ray_segformer.images import MAX_PIXELS
+    from ray_segformer.images import MAX_PIXELS, public_uri
     from ray_segformer.inputs import InputError, readable
-    from ray_segformer.jobs import OutputError, ResourceError, failure_of, predict
+    from ray_segformer.jobs import ResourceError, failure_of, predict
     from ray_segformer.network import check_options
+    from ray_segformer.outputs import OutputError
     from ray_segformer.pretrained import CheckpointError
     from ray_segformer.segmenter import check_foreground_threshold
 
@@ -161,7 +164,7 @@ def run(arguments: argparse.Namespace) -> int:
     if failed:
         print(f"{failed} failed: {', '.join(f'{count} {why}' for why, count in causes.items())}")
     speed = f", {summary['images_per_second']:.2f} images/s" if summary["images"] > summary["resumed"] else ""
-    print(f"{summary['images']} images, {failed} failed{speed}: {readable(arguments.output)}")
+    print(f"{summary['images']} images, {failed} failed{speed}: {public_uri(readable(arguments.output))}")
     return EXIT_FAILURES if failed else 0
 
 

@@ -7,6 +7,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import ray
@@ -18,8 +19,9 @@ from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.listing import files_below, files_in_list, files_matching, fixed_part, kind_of, shared_folder
 from ray_segformer.inputs.location import FileName, Location
 from ray_segformer.inputs.mask_names import masks_among
+from ray_segformer.inputs.output_names import unique_names
 from ray_segformer.inputs.parquet import images_in_parquet
-from ray_segformer.inputs.paths import readable, unique_names
+from ray_segformer.inputs.paths import readable
 from ray_segformer.inputs.row_keys import DoneRows
 from ray_segformer.inputs.selection import below, other_kinds, without_excluded, without_hidden
 from ray_segformer.inputs.splits import choose_split, split_of_parquet
@@ -145,26 +147,33 @@ def _images_in_files(files: list[FileName], folder: str, shown: str, guesses: Se
     """Return the images in files, whose output names are relative to `folder`."""
     if not files:
         raise InputError(f"{shown}: no images there (looked for {', '.join(sorted(SUFFIXES))})")
-    names = pa.array(unique_names([file.plain for file in files], folder))
     paths = [file.path for file in files]
-    column = pa.array(paths)
-    keys_column = column if len(set(paths)) == len(paths) else pa.array(_unique_keys(paths))
-    cells = pa.array([file.cell for file in files])
-    rows = pa.table({"path": column, "image": cells, "name": names, "key": keys_column})
+    keys_of_rows = paths if len(set(paths)) == len(paths) else _unique_keys(paths)
+    rows = pa.table(
+        {
+            "path": pa.array(paths),
+            "index": np.arange(len(files)),
+            "image": pa.array([file.cell for file in files]),
+            "name": pa.array(unique_names([file.plain for file in files], folder, keys_of_rows)),
+            "key": pa.array(keys_of_rows),
+        }
+    )
 
     def keys() -> Iterator[str]:
         """Yield the keys of all rows. There may be millions, so only a batch of them is Python text at a time."""
         for batch in rows.select(["key"]).to_batches(_KEYS_PER_BATCH):
             yield from batch.column(0).to_pylist()
 
-    def dataset(done: DoneRows | None = None, sample: int | None = None) -> ray.data.Dataset:
-        """Return the rows that are not done, or a sample."""
+    def dataset(
+        done: DoneRows | None = None, sample: int | None = None, unique_names: bool = False
+    ) -> ray.data.Dataset:
+        """Return the rows that are not done, or a sample. Names always differ."""
         if sample is not None:
             return small_blocks(rows.take(pa.array(spread(len(rows), sample))))
         return small_blocks(rows if done is None else rows.filter(pa.array(~done.among(keys()))))
 
     said = [*guesses, *masks_among([readable(below(file.plain, folder)) for file in files], shown)]
-    return ImageInput(len(rows), dataset, keys, lambda limit: rows.slice(0, limit).to_pylist(), said)
+    return ImageInput(len(rows), dataset, keys, lambda limit: rows.slice(0, limit).to_pylist(), files[0].cell, said)
 
 
 def _unique_keys(paths: list[str]) -> list[str]:

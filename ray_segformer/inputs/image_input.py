@@ -22,15 +22,19 @@ class ImageInput:
     Attributes:
         rows: the number of images.
         dataset: makes a Ray dataset of the images. Its optional arguments are the `DoneRows` to leave out, or the
-            number `sample` of rows that are wanted, about, spread over the input. The columns:
+            number `sample` of rows that are wanted, about, spread over the input; and whether names must differ, which
+            costs another look at the paths in parquet. The columns:
 
             * `path`: an absolute path or a URI, without user, password and options. A path that is not UTF-8 is a URI;
               see `readable`.
+            * `index`: the row's place in the input, from 0.
             * `image`: an image cell: the path, the URI with the options of its source, or encoded bytes.
-            * `name`: a name for the output file: relative and without suffix. Different files have different names.
+            * `name`: a name for the output file: relative and without suffix. Names of files differ; those in parquet
+              do with `unique_names=True`.
             * `key`: identifies the row, in whatever order the rows come.
         keys: returns the keys of all rows, in any order.
         take: returns the first rows of the dataset, as many as its argument says, without Ray.
+        file: a file that tasks read, as an image cell: an image, or parquet.
         guesses: what is to be said about the input, such as files that are not looked at.
     """
 
@@ -38,4 +42,5 @@ class ImageInput:
     dataset: Callable[..., ray.data.Dataset]
     keys: Callable[[], Iterator[str]]
     take: Callable[[int], list[dict[str, Any]]]
+    file: str
     guesses: list[Guess] = field(default_factory=list)

@@ -64,7 +64,8 @@ class CellColumn:
         contents: for each row its encoded bytes, or None.
         labels: for each row the path that goes with its bytes, or None.
         files: for each row the file to read, if it has a path instead of bytes, else None.
-        named: for each row that path as it is written in the table, and of a URI its path, for the name of the mask.
+        written: for each row the path as it is in the table, also one that goes with bytes, and of a URI its path; for
+            the name of the mask.
     """
 
     def __init__(self, column: pa.Array, location: Location) -> None:
@@ -78,14 +79,12 @@ class CellColumn:
         else:
             self.contents = [None if isinstance(value, str) else value for value in values]
             self.labels = [value if isinstance(value, str) else None for value in values]
-        written = [
-            label if content is None and label else None
+        self.files = [
+            _named_in(location, label) if content is None and label else None
             for content, label in zip(self.contents, self.labels, strict=True)
         ]
-        self.files = [None if path is None else _named_in(location, path) for path in written]
-        self.named = [
-            path if file is None or path is None or "://" not in path else file.plain
-            for path, file in zip(written, self.files, strict=True)
+        self.written = [
+            _named_in(location, label).plain if label and "://" in label else label for label in self.labels
         ]
         cells = [None if file is None else file.cell for file in self.files]
         if _is_binary(kind):
@@ -101,6 +100,14 @@ class CellColumn:
             index = kind.get_field_index("bytes")
             bytes_type = kind.field(index).type if index >= 0 and _is_binary(kind.field(index).type) else pa.binary()
             self.array = pa.array(structs, pa.struct([("bytes", bytes_type), ("path", pa.string())]))
+
+
+def path_columns(schema: pa.Schema, column: str) -> list[str]:
+    """Return what to read of a column of images for its paths alone; nothing if it has none."""
+    kind = schema.field(column).type
+    if pa.types.is_struct(kind):
+        return [f"{column}.path"] if _has_path(kind) else []
+    return [column] if _is_text(kind) else []
 
 
 def as_text(path: Any) -> str:

@@ -1,7 +1,7 @@
 """Jobs: turn an input into an output, on Ray.
 
-This room has `predict`, `evaluate` and `check`, the folders that they write, and the journal from which an interrupted
-job resumes. Add a new output format here. This room does not know the command line, and does not train.
+This room has `predict`, `evaluate` and `check`, and the cluster that they run on. Add a new job here. Outputs are in
+`outputs`. This room does not know the command line, and does not train.
 """
 
 from ray_segformer.jobs.check import CHECKED_ROWS, check
@@ -10,11 +10,9 @@ from ray_segformer.jobs.encode import EncodeMasks
 from ray_segformer.jobs.evaluate import ScoredImage, evaluate, most_confused
 from ray_segformer.jobs.evaluation_predictor import EvaluationPredictor
 from ray_segformer.jobs.failures import Failure, explain, failure_of
-from ray_segformer.jobs.mask_folder import MaskFolder
-from ray_segformer.jobs.output_folder import OutputError, OutputFolder
-from ray_segformer.jobs.output_names import TakenNames
 from ray_segformer.jobs.predict import encoded_masks, predict
 from ray_segformer.jobs.progress import with_progress
+from ray_segformer.outputs import OutputError
 
 __all__ = [
     "CHECKED_ROWS",
@@ -22,12 +20,9 @@ __all__ = [
     "EncodeMasks",
     "EvaluationPredictor",
     "Failure",
-    "MaskFolder",
     "OutputError",
-    "OutputFolder",
     "ResourceError",
     "ScoredImage",
-    "TakenNames",
     "check",
     "encoded_masks",
     "evaluate",

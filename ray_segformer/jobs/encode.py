@@ -12,7 +12,7 @@ import pyarrow as pa
 from ray_segformer import stage_times
 from ray_segformer.batch_columns import of_row
 from ray_segformer.images import MAX_PIXELS, ImageError, encode, to_rgb
-from ray_segformer.jobs.mask_rows import schema_of
+from ray_segformer.outputs import schema_of
 from ray_segformer.viz import overlay
 
 _STRIP_PIXELS = 2**20  # that are converted at once, so that a huge mask needs no copies of other dtypes
@@ -58,7 +58,8 @@ class EncodeMasks:
                     error, failed = of_row(row, batch["path"][row], problem), True
                     if "error" not in batch:
                         raise ImageError(error) from problem
-            row_of_image: dict[str, Any] = {"path": str(batch["path"][row]), "error": error if failed else None}
+            row_of_image: dict[str, Any] = {"path": str(batch["path"][row]), "index": int(batch["index"][row])}
+            row_of_image |= {"error": error if failed else None}
             row_of_image |= {"name": str(batch["name"][row]), "key": str(batch["key"][row]), "overlay": overlay_jpeg}
             if not failed:
                 class_ids, class_pixels = class_areas(mask)

@@ -1,7 +1,9 @@
-"""Prediction as a job: segment the images of an input with `BatchPredictor`, and write a folder of masks."""
+"""Prediction as a job: segment the images of an input with `BatchPredictor`, and write an output of masks."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -18,14 +20,16 @@ from ray_segformer.images import MAX_PIXELS, public_uri
 from ray_segformer.inputs import find_images, readable
 from ray_segformer.jobs.cluster import ENCODING_CPUS, resources_for, start_ray
 from ray_segformer.jobs.encode import EncodeMasks
-from ray_segformer.jobs.mask_folder import ROWS_PER_SHARD, MaskFolder
-from ray_segformer.jobs.output_folder import OutputError
-from ray_segformer.jobs.progress import with_progress
+from ray_segformer.jobs.preflight import check_nodes
+from ray_segformer.jobs.progress import progress_of_workers
+from ray_segformer.outputs import LocalStorage, OutputError, OutputFolder, Shards, Storage, WriteShards
 from ray_segformer.predictor import SegformerPredictor
 from ray_segformer.protocol import PLAIN, Protocol, protocol_in
 from ray_segformer.segmenter import check_foreground_threshold
 from ray_segformer.stage_times import start_totals, totals_by_stage
 from ray_segformer.viz import class_palette
+
+ROWS_PER_SHARD = 1024
 
 
 def predict(
@@ -57,7 +61,16 @@ def predict(
 
     Args:
         source: the input: a folder (searched recursively), a glob, a list file, an image, or parquet; or a URI.
-        output: the folder to make, with `masks/`, `classes.json` and `summary.json`; see `MaskFolder`.
+        output: the folder to make: a path on this machine, or a URI of pyarrow's file systems with its options. Tasks
+            write to it: of a local folder on this machine, else on all. It gets these files:
+
+            * `masks/part-*.parquet`: shards, with the columns of `schema_of`. A shard is there as a whole or not at
+              all, and does not change. Names sort as the input.
+            * `overlays/`: a JPEG for each image, with `overlays`.
+            * with `mask_format="png"`, `masks/` and `confidence/` with a PNG for each image, and the shards in `rows/`.
+            * `classes.json`: class names by class id.
+            * `summary.json`: what was done. It is written last: without it, the run is not finished.
+
         checkpoint: the model.
         exclude: globs of files to leave out, compared with paths relative to the input and with names of files.
             Default: none.
@@ -72,11 +85,12 @@ def predict(
         batch_size: the number of images that are predicted at once. Default: 8.
         workers: the most actors. Default: as many as the CPUs, or GPUs, allow.
         gpus_per_worker: the GPUs that an actor reserves. Default: 0, for CPU.
-        rows_per_shard: the number of rows that are committed at a time; see `MaskFolder`. Default: 1024.
-        overwrite: replace an earlier output, once the new one is complete. Default: False.
-        resume: continue what an interrupted run left, if it left anything. It must have had the same options, except
-            that `on_error` may now be "keep", and that `batch_size`, `workers`, `gpus_per_worker` and `rows_per_shard`
-            may differ. Default: False.
+        rows_per_shard: the number of rows in a shard. A run that ends early loses the rows that are in no shard yet.
+            Default: 1024.
+        overwrite: delete an earlier output first. Default: False.
+        resume: continue what an interrupted run left, if it left anything; also from another machine. A row is done if
+            it is in a shard. The earlier run must have had the same options, except that `on_error` may now be "keep",
+            and that `batch_size`, `workers`, `gpus_per_worker` and `rows_per_shard` may differ. Default: False.
         progress: whether to show a progress bar on stderr. Default: True.
 
     Returns:
@@ -93,7 +107,8 @@ def predict(
     Raises:
         InputError: there are no images, or a glob of `exclude` matches nothing.
         OutputError: the output cannot be written there, or the run to resume had other options.
-        ResourceError: the cluster has fewer GPUs than an actor reserves.
+        ResourceError: the cluster has fewer GPUs than an actor reserves; or a node has other packages, cannot read the
+            input or write the output, or its torch finds no GPU. See `check_nodes`.
         ValueError: an option has an unknown value.
         RuntimeError: a package that the runtime needs is not installed.
         ImageError: an image cannot be read, and `on_error` is "raise". Ray may wrap it; `failure_of` finds it. Rows
@@ -121,8 +136,7 @@ def predict(
         "confidence": confidence,
         **protocol.options(),
     }
-    how: dict[str, Any] = {"overwrite": overwrite, "resume": resume, "rows_per_shard": rows_per_shard}
-    folder = MaskFolder(output, mask_format, result_options, confidence=confidence, **how)
+    folder = OutputFolder(output, overwrite=overwrite, resume=resume, options=result_options)
     images = find_images(source, exclude=exclude)
     say(images.guesses)
     started = time.monotonic()
@@ -130,28 +144,38 @@ def predict(
         if folder.finished is not None:
             this_run = {"resumed": folder.finished["images"], "seconds": 0.0, "images_per_second": 0.0, "stages": {}}
             return {**folder.finished, **this_run}
-        done = folder.done
-        resumed = len(done)
-        if on_error == "raise" and folder.causes:
+        shards = Shards(folder.storage, mask_format)
+        done = shards.find() if folder.resumes else None
+        resumed = shards.rows
+        if on_error == "raise" and shards.causes:
             raise OutputError(
-                f"{folder.unfinished}: the earlier run kept {folder.causes.total()} images that failed; continue with "
-                'on_error="keep" (--on-error keep), or start again with --overwrite'
+                f"{folder.storage.shown}: the earlier run kept {shards.causes.total()} images that failed; continue "
+                'with on_error="keep" (--on-error keep), or start again with --overwrite'
             )
-        remaining = images.rows if not resumed else int((~done.among(images.keys())).sum())
+        remaining = images.rows if done is None else int((~done.among(images.keys())).sum())
         if not ray.is_initialized():
             start_ray()
         resources = resources_for(images.rows, batch_size, workers, gpus_per_worker)
+        check_nodes(folder.storage, images.file, with_gpus=gpus_per_worker > 0)
         totals = start_totals()
+        folder.begin()
         if remaining:
-            dataset = images.dataset(done if resumed else None)
+            dataset = images.dataset(done, unique_names=overlays or mask_format == "png")
             dataset.context.execution_options.preserve_order = True
             palette = class_palette(names) if overlays else None
-            rows = encoded_masks(dataset, checkpoint, options, palette, resources).iter_rows()
-            for row in with_progress(rows, resumed + remaining, resumed) if progress else rows:
-                folder.write(row)
-        folder.commit()
+            encoded = encoded_masks(dataset, checkpoint, options, palette, resources)
+            write = WriteShards(folder.storage, mask_format, confidence=confidence)
+            written = encoded.map_batches(
+                write, batch_format="pyarrow", batch_size=rows_per_shard, **_where_to_write(folder.storage)
+            )
+            bar = progress_of_workers(totals, resumed + remaining, resumed) if progress else contextlib.nullcontext()
+            with bar:
+                for row in written.iter_rows():
+                    shards.add(json.loads(row["shard"]))
+                    folder.lease.check()
+        shards.settle()
         seconds = time.monotonic() - started
-        count, causes = folder.rows, folder.causes
+        count, causes = shards.rows, shards.causes
         summary = {
             "images": count,
             "failures": causes.total(),
@@ -160,6 +184,7 @@ def predict(
             "images_per_second": round((count - resumed) / seconds, 3),
             "seconds": round(seconds, 3),
             "stages": totals_by_stage(totals, count - resumed),
+            "classes": shards.areas.as_json(names),
             "protocol": protocol.describe(checkpoint.get_preprocessor()),
             "warnings": [guess.as_json(count) for guess in (*checkpoint.content.guesses, *images.guesses)],
         }
@@ -176,7 +201,7 @@ def encoded_masks(
     """Segment a dataset, and encode the masks.
 
     Args:
-        dataset: has `path`, `image`, `name` and `key`, as the datasets of an `ImageInput`.
+        dataset: has `path`, `index`, `image`, `name` and `key`, as the datasets of an `ImageInput`.
         checkpoint: the model.
         options: arguments of `SegformerPredictor`. `on_error` is required.
         palette: uint8 `(classes, 3)`, the colours of overlays; None draws none.
@@ -185,7 +210,7 @@ def encoded_masks(
     Returns:
         A lazy dataset of the rows of `EncodeMasks`.
     """
-    keep_columns = ["path", "name", "key"]
+    keep_columns = ["path", "index", "name", "key"]
     if palette is not None:  # overlays need the image, which the preprocessor drops; its cell before decoding is small
         dataset = dataset.map_batches(_with_source, batch_format="pyarrow")
         keep_columns.append("source")
@@ -197,6 +222,14 @@ def encoded_masks(
     predictions: ray.data.Dataset = predictor.predict(dataset, keep_columns=keep_columns, **resources)
     encode = EncodeMasks(palette, options.get("max_pixels", MAX_PIXELS))
     return predictions.map_batches(encode, batch_size=resources["batch_size"], num_cpus=ENCODING_CPUS)
+
+
+def _where_to_write(storage: Storage) -> dict[str, Any]:
+    """Return what the tasks that write reserve. They mostly wait, and a head node may have no CPUs for tasks.
+
+    A local folder is that of the driver's machine.
+    """
+    return {"num_cpus": 0, **(installed.on_driver_node() if isinstance(storage, LocalStorage) else {})}
 
 
 def _with_source(batch: pa.Table) -> pa.Table:

@@ -1,23 +1,58 @@
-"""A progress bar over the rows of a job."""
+"""Progress bars on stderr."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import ray
 
-def with_progress(rows: Iterable[dict[str, Any]], count: int | None = None, done: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the rows, with a progress bar on stderr.
+_SECONDS = 0.5  # between two looks at what is done
 
-    Args:
-        rows: the rows that are still to come.
-        count: the number of all rows, including those that are done; None if it is not known.
-        done: the number of rows that an earlier run has done.
-    """
-    from tqdm import tqdm
 
-    with tqdm(total=count, initial=done, unit=" images", file=sys.stderr, mininterval=0.5) as bar:
+def with_progress(rows: Iterable[dict[str, Any]], count: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a job, with a progress bar. `count` is their number; None if it is not known."""
+    with _bar(count) as bar:
         for row in rows:
             yield row
             bar.update()
+
+
+@contextlib.contextmanager
+def progress_of_workers(totals: Any, count: int, done: int) -> Iterator[None]:
+    """Show a progress bar of the images that workers have encoded, while the driver waits for their shards.
+
+    Args:
+        totals: the actor of `start_totals`.
+        count: the number of all images.
+        done: the number of images that an earlier job has done.
+    """
+    ends = threading.Event()
+
+    def watch(bar: Any) -> None:
+        while not ends.wait(_SECONDS):
+            with contextlib.suppress(ray.exceptions.RayError):
+                encoded = ray.get(totals.get.remote(), timeout=_SECONDS)["encode"]["rows"]
+                # A batch that is repeated counts twice.
+                new = min(done + int(encoded), count) - bar.n
+                if new > 0:
+                    bar.update(new)
+
+    with _bar(count, done) as bar:
+        thread = threading.Thread(target=watch, args=(bar,), daemon=True)
+        thread.start()
+        try:
+            yield
+            bar.update(count - bar.n)
+        finally:
+            ends.set()
+            thread.join()
+
+
+def _bar(count: int | None, done: int = 0) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=count, initial=done, unit=" images", file=sys.stderr, mininterval=0.5)

@@ -206,18 +206,18 @@ def two_cpus(size: int, options: list[dict[str, Any]], *job: Any) -> dict[str, A
 
 
 def gated_job(source: str, output: str, folder: str, first: list[str]) -> dict[str, Any]:
-    """Predict the images of a source. All but the `first` ones wait at `Gate(folder)`, until rows are committed.
+    """Predict the images of a source. All but the `first` ones wait at `Gate(folder)`, until there are shards.
 
     Returns:
-        The summary, and how many rows were `committed` while images waited.
+        The summary, and how many rows were `written` while images waited.
     """
-    gate, committed = Gate(folder), []
+    gate, written = Gate(folder), []
 
     def watch() -> None:
-        parts = Path(f"{output}.unfinished", "journal")
+        shards = Path(output, "masks")
         try:
-            wait_until(lambda: gate.reached.exists() and any(parts.glob("part-*.parquet")))
-            committed.append(sum(pa.parquet.read_metadata(part).num_rows for part in parts.glob("part-*.parquet")))
+            wait_until(lambda: gate.reached.exists() and any(shards.glob("part-*.parquet")))
+            written.append(sum(pa.parquet.read_metadata(shard).num_rows for shard in shards.glob("part-*.parquet")))
         finally:
             gate.open()
 
@@ -225,7 +225,7 @@ def gated_job(source: str, output: str, folder: str, first: list[str]) -> dict[s
     watcher.start()
     summary = predict(source, output, gated(folder, first), batch_size=2, rows_per_shard=4, progress=False)
     watcher.join()
-    return {**summary, "committed": sum(committed)}
+    return {**summary, "written": sum(written)}
 
 
 # Memory

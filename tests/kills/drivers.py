@@ -5,6 +5,7 @@ Python reports each change on disk to audit hooks before it happens, so nothing 
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -35,17 +36,34 @@ def _send(connection: Any, function: Any, arguments: tuple[Any, ...]) -> None:
     connection.send(function(*arguments))
 
 
+def gated_job(
+    connection: Any, address: str, authentication: str | None, folder: str, first: list[str], arguments: dict[str, Any]
+) -> None:
+    """Call `predict`, whose workers wait at `Gate(folder)` for all but the `first` images.
+
+    Args:
+        connection: gets "ended" at the end.
+        address: of the Ray to join; "local" for a Ray of its own.
+        authentication: the mode of that Ray, which Ray sets in the environment of the process that starts it.
+        folder, first: as for `gated`.
+        arguments: of `predict`.
+    """
+    from dying import gated
+
+    from ray_segformer.predict import predict
+
+    _join(address, authentication)
+    predict(checkpoint=gated(folder, first), progress=False, **arguments)
+    connection.send("ended")
+
+
 def command(connection: Any, address: str, authentication: str | None, target: str, arguments: list[str]) -> None:
     """Run `ray-segformer` with `arguments`, and stop for ever just before a file or folder is renamed to `target`.
 
     Args:
         connection: gets the text "stopped" then; or the exit code, if it never comes to that.
-        address: of the Ray to join; "local" for a Ray of its own.
-        authentication: the mode of that Ray, which Ray sets in the environment of the process that starts it.
+        address, authentication: as for `gated_job`.
     """
-    import ray
-    from ray._raylet import Config
-
     from ray_segformer.cli import main
 
     def stop(event: str, values: tuple[Any, ...]) -> None:
@@ -53,42 +71,89 @@ def command(connection: Any, address: str, authentication: str | None, target: s
             connection.send("stopped")
             signal.pause()
 
+    _join(address, authentication)
+    sys.addaudithook(stop)
+    connection.send(main(arguments))
+
+
+def _join(address: str, authentication: str | None) -> None:
+    import ray
+    from ray._raylet import Config
+
     os.environ["RAY_ADDRESS"] = address
     if authentication is not None:
         os.environ["RAY_AUTH_MODE"] = authentication
         Config.initialize("")  # it has read the environment before
     if address == "local":
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    sys.addaudithook(stop)
-    connection.send(main(arguments))
+
+
+def started(function: Any, address: str, *arguments: Any) -> tuple[Any, Any]:
+    """Return a process that runs `gated_job` or `command`, and the other end of its connection."""
+    here, there = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=function, args=(there, address, os.environ.get("RAY_AUTH_MODE"), *arguments))
+    process.start()
+    there.close()
+    return process, here
 
 
 def stopped(address: str, target: Any, *arguments: Any) -> Any:
     """Return a process that runs the command, and stands just before something is renamed to `target`."""
-    here, there = PROCESSES.Pipe()
-    authentication = os.environ.get("RAY_AUTH_MODE")
-    process = PROCESSES.Process(
-        target=command, args=(there, address, authentication, str(target), [*map(str, arguments)])
-    )
-    process.start()
-    there.close()
-    assert here.poll(MINUTES), "the command hangs"
-    assert here.recv() == "stopped"
+    process, connection = started(command, address, str(target), [*map(str, arguments)])
+    assert connection.poll(MINUTES), "the command hangs"
+    assert connection.recv() == "stopped"
     return process
 
 
-def write_rows(output: Any, rows: list[dict[str, Any]]) -> None:
-    """Write those of the rows that are not done to a `MaskFolder`, as a job does."""
-    from ray_segformer.jobs.mask_folder import MaskFolder
+# Five rows of masks, as `EncodeMasks` makes them.
+ROWS = [
+    {"path": f"/{number}", "index": number, "name": str(number), "key": str(number), "height": 1, "width": 1}
+    | {
+        "segmentation": bytes([number]) * 100,
+        "class_ids": [number],
+        "class_pixels": [1],
+        "overlay": None,
+        "error": None,
+    }
+    for number in range(5)
+]
 
-    with MaskFolder(str(output), "parquet", {"model": "a"}, resume=True, rows_per_shard=2) as folder:
+
+def write_rows(output: Any, rows: list[dict[str, Any]]) -> None:
+    """Write those of the rows that are not done to an output, two to a shard, as a job and its tasks do."""
+    import pyarrow as pa
+
+    from ray_segformer.outputs import OutputFolder, Shards, WriteShards
+
+    with OutputFolder(str(output), resume=True, options={"model": "a"}) as folder:
         if folder.finished is not None:
             return
-        for row, done in zip(rows, folder.done.among(row["key"] for row in rows), strict=True):
-            if not done:
-                folder.write(row)
-        folder.commit()
-        folder.finish({"images": folder.rows}, {0: "other"})
+        shards, write = Shards(folder.storage, "parquet"), WriteShards(folder.storage, "parquet")
+        done = shards.find() if folder.resumes else None
+        folder.begin()
+        is_done = [False] * len(rows) if done is None else done.among(row["key"] for row in rows)
+        left = [row for row, is_in_shard in zip(rows, is_done, strict=True) if not is_in_shard]
+        for first in range(0, len(left), 2):
+            for written in write(pa.Table.from_pylist(left[first : first + 2])).to_pylist():
+                shards.add(json.loads(written["shard"]))
+        shards.settle()
+        folder.finish({"images": shards.rows}, {0: "other"})
+
+
+def hold(connection: Any, output: str) -> None:
+    """Hold an output, until another job takes it. Sends "holds" first, and the message of the error at the end."""
+    from dying import wait_until
+
+    from ray_segformer.outputs import OutputError, OutputFolder
+
+    try:
+        with OutputFolder(output) as folder:
+            folder.begin()
+            connection.send("holds")
+            wait_until(lambda: folder.lease.lost)
+            folder.finish({}, {})
+    except OutputError as error:
+        connection.send(str(error))
 
 
 def write_until(output: Any, rows: list[dict[str, Any]], last: int) -> None:

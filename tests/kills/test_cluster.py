@@ -198,11 +198,11 @@ def test_workers_that_leave_room_reserve_what_was_asked_for(found_on, cpus, opti
     assert findings["warnings"] == []
 
 
-def test_rows_are_committed_while_later_ones_are_preprocessed(found_on):
+def test_shards_are_written_while_later_rows_are_preprocessed(found_on):
     """On two CPUs, where preprocessing could take all that the workers leave."""
     job = found_on[2]["job"]
     assert (job["images"], job["failures"]) == (48, 0)
-    assert 0 < job["committed"] <= 40
+    assert 0 < job["written"] <= 40
 
 
 def test_peak_memory_counts_rays_processes_and_what_they_share_once(found_on):

@@ -10,16 +10,14 @@ import signal
 import subprocess
 import tempfile
 import threading
-from functools import partial
 from pathlib import Path
 
-import filelock
 import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from drivers import MINUTES, killed_before, stopped, write_rows
+from drivers import MINUTES, PROCESSES, ROWS, gated_job, hold, killed_before, started, stopped, write_rows
 from dying import Gate, gated, killed, mortal, wait_until
 from PIL import Image
 from reference import decode, encode
@@ -27,7 +25,7 @@ from reference import decode, encode
 from ray_segformer import SegformerCheckpoint
 from ray_segformer.demo import write_scenes
 from ray_segformer.inputs import find_images
-from ray_segformer.jobs import OutputError
+from ray_segformer.outputs import LocalStorage, OutputError, OutputFolder, WriteShards
 from ray_segformer.predict import predict
 from ray_segformer.viz import class_palette, overlay
 
@@ -59,16 +57,18 @@ def masks_of(output):
     return sorted((row["path"], row["segmentation"], row["error"]) for row in rows)
 
 
-def parts_of(unfinished):
-    """The parts that a journal says are done, and their bytes."""
-    done = len(list((unfinished / "journal").glob("part-*.parquet")))
-    names = [f"part-{number:05d}.parquet" for number in range(done)]
-    return {name: (unfinished / "masks" / name).read_bytes() for name in names}
+def shards_of(output):
+    """The shards of an output, and their bytes."""
+    return {path.name: path.read_bytes() for path in shard_paths(output)}
 
 
-def committed(unfinished):
-    """How many rows a journal says are done."""
-    return sum(pa.parquet.read_metadata(part).num_rows for part in unfinished.glob("journal/part-*.parquet"))
+def shard_paths(output):
+    return [path for folder in ("masks", "rows") for path in output.glob(f"{folder}/part-*.parquet")]
+
+
+def written(output):
+    """How many rows the shards of an output have."""
+    return sum(pa.parquet.read_metadata(path).num_rows for path in shard_paths(output))
 
 
 def run(source, output, checkpoint=None, **options):
@@ -106,55 +106,61 @@ def test_a_job_whose_workers_are_killed_writes_what_it_would_have_written(scenes
     assert rows_of(output) == rows_of(clean)
 
 
-# Five rows of masks, as they come from Ray.
-ROWS = [
-    {"path": f"/{number}", "name": str(number), "key": str(number), "height": 1, "width": 1, "error": None}
-    | {"segmentation": bytes([number]) * 100}
-    for number in range(5)
-]
-
-
 def test_killed_before_any_change_on_disk_a_job_writes_each_row_once(tmp_path_factory):
-    """The part of a job that writes, killed before its first change on disk, its second, ..., its last."""
+    """What writes an output, killed before its first change on disk, its second, ..., its last."""
     in_memory = Path("/dev/shm")  # to flush hundreds of files to a disk takes long
     parent = in_memory if os.access(in_memory, os.W_OK) else tmp_path_factory.mktemp("changes")
     with tempfile.TemporaryDirectory(dir=parent) as folder:
         write_rows(Path(folder, "clean"), ROWS)
         expected = rows_of(Path(folder, "clean"))
         assert len(expected) == 5
-        parts_seen, change = set(), 1
+        shards_seen, change = set(), 1
         while killed_before(output := Path(folder, f"before{change}"), ROWS, change):
-            assert not output.exists() or (output / "summary.json").exists()  # under its name, it is complete
-            unfinished = Path(f"{output}.unfinished")
-            before = parts_of(unfinished)
+            before = shards_of(output)
+            assert not (output / "summary.json").exists() or rows_of(output) == expected
             if change % 2:
                 killed_before(output, ROWS, change // 2 + 1)
             write_rows(output, ROWS)
             assert rows_of(output) == expected
-            done = {path.name: path.read_bytes() for path in (output / "masks").iterdir()}
-            assert {name: done[name] for name in before} == before  # nothing of it was done again
-            assert json.loads((output / "summary.json").read_text())["images"] == 5
-            assert not unfinished.exists() and not (output / "journal").exists()
-            parts_seen.add(len(before))
+            after = shards_of(output)
+            assert {name: after[name] for name in before} == before  # nothing of it was done again
+            summary = json.loads((output / "summary.json").read_text())
+            assert summary["images"] == 5
+            shards_seen.add(len(before))
             change += 1
-        assert change > 30 and parts_seen == {0, 1, 2, 3}
+        assert sorted(os.listdir(folder + "/clean")) == ["classes.json", "masks", "summary.json"]
+        assert change > 30 and shards_seen == {0, 1, 2, 3}
 
 
 def test_killed_with_its_workers_or_without_a_job_goes_on_and_its_masks_are_those_of_an_undisturbed_run(
     scenes, clean, ray_address, tmp_path
 ):
     output = tmp_path / "out"
-    unfinished = tmp_path / "out.unfinished"
-    arguments = ["predict", scenes, output, "--resume", "--shard-rows", 8, "--batch-size", 2, "--workers", 1]
-    # Which processes are killed, just before what gets its name, and how many parts are committed then.
+    paths = [row["path"] for row in find_images(str(scenes)).take(IMAGES)]
+    options = {"source": str(scenes), "output": str(output), "resume": True, "batch_size": 2, "workers": 1}
+
+    def stands_before(name):
+        arguments = ["predict", scenes, output, "--resume", "--shard-rows", 8, "--batch-size", 2, "--workers", 1]
+        return stopped(ray_address, output / name, *arguments)
+
+    def waits_for(images, shards, address):
+        """A driver whose workers wait before the images after the first ones, when there are so many shards."""
+        folder = tmp_path / f"gate{images}"
+        folder.mkdir()
+        driver, _ = started(gated_job, address, str(folder), paths[:images], {**options, "rows_per_shard": 8})
+        wait_until(lambda: Gate(folder).reached.exists() and len(shard_paths(output)) >= shards)
+        return driver
+
+    # Which processes are killed, and when.
     moments = [
-        ("driver", unfinished / "masks" / "part-00000.parquet", 0),
-        ("everything", unfinished / "journal" / "part-00002.parquet", 2),
-        ("driver", unfinished / "summary.json", 6),
+        ("driver", lambda: stands_before("job.json")),
+        ("everything", lambda: waits_for(32, 2, "local")),
+        ("driver", lambda: waits_for(40, 3, ray_address)),
+        ("driver", lambda: stands_before("summary.json")),
     ]
-    before = {}
-    for kind, target, parts in moments:
-        driver = stopped("local" if kind == "everything" else ray_address, target, *arguments)
+    before, rows = {}, []
+    for kind, start in moments:
+        driver = start()
         processes = [psutil.Process(driver.pid)]
         if kind == "everything":
             processes += processes[0].children(recursive=True)
@@ -163,17 +169,15 @@ def test_killed_with_its_workers_or_without_a_job_goes_on_and_its_masks_are_thos
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         driver.join(MINUTES)
-        assert driver.exitcode == -signal.SIGKILL and not output.exists()
-        after = parts_of(unfinished)
-        assert len(after) == parts
-        done = {path.name: path.read_bytes() for path in unfinished.glob("masks/part-*.parquet")}
-        assert {name: done[name] for name in before} == before  # nothing of it was done again
+        assert driver.exitcode == -signal.SIGKILL and not (output / "summary.json").exists()
+        after = shards_of(output)
+        assert {name: after[name] for name in before} == before  # nothing of it was done again
         before = after
+        rows.append(written(output))
+    assert rows[0] == 0 < rows[1] < rows[2] < rows[3] == IMAGES
     summary = run(scenes, output, resume=True)
-    assert rows_of(output) == rows_of(clean)
-    assert not unfinished.exists() and not (output / "journal").exists()
-    done = {path.name: path.read_bytes() for path in (output / "masks").iterdir()}
-    assert {name: done[name] for name in before} == before
+    assert rows_of(output) == rows_of(clean) and shards_of(output) == before
+    assert sorted(os.listdir(output)) == ["classes.json", "masks", "summary.json"]
     assert summary["images"] == summary["resumed"] == IMAGES
 
 
@@ -220,8 +224,8 @@ def interrupted(sources, ray_session, tmp_path_factory):
         if kind not in left:
             left[kind] = tmp_path_factory.mktemp("interrupted") / "out"
             interrupt(sources[kind], left[kind])
-        shutil.copytree(f"{left[kind]}.unfinished", f"{output}.unfinished")
-        return committed(Path(f"{output}.unfinished"))
+        shutil.copytree(left[kind], output)
+        return written(output)
 
     return copy
 
@@ -232,13 +236,11 @@ def interrupt(source, output, error=KeyboardInterrupt, message=None, **options):
     It gets Ctrl-C; or the last images, and with them the `error` that they cause.
     """
     first = [row["path"] for row in find_images(str(source)).take(IMAGES - 8)]
-    unfinished = Path(f"{output}.unfinished")
     with tempfile.TemporaryDirectory() as folder:
         gate, ended = Gate(folder), threading.Event()
 
         def watch():
-            parts = partial(unfinished.glob, "journal/part-*.parquet")
-            wait_until(lambda: ended.is_set() or (gate.reached.exists() and len(list(parts())) >= 2))
+            wait_until(lambda: ended.is_set() or (gate.reached.exists() and len(shard_paths(output)) >= 2))
             if error is not KeyboardInterrupt:
                 gate.open()
             elif not ended.is_set():
@@ -258,8 +260,8 @@ def interrupt(source, output, error=KeyboardInterrupt, message=None, **options):
             ended.set()
             watcher.join()
             signal.signal(signal.SIGINT, before)
-    assert not output.exists()
-    rows = committed(unfinished)
+    assert not (output / "summary.json").exists()
+    rows = written(output)
     assert 8 <= rows <= IMAGES - 8
     return rows
 
@@ -268,11 +270,11 @@ def test_what_an_interrupted_job_left_is_not_taken_for_finished_and_can_be_repla
     scenes, clean, interrupted, tmp_path
 ):
     interrupted("folder", tmp_path / "out")
-    with pytest.raises(OutputError, match=r"out\.unfinished was left by an interrupted run; continue with --resume"):
+    with pytest.raises(OutputError, match=r"out was left by an interrupted run; continue with --resume"):
         run(scenes, tmp_path / "out")
     summary = run(scenes, tmp_path / "out", overwrite=True)
     assert (summary["images"], summary["resumed"]) == (IMAGES, 0)
-    assert masks_of(tmp_path / "out") == masks_of(clean) and not (tmp_path / "out.unfinished").exists()
+    assert masks_of(tmp_path / "out") == masks_of(clean)
 
 
 @pytest.mark.parametrize("kind", ["folder", "parquet"])
@@ -371,10 +373,10 @@ def test_failures_that_were_kept_are_not_taken_for_a_run_without(scenes, ray_ses
 )
 def test_other_options_are_refused(scenes, interrupted, tmp_path, changed, message):
     interrupted("folder", tmp_path / "out")
-    before = parts_of(tmp_path / "out.unfinished")
+    before = shards_of(tmp_path / "out")
     with pytest.raises(OutputError, match=f"{message}: results would be a mixture"):
         run(scenes, tmp_path / "out", resume=True, **changed)
-    assert parts_of(tmp_path / "out.unfinished") == before != {}
+    assert shards_of(tmp_path / "out") == before != {}
 
 
 def test_another_model_is_refused(scenes, interrupted, tmp_path):
@@ -384,6 +386,59 @@ def test_another_model_is_refused(scenes, interrupted, tmp_path):
     other = SegformerCheckpoint.from_model(model, SegformerCheckpoint.demo().get_preprocessor())
     with pytest.raises(OutputError, match=r"model was .*, now .*: results would be a mixture"):
         run(scenes, tmp_path / "out", other, resume=True)
+
+
+def test_shards_that_nobody_knows_do_not_make_a_row_twice(scenes, clean, interrupted, tmp_path):
+    """Those of tasks that were declared dead and still wrote: before the job goes on, and while it does."""
+    output = tmp_path / "out"
+    rows = interrupted("folder", output)
+    first, second = (pa.parquet.read_table(path) for path in sorted(shard_paths(output))[:2])
+    (new, *_) = [row for row in find_images(str(scenes)).take(IMAGES) if row["index"] == IMAGES - 1]
+    columns = {"name": pa.array(["x"] * 3), "overlay": pa.nulls(3)}
+    both = pa.concat_tables([second.slice(1, 1), first.slice(0, 1), second.slice(0, 1)]).to_pydict()
+    # Two rows that are done, and one that is not, with a mask that must not stay.
+    both["path"][2], both["index"][2] = new["path"], new["index"]
+    zombie = pa.table({**both, **columns, "key": both["path"]})
+
+    def write():
+        WriteShards(LocalStorage(str(output)), "parquet")(zombie)
+
+    write()
+    assert written(output) == rows + 3
+    with tempfile.TemporaryDirectory() as folder:
+        gate = Gate(folder)
+
+        def write_while_it_goes_on():
+            wait_until(gate.reached.exists)
+            write()
+            gate.open()
+
+        writer = threading.Thread(target=write_while_it_goes_on)
+        writer.start()
+        summary = run(scenes, output, gated(folder, []), resume=True)
+        writer.join()
+    assert (summary["images"], summary["resumed"]) == (IMAGES, rows)
+    assert masks_of(output) == masks_of(clean)
+
+
+def test_a_disk_that_is_full_ends_the_job_which_goes_on_when_there_is_room(scenes, clean, tmp_path):
+    output = tmp_path / "disk" / "out"
+    output.parent.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", output.parent], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("may not mount a file system")
+    try:
+        with pytest.raises(Exception, match=r"masks/part-.*: cannot be written: No space left on device"):
+            run(scenes, output)
+        assert not (output / "summary.json").exists() and 0 < written(output) < IMAGES
+        before, done = shards_of(output), written(output)
+        subprocess.run(["mount", "-o", "remount,size=8m", output.parent], check=True)
+        summary = run(scenes, output, resume=True)
+        assert (summary["images"], summary["resumed"]) == (IMAGES, done)
+        after = shards_of(output)
+        assert {name: after[name] for name in before} == before and masks_of(output) == masks_of(clean)
+    finally:
+        subprocess.run(["umount", output.parent], check=True)
 
 
 # Finished
@@ -403,21 +458,31 @@ def test_a_finished_job_is_not_done_again(scenes, clean_run, tmp_path):
         run(scenes, tmp_path / "out")
 
 
-def test_a_job_killed_while_it_gave_the_folder_its_name_is_finished(scenes, clean_run, tmp_path):
-    finished, first = clean_run
-    shutil.copytree(finished, tmp_path / "out.unfinished")  # where it is until then
-    again = run(scenes, tmp_path / "out", resume=True)
-    assert again["resumed"] == IMAGES and json.loads((tmp_path / "out" / "summary.json").read_text()) == first
-    assert masks_of(tmp_path / "out") == masks_of(finished) and not (tmp_path / "out.unfinished").exists()
-
-
 def test_two_jobs_do_not_write_to_one_place(scenes, tmp_path):
-    with (
-        filelock.FileLock(tmp_path / "out.unfinished.lock"),
-        pytest.raises(OutputError, match="another run is writing"),
-    ):
-        run(scenes, tmp_path / "out")
-    assert not (tmp_path / "out.unfinished").exists()
+    with OutputFolder(str(tmp_path / "out")) as folder:
+        folder.begin()
+        before = shards_of(tmp_path)
+        with pytest.raises(OutputError, match=rf"another run is writing there \(process {os.getpid()} on "):
+            run(scenes, tmp_path / "out", overwrite=True)
+        assert (tmp_path / "out" / "job.json").exists() and shards_of(tmp_path) == before
+
+
+def test_a_driver_that_hangs_loses_the_output_to_another_and_stops(tmp_path):
+    output = tmp_path / "out"
+    here, there = PROCESSES.Pipe()
+    first = PROCESSES.Process(target=hold, args=(there, str(output)))
+    first.start()
+    there.close()
+    assert here.recv() == "holds"
+    os.kill(first.pid, signal.SIGSTOP)
+    with OutputFolder(str(output), overwrite=True) as second:  # after 20 seconds without a beat
+        second.begin()
+        second.write_file("a.txt", "a")
+        os.kill(first.pid, signal.SIGCONT)
+        assert f"another run is writing there (process {os.getpid()} on " in here.recv()
+        first.join(MINUTES)
+        second.finish({}, {})
+    assert sorted(os.listdir(output)) == ["a.txt", "classes.json", "summary.json"]
 
 
 def test_an_output_that_is_a_mount_of_its_own(tmp_path):
@@ -429,6 +494,5 @@ def test_an_output_that_is_a_mount_of_its_own(tmp_path):
         write_rows(tmp_path / "out", ROWS)
         assert [path for path, _, _ in masks_of(tmp_path / "out")] == [row["path"] for row in ROWS]
         assert json.loads((tmp_path / "out" / "summary.json").read_text())["images"] == len(ROWS)
-        assert not (tmp_path / "out.unfinished").exists()
     finally:
         subprocess.run(["umount", tmp_path / "out"], check=True)

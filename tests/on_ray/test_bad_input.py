@@ -472,6 +472,7 @@ def test_a_file_that_vanished_before_its_overlay_was_drawn(tmp_path):
     paths = objects(str(tmp_path / "here.png"), str(tmp_path / "gone.png"))
     batch = {
         "path": paths,
+        "index": np.arange(2),
         "source": paths,
         "name": objects("here", "gone"),
         "key": paths,

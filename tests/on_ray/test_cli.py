@@ -214,7 +214,6 @@ def test_unreadable_images(command, scenes, masks, tmp_path):
     assert str(folder) in stopped.stderr.splitlines()[-1]
     assert " (--on-error keep continues without it); --resume continues after" in stopped.stderr.splitlines()[-1]
     assert not (tmp_path / "raised").exists()
-    assert not (tmp_path / "raised.unfinished").exists()
 
     options = ("--format", "png", "--confidence", "--overlay")
     kept = command("predict", folder, tmp_path / "kept", "--on-error", "keep", *options)
@@ -257,9 +256,9 @@ def wrong(command, *arguments):
         (["predict", "notes.md", "out"], "the suffix '.md' is none of them"),
         (["predict", "nosuch://bucket/photos", "out"], "nosuch://bucket/photos: not a URI"),
         (["predict", "columns.parquet", "out"], "columns.parquet: no image column"),
-        (["predict", "one.png", "taken"], "taken exists; name a new folder, or replace it with --overwrite"),
+        (["predict", "one.png", "taken"], "taken is no earlier output (it has no summary.json); name another"),
         (["predict", "one.png", "taken", "--overwrite"], "taken is no earlier output"),
-        (["predict", "one.png", "s3://bucket/out"], "the output is a local folder"),
+        (["predict", "one.png", "nosuch://bucket/out"], "nosuch://bucket/out: not a URI that pyarrow's file systems"),
         (["predict", "one.png", "out", "--model", "empty"], "no config.json there"),
         (["predict", "one.png", "out", "--batch-size", "0"], "--batch-size: expected a number of at least 1, got 0"),
         (["predict", "one.png", "out", "--workers", "two"], "--workers: invalid"),

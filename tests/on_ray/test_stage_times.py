@@ -23,11 +23,21 @@ def test_a_job_says_where_its_time_went(images, ray_session, tmp_path):
     summaries = []
     for name in ("one", "two"):
         # What a job left that broke off.
-        ray.get(stage_times.start_totals().add.remote({"decode": 1000.0}, {"decode": 8}))
+        totals = stage_times.start_totals()
+        ray.get(totals.add.remote(stage_times._job(), {"decode": 1000.0}, {"decode": 8}))
+        assert ray.get(totals.get.remote())["decode"] == {"seconds": 1000, "rows": 8}
         summaries.append(predict(str(images), str(tmp_path / name), SegformerCheckpoint.demo(), **options))
     for summary in summaries:  # the second is not the sum of both
         rows = {stage: spent["rows"] for stage, spent in summary["stages"].items()}
-        assert rows == {"decode": 12, "resize": 11, "network": 11, "argmax": 11, "encode": 12, "waiting": 8}
+        assert rows == {
+            "decode": 12,
+            "resize": 11,
+            "network": 11,
+            "argmax": 11,
+            "encode": 12,
+            "write": 12,
+            "waiting": 8,
+        }
         seconds = {stage: spent["seconds"] for stage, spent in summary["stages"].items()}
         busy = seconds["network"] + seconds["argmax"] + seconds["waiting"]
         assert seconds["network"] > 0 and 0 < seconds["decode"] < 1000

@@ -29,7 +29,7 @@ from ray_segformer.air import Checkpoint, CheckpointFiles
 from ray_segformer.cli import main
 from ray_segformer.images import ImageError, to_rgb
 from ray_segformer.inputs import InputError, find_images
-from ray_segformer.jobs import MaskFolder, OutputError, TakenNames
+from ray_segformer.outputs import OutputError, OutputFolder, WriteShards
 from ray_segformer.predict import predict
 
 ROOT = Path(__file__).parents[2]
@@ -153,7 +153,7 @@ def test_a_tree_of_hostile_names(ray_session, checkpoint, tmp_path):
     for name, expected in {
         "deep/er/x.jpg": "deep/er/x.png",
         "link/linked.jpg": "link/linked.png",
-        "plain.jpg": "plain.jpg-2.png",  # the last of three that are alike
+        "PLAIN.png": "PLAIN.png.png",
         "z/file.jpg": "z/file.png",
         "z.jpg": "z.png",
         os.fsdecode(b"\xff\xfe/\xe9.jpg"): "%FF%FE/%E9.png",
@@ -186,9 +186,10 @@ def test_a_table_of_hostile_paths(ray_session, checkpoint, tmp_path):
     assert sorted(found) == list(range(len(paths)))
     names = {path: found[number] for number, path in enumerate(paths)}
     assert names["/etc/escaped"] == "etc/escaped.png" and names["C:\\escaped\\x"] == "C:/escaped/x.png"
-    assert [names[path] for path in ("name", "NAME", "Name")] == ["name.png", "NAME-2.png", "Name-3.png"]
-    assert names["name-2"] == "name-2-2.png" and names["a\0b.png"] == "a_b.png"
-    assert names["name.png/inner"] == "name.png_/inner.png" and names["Y"] == "Y-2.png"  # no file is a folder, too
+    for path in ("name", "NAME", "Name", "name.jpg"):
+        assert re.fullmatch(path.removesuffix(".jpg") + "~[0-9a-f]{16}.png", names[path])
+    assert names["name-2"] == "name-2.png" and names["a\0b.png"] == "a_b.png"
+    assert names["name.png/inner"] == "name.png_/inner.png" and names["Y"] == "Y.png"  # no file is a folder, too
 
 
 def test_a_list_of_hostile_lines(tmp_path):
@@ -204,9 +205,9 @@ def test_a_list_of_hostile_lines(tmp_path):
     for row in rows[6:]:
         with pytest.raises(ImageError, match="cannot read"):
             to_rgb(row["image"])
-    taken = TakenNames()
-    names = [taken.unique(row["name"]) for row in rows]
-    assert names[0].endswith("listed/a.jpg") and names[1].endswith("listed/other/a") and names[4].endswith("a.jpg-3")
+    names = [row["name"] for row in rows]
+    assert all(re.search("listed/a.jpg~[0-9a-f]{16}$", names[place]) for place in (0, 3, 4))
+    assert names[1].endswith("listed/other/a")
     assert len(set(names)) == 9 and not any(name.startswith("/") or ".." in name.split("/") for name in names)
     uris = [(tmp_path / "other/b.jpg").as_uri(), f"{(tmp_path / 'other').as_uri()}/caf%E9.jpg", "a.jpg"]
     (tmp_path / "listed" / "list.txt").write_text("\n".join(uris))
@@ -240,9 +241,8 @@ def test_the_command_with_names_that_are_no_utf8(ray_session, small_dir, tmp_pat
     assert code == 0, printed.err
     uri = tmp_path.as_uri()
     assert printed.out.endswith(f": {uri}/out%E9\n")
-    (row,) = pa.parquet.read_table(
-        pa.BufferReader(Path(output, "masks", "part-00000.parquet").read_bytes())
-    ).to_pylist()
+    (shard,) = Path(output, "masks").iterdir()
+    (row,) = pa.parquet.read_table(pa.BufferReader(shard.read_bytes())).to_pylist()
     assert (row["path"], row["width"], row["error"]) == (f"{uri}/in%E9/caf%E9.jpg", 8, None)
     summary = json.loads(Path(output, "summary.json").read_text(encoding="utf-8"))
     assert summary["options"]["input"] == f"{uri}/in%E9"
@@ -268,12 +268,10 @@ def test_paths_in_parquet_that_are_no_text(tmp_path):
         find_images(str(tmp_path / "in.parquet")).take(2)
 
 
-def test_many_rows_of_one_name_do_not_take_for_ever():
-    taken, names = TakenNames(), []
-    calls = calls_of(lambda: names.extend(taken.unique("x") for _ in range(3000)))
-    assert calls < 100 * 3000  # in proportion to the rows; looking for the next free number from 2 on takes millions
-    names.extend(taken.unique("x") for _ in range(97_000))
-    assert len(set(names)) == 100_000 and names[:3] == ["x", "x-2", "x-3"]
+def test_many_rows_of_one_name_get_a_name_each(tmp_path):
+    (tmp_path / "list.txt").write_text("x.jpg\n" * 10_000)
+    rows = find_images(str(tmp_path / "list.txt")).take(10_000)
+    assert len({row["name"] for row in rows}) == len({row["key"] for row in rows}) == 10_000
 
 
 # -- trees of the input -----------------------------------------------------------------------------
@@ -324,40 +322,37 @@ def test_devices_are_not_read():
 # -- links in the output ----------------------------------------------------------------------------
 
 
-def test_nothing_is_written_through_links_in_the_output(checkpoint, tmp_path):
-    make(tmp_path / "in", "a.jpg", "b.jpg")
-    unfinished, elsewhere = tmp_path / "out.unfinished", tmp_path / "elsewhere"
-    row = {"key": "a", "name": "a", "error": None, "segmentation": b"a mask", "overlay": b"an overlay"}
-    with pytest.raises(KeyboardInterrupt), MaskFolder(str(tmp_path / "out"), "png", {}) as folder:
-        folder.write(row)
-        raise KeyboardInterrupt
-    assert (unfinished / "overlays" / "a.jpg").read_bytes() == b"an overlay"
-    (unfinished / "overlays").rename(elsewhere)
-    (unfinished / "overlays").symlink_to(elsewhere)
-    before = tree(tmp_path)
-    with (
-        pytest.raises(OutputError, match=r"overlays is a symbolic link, through which nothing is written; remove it"),
-        MaskFolder(str(tmp_path / "out"), "png", {}, resume=True) as folder,
-    ):
-        folder.write({**row, "key": "b", "name": "b"})
-    assert tree(tmp_path) == before
-    unfinished.rename(tmp_path / "moved")
-    unfinished.symlink_to(elsewhere)
-    before = tree(tmp_path)
-    for again in ("resume", "overwrite"):
-        with pytest.raises(OutputError, match=r"out\.unfinished is a symbolic link, through which nothing is written"):
-            run(tmp_path / "in", tmp_path / "out", checkpoint, **{again: True})
-    assert tree(tmp_path) == before
-    # OUTPUT itself may be a link: its folder is what the user named.
-    unfinished.unlink()
-    (tmp_path / "big").mkdir()
-    (tmp_path / "out").symlink_to("big")
-    for again in range(2):
-        with MaskFolder(str(tmp_path / "out"), "png", {}, overwrite=True) as folder:
-            folder.write({**row, "segmentation": b"mask %d" % again})
+def test_nothing_is_written_through_links_in_the_output(tmp_path):
+    output, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    row = {"path": "/a", "index": 0, "key": "a", "name": "a", "height": 1, "width": 1, "error": None}
+    row |= {"segmentation": b"a mask", "overlay": b"an overlay", "class_ids": [0], "class_pixels": [1]}
+
+    def write(row, finish=True, **options):
+        with OutputFolder(str(output), options={"a": 1}, **options) as folder:
+            folder.begin()
+            WriteShards(folder.storage, "png")(pa.Table.from_pylist([row]))
+            if not finish:
+                raise KeyboardInterrupt
             folder.finish({}, {})
-        assert (tmp_path / "out").is_symlink() and (tmp_path / "big/masks/a.png").read_bytes() == b"mask %d" % again
-        assert sorted(os.listdir(tmp_path)) == ["big", "elsewhere", "in", "moved", "out"]
+
+    with pytest.raises(KeyboardInterrupt):
+        write(row, finish=False)
+    assert (output / "overlays" / "a.jpg").read_bytes() == b"an overlay"
+    (output / "overlays").rename(elsewhere)
+    (output / "overlays").symlink_to(elsewhere)
+    (output / ".unfinished").symlink_to(elsewhere)  # is removed: files are made there before they get their names
+    before = tree(elsewhere)
+    with pytest.raises(OutputError, match="overlays is a symbolic link, through which nothing is written; remove it"):
+        write({**row, "key": "b", "name": "b"}, resume=True)
+    assert tree(elsewhere) == before
+    (output / "overlays").unlink()
+    # OUTPUT itself may be a link: its folder is what the user named.
+    output.rename(tmp_path / "big")
+    output.symlink_to("big")
+    for again in range(2):
+        write({**row, "segmentation": b"mask %d" % again}, overwrite=True)
+        assert output.is_symlink() and (tmp_path / "big/masks/a.png").read_bytes() == b"mask %d" % again
+        assert sorted(os.listdir(tmp_path / "big")) == ["classes.json", "masks", "overlays", "rows", "summary.json"]
 
 
 # -- checkpoints ------------------------------------------------------------------------------------

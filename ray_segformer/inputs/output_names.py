@@ -1,0 +1,111 @@
+"""Names of output files: relative to the output, valid, and different on every common file system."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ray_segformer.inputs.paths import NOT_TEXT, readable_part
+from ray_segformer.inputs.row_keys import digests_of
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+_FILE_SUFFIXES = (".png", ".jpg")  # that outputs add to names
+_MAX_PART = 255  # bytes in the name of a folder, or of a file with its suffix: the limit of common file systems
+_MAX_PATH = 2048  # bytes in a relative path; Linux allows 4096 in an absolute one
+_MAX_STEM = _MAX_PART - 21  # leaves room for a suffix, and for what `with_digest` adds
+
+
+def folded(name: str) -> str:
+    """Return a name in a form that is equal for names which some file systems cannot tell apart.
+
+    Such file systems ignore upper and lower case, or whether an accented letter is one character or two.
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def unique_names(paths: Sequence[str], folder: str, keys: Sequence[str]) -> list[str]:
+    """Return a different name for each file: its path relative to `folder`, without suffix.
+
+    Where two names would be equal, the suffix stays. Where they would be still, a digest of the row's key is added.
+
+    Args:
+        paths: the paths of the files.
+        folder: the input's folder.
+        keys: the keys of the rows, which differ.
+    """
+    prefix = safe_path(folder) + "/"
+    relative = [safe_path(path).removeprefix(prefix) or "image" for path in paths]
+    names = [valid_name(posixpath.splitext(path)[0]) for path in relative]
+    for place in np.flatnonzero(is_among(names, repeated(digests_of_names(names)))).tolist():
+        names[place] = valid_name(relative[place])
+    for place in np.flatnonzero(is_among(names, repeated(digests_of_names(names)))).tolist():
+        names[place] = with_digest(names[place], keys[place])
+    return names
+
+
+def name_of(path: str) -> str:
+    """Return a path without its suffix, as a relative path that stays below the folder it is joined to."""
+    return valid_name(posixpath.splitext(safe_path(path))[0] or "image")
+
+
+def with_digest(name: str, key: str) -> str:
+    """Return a name with a digest of a row's key, so that it differs from all others."""
+    return f"{name}~{_digest(key)}"
+
+
+def safe_path(path: str) -> str:
+    """Return a path without scheme, root and `..`.
+
+    Control characters become `_`. Bytes that are not UTF-8 are percent-encoded, such as `%E9`.
+    """
+    parts = path.split("://")[-1].replace("\\", "/").split("/")
+    path = "/".join(part for part in parts if part not in ("", ".", ".."))
+    return _CONTROL.sub("_", NOT_TEXT.sub(lambda found: readable_part(found[0]), path))
+
+
+def valid_name(name: str) -> str:
+    """Return a relative name that file systems take.
+
+    Long parts are shortened to their beginning and a digest of the whole. A folder whose name ends like an output file
+    gets a `_`, since there may be such a file beside it.
+    """
+    *folders, stem = name.split("/")
+    if len(name.encode()) > _MAX_PATH:
+        folders, stem = [], f"{stem}~{_digest(name)}"
+    folders = [folder + "_" if folder.lower().endswith(_FILE_SUFFIXES) else folder for folder in folders]
+    return "/".join((*(_shortened(folder, _MAX_PART) for folder in folders), _shortened(stem, _MAX_STEM)))
+
+
+def digests_of_names(names: Iterable[str]) -> npt.NDArray[np.bytes_]:
+    """Return digests of names, S16 `(N,)`, that are equal where some file system cannot tell the names apart."""
+    return digests_of(map(folded, names))
+
+
+def repeated(digests: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bytes_]:
+    """Return the digests that occur more than once, sorted."""
+    values, counts = np.unique(digests, return_counts=True)
+    return values[counts > 1]
+
+
+def is_among(names: Iterable[str], digests: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bool_]:
+    """Return for each name whether its digest is among others: bool `(N,)`."""
+    return np.isin(digests_of_names(names), digests)
+
+
+def _shortened(part: str, limit: int) -> str:
+    """Return `part` if it has at most `limit` bytes; else its beginning, and a digest of the whole."""
+    content = part.encode()
+    if len(content) <= limit:
+        return part
+    return content[: limit - 17].decode(errors="ignore") + "~" + _digest(part)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

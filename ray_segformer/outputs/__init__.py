@@ -1,0 +1,24 @@
+"""Outputs: files that are there as a whole or not at all, local or on any storage of pyarrow.
+
+This room has the output folder, its lease and its storage, and the shards that workers write, from which an interrupted
+job resumes. Add a column of an output, or another kind of storage, here. This room makes no masks; `jobs` does.
+"""
+
+from ray_segformer.outputs.errors import OutputError
+from ray_segformer.outputs.folder import OutputFolder, storage_at
+from ray_segformer.outputs.local_storage import LocalStorage
+from ray_segformer.outputs.mask_rows import ClassAreas, schema_of
+from ray_segformer.outputs.shards import Shards, WriteShards
+from ray_segformer.outputs.storage import Storage
+
+__all__ = [
+    "ClassAreas",
+    "LocalStorage",
+    "OutputError",
+    "OutputFolder",
+    "Shards",
+    "Storage",
+    "WriteShards",
+    "schema_of",
+    "storage_at",
+]

@@ -1,0 +1,145 @@
+"""A folder of objects on S3, GCS, Azure or HDFS, or any other file system of pyarrow."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.fs
+
+from ray_segformer.inputs import Location
+from ray_segformer.outputs.errors import OutputError
+from ray_segformer.outputs.storage import Storage
+
+_Result = TypeVar("_Result")
+
+_ATTEMPTS = 6
+_FIRST_PAUSE = 0.5  # seconds; doubled after each attempt
+# What stores answer when they are busy, or cannot be reached for a moment.
+_TRANSIENT = re.compile(
+    r"slow_?down|throttl|too many requests|unavailable|internal_?(failure|error)|network_connection|time[d_ ]*out"
+    r"|curlcode|connection (reset|refused|closed)|http (status|response code) (429|5\d\d)",
+    re.IGNORECASE,
+)
+
+
+class RemoteStorage(Storage):
+    """A folder of one of pyarrow's file systems. An object is there when its upload is complete.
+
+    A store that is busy, such as S3 that answers 503 (SlowDown), is asked again, up to five times, with growing pauses.
+
+    Args:
+        location: the folder.
+    """
+
+    has_locks = False
+
+    def __init__(self, location: Location) -> None:
+        self.shown = location.shown
+        self._file_system = location.file_system
+        self._path = location.path.rstrip("/")
+
+    def write(self, name: str, content: bytes | pa.Buffer, *, durable: bool = True) -> None:
+        """See `Storage`."""
+        with self._errors(name, "written"):
+            retried(self._upload, name, content)
+
+    def flush(self) -> None:
+        """See `Storage`. An object is safe when its upload is complete."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """See `Storage`."""
+        if self.read(name) is not None:
+            return False
+        self.write(name, content)
+        return True
+
+    def read(self, name: str) -> bytes | None:
+        """See `Storage`."""
+        with self._errors(name, "read"):
+            try:
+                return retried(self._download, name)
+            except FileNotFoundError:
+                return None
+
+    def open(self, name: str) -> pa.NativeFile:
+        """See `Storage`."""
+        with self._errors(name, "read"):
+            return retried(self._file_system.open_input_file, self._at(name))
+
+    def names(self, folder: str) -> list[str]:
+        """See `Storage`."""
+        infos = self._list(folder, recursive=True)
+        return sorted(info.path[len(self._path) + 1 :] for info in infos if info.type == pa.fs.FileType.File)
+
+    def entries(self) -> list[str]:
+        """See `Storage`."""
+        return sorted(info.base_name for info in self._list("", recursive=False))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """See `Storage`."""
+        for name in names:
+            with self._errors(name, "deleted"), contextlib.suppress(FileNotFoundError):
+                retried(self._file_system.delete_file, self._at(name))
+
+    def delete_all(self, *, but: str) -> None:
+        """See `Storage`."""
+        for info in self._list("", recursive=False):
+            is_folder = info.type == pa.fs.FileType.Directory
+            delete = self._file_system.delete_dir if is_folder else self._file_system.delete_file
+            if info.base_name != but:
+                with self._errors(info.base_name, "deleted"):
+                    retried(delete, info.path)
+
+    def remove_if_empty(self) -> None:
+        """See `Storage`. A folder is an object of its own in some stores."""
+        with contextlib.suppress(OutputError, OSError):
+            if "/" in self._path and not self.entries():
+                self._file_system.delete_dir(self._path)
+
+    def tidy(self) -> None:
+        """See `Storage`. An upload that was not completed is no object; a rule of the store removes its parts."""
+
+    def _at(self, name: str) -> str:
+        return f"{self._path}/{name}" if name else self._path
+
+    @contextlib.contextmanager
+    def _errors(self, name: str, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise OutputError(f"{self.describe(name)}: cannot be {what}: {error}") from error
+
+    def _list(self, folder: str, *, recursive: bool) -> list[pa.fs.FileInfo]:
+        selector = pa.fs.FileSelector(self._at(folder), allow_not_found=True, recursive=recursive)
+        with self._errors(folder, "listed"):
+            return retried(self._file_system.get_file_info, selector)
+
+    def _download(self, name: str) -> bytes:
+        with self._file_system.open_input_file(self._at(name)) as file:
+            content: bytes = file.read()
+        return content
+
+    def _upload(self, name: str, content: bytes | pa.Buffer) -> None:
+        # All of the content goes in one call. If a part of it fails, closing the stream fails, too, and pyarrow does
+        # not complete the upload.
+        with self._file_system.open_output_stream(self._at(name)) as stream:
+            stream.write(content)
+
+
+def retried(call: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Return what a call to a store returns. If the store is busy, call again, with growing pauses."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return call(*arguments)
+        except OSError as error:
+            if attempt == _ATTEMPTS - 1 or isinstance(error, FileNotFoundError) or not _TRANSIENT.search(str(error)):
+                raise
+            # A random pause, so that many workers do not come back at once.
+            time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
+    raise AssertionError("unreachable")

@@ -1,0 +1,83 @@
+"""A folder of files, local or remote, in which a file is there as a whole or not at all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import BinaryIO
+
+import pyarrow as pa
+
+
+class Storage(ABC):
+    """The files of an output. It can be sent to workers, together with its credentials.
+
+    A process may be killed at any moment: a reader finds a file's earlier content, its new one, or no file. Two
+    processes may write a file of one name at the same time: one of their contents stays, as a whole. Names are paths
+    below the folder, with `/`.
+
+    All methods raise `OutputError` if the storage refuses, or cannot be reached.
+
+    Attributes:
+        shown: the path or URI without user, password and options, for messages.
+        has_locks: whether of several processes that call `create`, only one succeeds. Stores of objects only look
+            whether there is such a file before.
+    """
+
+    shown: str
+    has_locks: bool
+
+    def describe(self, name: str) -> str:
+        """Return the path or URI of a file, for messages."""
+        return f"{self.shown.rstrip('/')}/{name}" if name else self.shown
+
+    @abstractmethod
+    def write(self, name: str, content: bytes | pa.Buffer, *, durable: bool = True) -> None:
+        """Write a file, and make its folders.
+
+        Args:
+            name: the file.
+            content: the whole content.
+            durable: flush a local file to disk, so that it is whole also after a power failure. Default: True. Of
+                many small files, `flush` is faster.
+        """
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Flush to disk what was written."""
+
+    @abstractmethod
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file if there is none of this name, and return whether there was none. See `has_locks`."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a file; None if it is not there."""
+
+    @abstractmethod
+    def open(self, name: str) -> BinaryIO | pa.NativeFile:
+        """Open a file for reading at any place of it."""
+
+    @abstractmethod
+    def names(self, folder: str) -> list[str]:
+        """Return the names of all files below a folder, sorted; none if it is not there."""
+
+    @abstractmethod
+    def entries(self) -> list[str]:
+        """Return the names of the files and folders in the folder; none if it is not there."""
+
+    @abstractmethod
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete files. Those that are not there are passed over."""
+
+    @abstractmethod
+    def delete_all(self, *, but: str) -> None:
+        """Delete all that is in the folder, but for one file. Links are deleted, and not followed."""
+
+    @abstractmethod
+    def remove_if_empty(self) -> None:
+        """Remove the folder if nothing is in it."""
+
+    @abstractmethod
+    def tidy(self) -> None:
+        """Delete what processes left that were killed while they wrote."""

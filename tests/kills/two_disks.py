@@ -1,0 +1,84 @@
+"""A cluster of two nodes of which one does not see the driver's folder, as on two machines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from clusters import be_quiet
+from dying import wait_until
+from ray.cluster_utils import Cluster
+
+from ray_segformer import SegformerCheckpoint
+from ray_segformer.jobs import ResourceError
+from ray_segformer.outputs import OutputError
+from ray_segformer.predict import predict
+
+
+@contextlib.contextmanager
+def node(cluster: Any, folder: str, environment: dict[str, str]) -> Iterator[str]:
+    """Start a node that sees an empty folder in place of `folder`, and give its id."""
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={cluster.address}"]
+    hidden = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", hidden, folder, *start, "--num-cpus=2"]
+    raylet = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)
+    try:
+        wait_until(lambda: len(others()) == 1)
+        yield others()[0]
+    finally:
+        raylet.terminate()
+        raylet.wait()
+        wait_until(lambda: not others())
+
+
+def others() -> list[str]:
+    """Return the ids of the living nodes but the driver's."""
+    here = ray.get_runtime_context().get_node_id()
+    return [each["NodeID"] for each in ray.nodes() if each["Alive"] and each["NodeID"] != here]
+
+
+def jobs(folder: str, images: str, packages: str, stores: dict[str, str]) -> dict[str, Any]:
+    """Run jobs on such a cluster.
+
+    Args:
+        folder: what the second node does not see.
+        images: a folder of images in it.
+        packages: a folder for PYTHONPATH, with another version of a package.
+        stores: URIs of the `images` in a store; of a folder to write to (`out`); and of one to which nothing can be
+            written (`denied`).
+
+    Returns:
+        The messages of jobs that are refused: with the `local` images and other packages, and where the output is
+        `denied`; the summaries of jobs from the store to a local folder (`here`) and to the store (`there`); and the
+        ids of the second `nodes`.
+    """
+    os.environ.pop("RAY_ADDRESS", None)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    ray.init(cluster.address, log_to_driver=False)
+    be_quiet()
+    options: dict[str, Any] = {"checkpoint": SegformerCheckpoint.demo(), "progress": False, "rows_per_shard": 4}
+    options |= {"batch_size": 2, "workers": 3, "mask_format": "png"}
+    findings: dict[str, Any] = {"nodes": []}
+    with node(cluster, folder, {"PYTHONPATH": packages}) as there:
+        findings["nodes"].append(there)
+        try:
+            predict(images, str(Path(folder, "refused")), **options)
+        except ResourceError as error:
+            findings["local"] = str(error)
+    with node(cluster, folder, {}) as there:
+        findings["nodes"].append(there)
+        try:
+            predict(stores["images"], stores["denied"], **options)
+        except (OutputError, ResourceError) as error:
+            findings["denied"] = str(error)
+        findings["here"] = predict(stores["images"], str(Path(folder, "out")), **options)
+        findings["there"] = predict(stores["images"], stores["out"], **options)
+    ray.shutdown()
+    cluster.shutdown()
+    return findings
