@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from ray_segformer.protocol import PLAIN, Protocol, resized
 
 if TYPE_CHECKING:
     from ray_segformer.network import Runtime, Segmentation
+
+_HUGE = 2**26  # pixels of an image whose decoder leaves much memory
 
 
 class Segmenter:
@@ -113,10 +116,12 @@ class Segmenter:
 
     def _segmentation(self, pixel_values: npt.NDArray[Any], size: tuple[int, int], labels: Any) -> Segmentation:
         """Return the generator of an image's class ids, confidence and loss: see `segment_views`."""
-        from ray_segformer.network import segment_views
+        from ray_segformer.network import return_freed_memory, segment_views
 
         protocol = self._protocol
         if not protocol.has_loss:
+            if math.prod(size) >= _HUGE:
+                return_freed_memory()  # of the decoder
             mask = np.empty(size, self.mask_dtype)
             confidence = np.empty(size, np.float32) if self._confidence else None
             views = protocol.views(pixel_values, size, self._settings)
@@ -124,6 +129,8 @@ class Segmenter:
             every_pixel = self.num_labels == 1 or self._device != "cpu"
             results = [result for result in (mask, confidence) if result is not None]
             yield from _timed(segment_views(views, self._class_map_between, results, every_pixel=every_pixel))
+            if math.prod(size) >= _HUGE:
+                return_freed_memory()  # of the logits: the results are copied now
             return mask, confidence, np.nan
         if protocol.flip:
             # Upsampling is linear: to average before it or after it is the same, and before it is faster.

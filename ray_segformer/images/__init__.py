@@ -6,6 +6,7 @@ new image format in `encoded.py`. This room knows nothing of Ray, of folders of 
 
 from ray_segformer.images.annotations import LabelFormat, reduce_labels, to_class_ids
 from ray_segformer.images.array_files import say_where_arrays_differ
+from ray_segformer.images.busy_stores import retried
 from ray_segformer.images.cells import cells, describe, object_array, to_rgb
 from ray_segformer.images.encoded import MAX_PIXELS, SUFFIXES, encode, encoded_bytes
 from ray_segformer.images.errors import CAUSES, ImageError, cause_of
@@ -34,6 +35,7 @@ __all__ = [
     "read_header",
     "read_label_colors",
     "reduce_labels",
+    "retried",
     "say_where_arrays_differ",
     "to_class_ids",
     "to_rgb",

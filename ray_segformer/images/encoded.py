@@ -16,6 +16,7 @@ import pyarrow.fs
 from PIL import Image
 
 from ray_segformer.images import heif, tiff
+from ray_segformer.images.busy_stores import retried
 from ray_segformer.images.errors import ImageError, as_image_error
 from ray_segformer.images.png import MAGIC as PNG_MAGIC
 from ray_segformer.images.png import without_text
@@ -136,10 +137,14 @@ def _read_file(path: str, limit: int) -> bytes:
             file_system, path = pyarrow.fs.FileSystem.from_uri(escaped_uri(path))
         except ValueError as error:  # its text has the URI, with any password
             raise OSError(f"{public_uri(path)}: not a URI that pyarrow's file systems know") from error
-        with file_system.open_input_file(path) as file:
-            _check_bytes(file.size(), limit)
-            content: bytes = file.read()
-            return content
+        return retried(_read_object, file_system, path, limit)
+
+
+def _read_object(file_system: pyarrow.fs.FileSystem, path: str, limit: int) -> bytes:
+    with file_system.open_input_file(path) as file:
+        _check_bytes(file.size(), limit)
+        content: bytes = file.read()
+        return content
 
 
 def local_path(path: str) -> str:

@@ -149,15 +149,12 @@ def _images_in_files(files: list[FileName], folder: str, shown: str, guesses: Se
         raise InputError(f"{shown}: no images there (looked for {', '.join(sorted(SUFFIXES))})")
     paths = [file.path for file in files]
     keys_of_rows = paths if len(set(paths)) == len(paths) else _unique_keys(paths)
-    rows = pa.table(
-        {
-            "path": pa.array(paths),
-            "index": np.arange(len(files)),
-            "image": pa.array([file.cell for file in files]),
-            "name": pa.array(unique_names([file.plain for file in files], folder, keys_of_rows)),
-            "key": pa.array(keys_of_rows),
-        }
-    )
+    names = unique_names([file.plain for file in files], folder, keys_of_rows)
+    column = pa.array(paths)  # there may be millions, so equal columns are one
+    cells = column if all(file.cell is file.path for file in files) else pa.array([file.cell for file in files])
+    keys_column = column if keys_of_rows is paths else pa.array(keys_of_rows)
+    index = np.arange(len(files))
+    rows = pa.table({"path": column, "index": index, "image": cells, "name": pa.array(names), "key": keys_column})
 
     def keys() -> Iterator[str]:
         """Yield the keys of all rows. There may be millions, so only a batch of them is Python text at a time."""

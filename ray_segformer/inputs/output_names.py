@@ -19,7 +19,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FILE_SUFFIXES = (".png", ".jpg")  # that outputs add to names
 _MAX_PART = 255  # bytes in the name of a folder, or of a file with its suffix: the limit of common file systems
 _MAX_PATH = 2048  # bytes in a relative path; Linux allows 4096 in an absolute one
-_MAX_STEM = _MAX_PART - 21  # leaves room for a suffix, and for what `with_digest` adds
+_MAX_STEM = _MAX_PART - 5  # leaves room for a suffix
 
 
 def folded(name: str) -> str:
@@ -57,7 +57,9 @@ def name_of(path: str) -> str:
 
 def with_digest(name: str, key: str) -> str:
     """Return a name with a digest of a row's key, so that it differs from all others."""
-    return f"{name}~{_digest(key)}"
+    folder, slash, stem = name.rpartition("/")
+    beginning = stem.encode()[: _MAX_STEM - 17].decode(errors="ignore")
+    return f"{folder}{slash}{beginning}~{_digest(key)}"
 
 
 def safe_path(path: str) -> str:

@@ -5,7 +5,7 @@ memory. A new runtime is added to `runtimes.py`. This room knows nothing of Ray,
 imported where only torch is installed.
 """
 
-from ray_segformer.network.allocator import keep_freed_memory
+from ray_segformer.network.allocator import keep_freed_memory, return_freed_memory
 from ray_segformer.network.argmax import argmax_between, upsampled_argmax
 from ray_segformer.network.batching import Groups, pieces
 from ray_segformer.network.cost import gmac
@@ -30,6 +30,7 @@ __all__ = [
     "keep_freed_memory",
     "make_runtime",
     "pieces",
+    "return_freed_memory",
     "segment_views",
     "upsampled_argmax",
     "upsampled_sigmoid",

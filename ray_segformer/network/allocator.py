@@ -26,3 +26,16 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 256 * 2**20))
     return all(mallopt(option, value) == 1 for option, value in settings)
+
+
+def return_freed_memory() -> bool:
+    """Return to the kernel the memory that this process has freed and kept.
+
+    A huge image leaves much of it: its decoder takes more than the pixels do.
+
+    Returns:
+        True where there was some (Linux with glibc), else False.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    return bool(ctypes.CDLL(None).malloc_trim(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -74,11 +75,11 @@ class OutputFolder:
         shown = self.storage.shown
         is_finished = self.storage.read(self._summary_name) is not None
         is_begun = any(self.storage.read(name) is not None for name in (_JOB_NAME, LEASE_NAME))
-        if not is_finished and not is_begun:
-            raise OutputError(f"{shown} is no earlier output (it has no {self._summary_name}); name another folder")
         if self._overwrite or self._resume:
+            if not is_finished and not is_begun:
+                raise OutputError(f"{shown} is no earlier output (it has no {self._summary_name}); name another folder")
             return
-        if is_finished:
+        if is_finished or not is_begun:
             raise OutputError(f"{shown} exists; name a new folder, or replace it with --overwrite")
         advice = "continue with --resume, or start again with --overwrite" if self._options else "use --overwrite"
         raise OutputError(f"{shown} was left by an interrupted run; {advice}")
@@ -108,13 +109,14 @@ class OutputFolder:
             self.storage.write(_JOB_NAME, _json(self._options).encode())
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        try:
+        # A storage that cannot be reached now must not hide the error that ended the job.
+        with contextlib.suppress(OutputError, OSError):
             if kind is not None and self._begun and not self.lease.lost:
                 written = set(self.storage.entries()) - {_JOB_NAME, LEASE_NAME}
                 if not (written and self._options):
                     self.storage.delete_all(but=LEASE_NAME)
-        finally:
-            self.lease.__exit__()
+        self.lease.__exit__()
+        with contextlib.suppress(OutputError, OSError):
             if not self.lease.lost:  # else, another job is writing there
                 self.storage.tidy()
                 self.storage.remove_if_empty()

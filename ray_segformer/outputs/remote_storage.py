@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import random
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.fs
 
+from ray_segformer.images import retried
 from ray_segformer.inputs import Location
 from ray_segformer.outputs.errors import OutputError
 from ray_segformer.outputs.storage import Storage
-
-_Result = TypeVar("_Result")
-
-_ATTEMPTS = 6
-_FIRST_PAUSE = 0.5  # seconds; doubled after each attempt
-# What stores answer when they are busy, or cannot be reached for a moment.
-_TRANSIENT = re.compile(
-    r"slow_?down|throttl|too many requests|unavailable|internal_?(failure|error)|network_connection|time[d_ ]*out"
-    r"|curlcode|connection (reset|refused|closed)|http (status|response code) (429|5\d\d)",
-    re.IGNORECASE,
-)
 
 
 class RemoteStorage(Storage):
@@ -130,16 +116,3 @@ class RemoteStorage(Storage):
         # not complete the upload.
         with self._file_system.open_output_stream(self._at(name)) as stream:
             stream.write(content)
-
-
-def retried(call: Callable[..., _Result], *arguments: Any) -> _Result:
-    """Return what a call to a store returns. If the store is busy, call again, with growing pauses."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            return call(*arguments)
-        except OSError as error:
-            if attempt == _ATTEMPTS - 1 or isinstance(error, FileNotFoundError) or not _TRANSIENT.search(str(error)):
-                raise
-            # A random pause, so that many workers do not come back at once.
-            time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
-    raise AssertionError("unreachable")

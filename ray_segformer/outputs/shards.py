@@ -99,9 +99,9 @@ class WriteShards:
                 if path is not None:
                     contents[path] = image.as_buffer()
             table = table.drop([column]).append_column(path_column, pa.array(paths, pa.string()))
-        with ThreadPoolExecutor(_WRITERS) as pool:
-            list(pool.map(partial(self._storage.write, durable=False), contents, contents.values()))
         if contents:
+            with ThreadPoolExecutor(_WRITERS) as pool:
+                list(pool.map(partial(self._storage.write, durable=False), contents, contents.values()))
             self._storage.flush()
         return table
 
@@ -125,7 +125,6 @@ class Shards:
         self._storage = storage
         self._folder = folder_of_shards(mask_format)
         self._names: set[str] = set()
-        self._digests = [np.empty(0, DIGEST)]
         self.rows, self.causes, self.areas = 0, Counter[str](), ClassAreas()
 
     def find(self) -> DoneRows:

@@ -186,6 +186,9 @@ def test_a_worker_that_is_killed_while_it_writes_costs_nothing(scenes, clean, bu
 def test_a_server_that_is_busy_and_then_away_costs_nothing(scenes, clean, bucket, object_store):
     """Of all requests, each fourth is answered with 503 (SlowDown); and 40 in a row get no answer."""
     file_system, name = bucket
+    for path in scenes.iterdir():
+        with file_system.open_output_stream(f"{name}/in/{path.name}") as file:
+            file.write(path.read_bytes())
     count, lock = [0], threading.Lock()
 
     def answer(method, path, port):
@@ -197,10 +200,14 @@ def test_a_server_that_is_busy_and_then_away_costs_nothing(scenes, clean, bucket
 
     server = object_store[1].partition("=")[2].partition("&")[0]
     with Proxy(server, answer) as proxy:
-        summary = run(scenes, f"s3://{USER}{name}/out{proxy.options}")
-    assert count[0] > 70
+        summary = run(f"s3://{USER}{name}/in{proxy.options}", f"s3://{USER}{name}/out{proxy.options}")
+    assert count[0] > 100
     assert (summary["images"], summary["failures"]) == (IMAGES, 0)
-    assert_rows_are_those_of(rows_of(file_system, f"{name}/out/masks"), clean)
+    rows = rows_of(file_system, f"{name}/out/masks")
+    for row, expected in zip(rows, clean[0], strict=True):
+        assert row["path"] == f"s3://{name}/in/{expected['path'].rpartition('/')[2]}"
+        row["path"] = expected["path"]
+    assert_rows_are_those_of(rows, clean)
 
 
 @pytest.mark.parametrize("status", [403, None], ids=["denied", "no bucket"])

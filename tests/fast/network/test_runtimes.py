@@ -103,10 +103,10 @@ def test_programs_are_not_run_from_where_others_can_write(small, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_kept_memory_is_used_again_and_bounded():
+def test_kept_memory_is_used_again_and_bounded_and_can_be_returned():
     script = """
 import resource, torch
-from ray_segformer.network import keep_freed_memory
+from ray_segformer.network import keep_freed_memory, return_freed_memory
 
 def faults(mebibytes):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -125,11 +125,14 @@ after_first = resident()
 for round in range(200):
     for mebibytes in (1 + round % 7, 33, 64 - round % 5):
         torch.ones(mebibytes * 2**18)
-print(done, usual, kept, after_first, resident())
+after_all = resident()
+return_freed_memory()
+print(done, usual, kept, after_first, after_all, resident())
 """
-    done, usual, kept, after_first, after_all = run_python(script).split()
+    done, usual, kept, after_first, after_all, returned = run_python(script).split()
     if done == "False":
         pytest.skip("needs glibc")
     assert int(usual) > 1000 or int(usual) > 10 * int(kept)  # pages of 4 KiB, or larger ones
     assert int(kept) < 20
     assert int(after_all) < int(after_first) + 128 * 2**20
+    assert int(returned) < int(after_all) - 48 * 2**20

@@ -1,0 +1,40 @@
+"""Stores of objects that are busy, or cannot be reached for a moment."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_Result = TypeVar("_Result")
+
+_ATTEMPTS = 6
+_FIRST_PAUSE = 0.5  # seconds; doubled after each attempt
+# What stores answer when they are busy, or cannot be reached for a moment. With curl's 6, there is no such host.
+_TRANSIENT = re.compile(
+    r"slow_?down|throttl|too many requests|unavailable|internal_?(failure|error)|time[d_ ]*out"
+    r"|curlcode: (?!6\b)|connection (reset|refused|closed)|http (status|response code) (429|5\d\d)",
+    re.IGNORECASE,
+)
+
+
+def retried(call: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Return what a call to a store returns. If the store is busy, call again, with growing pauses.
+
+    Busy is what S3 answers with 503 (SlowDown), for example. There are at most five further calls, in about 15 seconds,
+    beside the attempts that the store's own client makes in each.
+
+    Raises:
+        OSError: of the last call; or of the first, if to call again does not help.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return call(*arguments)
+        except OSError as error:
+            if attempt == _ATTEMPTS - 1 or isinstance(error, FileNotFoundError) or not _TRANSIENT.search(str(error)):
+                raise
+            # A random pause, so that many workers do not come back at once.
+            time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
+    raise AssertionError("unreachable")
