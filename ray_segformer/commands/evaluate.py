@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.guesses import say
     from ray_segformer.images import MAX_PIXELS, ImageError, encode, public_uri
     from ray_segformer.inputs import InputError, find_annotated
-    from ray_segformer.jobs import ENCODING_CPUS, evaluate, start_ray
+    from ray_segformer.jobs import ENCODING_CPUS, check_nodes, evaluate, start_ray
     from ray_segformer.outputs import OutputError, OutputFolder
     from ray_segformer.pretrained import CheckpointError
 
@@ -85,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         say(found.guesses)
         labels.look(found.sample, max_pixels)
         start_ray()
+        image = found.sample(1)[0]["image"]
+        check_nodes(None, image if isinstance(image, str) else "", with_gpus=False)
         dataset = found.dataset()
     except ImageError as error:
         return fail(EXIT_FAILURES, error)

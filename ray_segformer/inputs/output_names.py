@@ -43,10 +43,12 @@ def unique_names(paths: Sequence[str], folder: str, keys: Sequence[str]) -> list
     prefix = safe_path(folder) + "/"
     relative = [safe_path(path).removeprefix(prefix) or "image" for path in paths]
     names = [valid_name(posixpath.splitext(path)[0]) for path in relative]
-    for place in np.flatnonzero(is_among(names, repeated(digests_of_names(names)))).tolist():
-        names[place] = valid_name(relative[place])
-    for place in np.flatnonzero(is_among(names, repeated(digests_of_names(names)))).tolist():
-        names[place] = with_digest(names[place], keys[place])
+    digests = digests_of_names(names)
+    for adds_digest in (False, True):
+        places = np.flatnonzero(np.isin(digests, repeated(digests))).tolist()
+        for place in places:
+            names[place] = with_digest(names[place], keys[place]) if adds_digest else valid_name(relative[place])
+        digests[places] = digests_of_names(names[place] for place in places)
     return names
 
 

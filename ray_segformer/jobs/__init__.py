@@ -11,6 +11,7 @@ from ray_segformer.jobs.evaluate import ScoredImage, evaluate, most_confused
 from ray_segformer.jobs.evaluation_predictor import EvaluationPredictor
 from ray_segformer.jobs.failures import Failure, explain, failure_of
 from ray_segformer.jobs.predict import encoded_masks, predict
+from ray_segformer.jobs.preflight import check_nodes
 from ray_segformer.jobs.progress import with_progress
 from ray_segformer.outputs import OutputError
 
@@ -24,6 +25,7 @@ __all__ = [
     "ResourceError",
     "ScoredImage",
     "check",
+    "check_nodes",
     "encoded_masks",
     "evaluate",
     "explain",

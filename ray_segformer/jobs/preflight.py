@@ -22,7 +22,7 @@ _PACKAGES = ("ray_segformer", "torch", "numpy", "pillow", "pyarrow")
 _SECONDS = 300.0  # for all nodes: the first process on a node imports much
 
 
-def check_nodes(storage: Storage, file: str, *, with_gpus: bool) -> None:
+def check_nodes(storage: Storage | None, file: str, *, with_gpus: bool) -> None:
     """Check in a task on each node of the cluster, except the driver's, that the job can run there.
 
     A node must have the same versions as the driver of Python, ray_segformer, torch, NumPy, Pillow and pyarrow; it must
@@ -30,7 +30,7 @@ def check_nodes(storage: Storage, file: str, *, with_gpus: bool) -> None:
     it has GPUs and the job uses some, torch must find one.
 
     Args:
-        storage: the output.
+        storage: the output, if tasks write it; else None.
         file: a file of the input, as an image cell. It is not looked for if the driver does not find it either.
         with_gpus: whether the job uses GPUs.
 
