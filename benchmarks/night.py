@@ -42,9 +42,9 @@ def run(settings: Settings) -> list[Table]:
         Child(_store, threads=1) as store,
         Child(_cluster, settings.threads, threads=1) as cluster,
     ):
-        options, environment = server(), cluster()
+        options, joined = server(), cluster()
         store("fill", options, folder, count)
-        rows = [_drive(number, store, options, environment, count, every) for number in range(_DRIVERS)]
+        rows = [_drive(number, store, options, joined, count, every) for number in range(_DRIVERS)]
         found, distinct = store("rows", options, folder, count)
     progress("")
     if found != count or distinct != count:
@@ -69,20 +69,21 @@ def run(settings: Settings) -> list[Table]:
 
 
 def _drive(
-    number: int, store: Child, options: str, environment: dict[str, str], count: int, every: float
+    number: int, store: Child, options: str, joined: tuple[dict[str, str], int], count: int, every: float
 ) -> dict[str, Any]:
     """Run a driver, kill workers, and kill the driver at a third of the images unless it is the last."""
     uris = [f"s3://{_USER}night/{name}{options}" for name in ("in.txt", "out")]
     command = [sys.executable, "-m", "ray_segformer.cli", "predict", *uris, "--resume", "--shard-rows", "256"]
     resumed = store("done", options, "", count)
     goal = count if number == _DRIVERS - 1 else resumed + count // _DRIVERS
+    environment, cluster = joined
     started = last = time.monotonic()
     kills, samples = 0, []
     with open(os.devnull, "wb") as nowhere:
         driver = subprocess.Popen(command, env={**os.environ, **environment}, stdout=nowhere, stderr=subprocess.PIPE)
     while driver.poll() is None:
         time.sleep(1)
-        scoring = [process for process in psutil.process_iter(["cmdline"]) if _is_scoring(process)]
+        scoring = [process for process in psutil.Process(cluster).children(recursive=True) if _is_scoring(process)]
         samples.append((_megabytes(driver.pid), max((_megabytes(each.pid) for each in scoring), default=0.0)))
         if scoring and time.monotonic() - last > every:
             with contextlib.suppress(psutil.Error):
@@ -113,7 +114,10 @@ def _drive(
 
 
 def _is_scoring(process: psutil.Process) -> bool:
-    title = "".join(process.info["cmdline"] or [])
+    try:
+        title = "".join(process.cmdline()[:1])
+    except psutil.Error:
+        return False
     return title.startswith("ray::") and SCORING in title
 
 
@@ -125,14 +129,15 @@ def _megabytes(pid: int) -> float:
     return (memory.rss - getattr(memory, "shared", 0)) / 2**20
 
 
-def _cluster(cpus: int) -> Callable[[], dict[str, str]]:
-    """Start a Ray that outlives its drivers, and return the environment in which they join it."""
+def _cluster(cpus: int) -> Callable[[], tuple[dict[str, str], int]]:
+    """Start a Ray that outlives its drivers. Return the environment in which they join it, and the process above it."""
     import ray
 
     ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, object_store_memory=500 * 2**20)
     address = ray.get_runtime_context().gcs_address
     # Ray sets the mode in the process that starts it, if it asks for a token.
-    return lambda: {"RAY_ADDRESS": address, "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled")}
+    environment = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled")}
+    return lambda: (environment, os.getpid())
 
 
 def _store() -> Callable[[str, str, str, int], Any]:

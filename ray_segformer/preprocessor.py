@@ -62,8 +62,8 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         label_map: other class ids for ids of the annotations, such as `{255: 1}`; see `LabelFormat`.
         label_colors: class ids by RGB colours, `{(r, g, b): id}`, for annotations of colours; see `LabelFormat`.
         max_pixels: an image with more pixels is an error, which is found before the image is decoded. Decoding takes
-            up to 18 bytes for each pixel: workers with little memory need a lower limit. In windows, `predict` takes
-            less than 2 GB above image and mask for 20,000 x 20,000 pixels; a predictor that decodes, too, about 4.
+            up to 18 bytes for each pixel: workers with little memory need a lower limit. In windows, predictors take
+            less than 2 GB above image and mask for 20,000 x 20,000 pixels, in `map_batches` and in `predict`, too.
         batch_format: "numpy" or "pandas".
         batch_size: rows that are preprocessed at once.
         settings: further settings of `ImageSettings`, such as `do_resize` and `image_mean`.

@@ -110,7 +110,10 @@ class Shards:
     """The shards of a job, as its driver knows them: those that it found when it resumed, and those reported since.
 
     Each row is in one of them. What else is in the folder, `settle` deletes: a task that was declared dead, or one of a
-    driver that was, may have written it later.
+    driver that was, may have written it later. So may a listing that lags behind: the rows of a shard that it misses
+    are done again, and the shard is deleted in the end.
+
+    Whoever reads shards while a job runs sees whole ones, and each row once, but for such rows.
 
     Args:
         storage, mask_format: as for `WriteShards`.
