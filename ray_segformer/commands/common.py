@@ -117,6 +117,13 @@ def fail(code: int, error: Any, hint: str = "") -> int:
     return code
 
 
+def fail_by_line(code: int, error: Any) -> int:
+    """Do the same for each line of a message that has several."""
+    for line in str(error).splitlines():
+        fail(code, line)
+    return code
+
+
 def fail_in_job(error: BaseException, hint: str = "") -> int:
     """Print one line on stderr that says why a job ended, and return the exit code.
 

@@ -19,6 +19,7 @@ from ray_segformer.commands.common import (
     add_max_pixels,
     checkpoint_of,
     fail,
+    fail_by_line,
     fail_in_job,
     positive,
 )
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.guesses import say
     from ray_segformer.images import MAX_PIXELS, ImageError, encode, public_uri
     from ray_segformer.inputs import InputError, find_annotated
-    from ray_segformer.jobs import ENCODING_CPUS, check_nodes, evaluate, start_ray
+    from ray_segformer.jobs import ENCODING_CPUS, ResourceError, check_nodes, evaluate, start_ray
     from ray_segformer.outputs import OutputError, OutputFolder
     from ray_segformer.pretrained import CheckpointError
 
@@ -90,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         dataset = found.dataset()
     except ImageError as error:
         return fail(EXIT_FAILURES, error)
+    except ResourceError as error:  # it has a line for each node
+        return fail_by_line(EXIT_USAGE, error)
     except (CheckpointError, InputError, OutputError, OSError, ValueError) as error:
         return fail(EXIT_USAGE, error)
     resources = worker_resources(arguments.workers, None, 0, spare_cpus=1 + ENCODING_CPUS)

@@ -14,6 +14,7 @@ from ray_segformer.commands.common import (
     add_max_pixels,
     checkpoint_of,
     fail,
+    fail_by_line,
     fail_in_job,
     not_negative,
     positive,
@@ -146,7 +147,9 @@ def run(arguments: argparse.Namespace) -> int:
             overwrite=arguments.overwrite,
             resume=arguments.resume,
         )
-    except (InputError, OutputError, ResourceError) as error:
+    except ResourceError as error:  # it has a line for each node
+        return fail_by_line(EXIT_USAGE, error)
+    except (InputError, OutputError) as error:
         return fail(EXIT_USAGE, error)
     except KeyboardInterrupt:
         return fail(EXIT_FAILURES, "interrupted", _RESUME_HINT)

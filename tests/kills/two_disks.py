@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from dying import wait_until
 from ray.cluster_utils import Cluster
 
 from ray_segformer import SegformerCheckpoint
+from ray_segformer.cli import main
 from ray_segformer.jobs import ResourceError
 from ray_segformer.outputs import OutputError
 from ray_segformer.predict import predict
@@ -54,9 +56,9 @@ def jobs(folder: str, images: str, packages: str, stores: dict[str, str]) -> dic
             written (`denied`).
 
     Returns:
-        The messages of jobs that are refused: with the `local` images and other packages, and where the output is
-        `denied`; the summaries of jobs from the store to a local folder (`here`) and to the store (`there`); and the
-        ids of the second `nodes`.
+        The messages of jobs that are refused: with the `local` images and other packages (its exit code is `code`), and
+        where the output is `denied`; the summaries of jobs from the store to a local folder (`here`) and to the store
+        (`there`); and the ids of the second `nodes`.
     """
     os.environ.pop("RAY_ADDRESS", None)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
@@ -67,10 +69,9 @@ def jobs(folder: str, images: str, packages: str, stores: dict[str, str]) -> dic
     findings: dict[str, Any] = {"nodes": []}
     with node(cluster, folder, {"PYTHONPATH": packages}) as there:
         findings["nodes"].append(there)
-        try:
-            predict(images, str(Path(folder, "refused")), **options)
-        except ResourceError as error:
-            findings["local"] = str(error)
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            findings["code"] = main(["predict", images, str(Path(folder, "refused"))])
+        findings["local"] = said.getvalue()
     with node(cluster, folder, {}) as there:
         findings["nodes"].append(there)
         try:
