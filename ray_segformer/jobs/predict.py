@@ -173,6 +173,7 @@ def predict(
                 for row in written.iter_rows():
                     shards.add(json.loads(row["shard"]))
                     folder.lease.check()
+        folder.lease.look()
         shards.settle()
         seconds = time.monotonic() - started
         count, causes = shards.rows, shards.causes

@@ -139,8 +139,8 @@ class OutputFolder:
             OutputError: another job took the lease, or a file cannot be written.
         """
         summary = {**summary, **({"options": self._options} if self._options else {}), "finished": True}
+        self.lease.look()
         self.write_file("classes.json", _json({str(class_id): label for class_id, label in id2label.items()}))
-        self.lease.check()
         self.write_file(self._summary_name, _json(summary))
         self.storage.delete([_JOB_NAME])
         return summary

@@ -73,9 +73,15 @@ class Lease:
                 self._storage.delete([LEASE_NAME])
 
     def check(self) -> None:
-        """Raise an `OutputError` if another job took the lease."""
+        """Raise an `OutputError` if another job took the lease, as far as the last beat told."""
         if self.lost:
             raise self._taken(self._holder())
+
+    def look(self) -> None:
+        """Do the same after a look at the storage: before something is deleted, or the job counts as finished."""
+        holder = self._holder()
+        self.lost = self.lost or bool(holder and holder.get("owner") != self._owner)
+        self.check()
 
     def _content(self) -> bytes:
         content = {"owner": self._owner, "machine": _machine(), "process": os.getpid(), "beat": self._beat}

@@ -158,7 +158,7 @@ def test_a_driver_that_is_killed_in_any_request_loses_and_doubles_nothing(bucket
     with ThreadPoolExecutor(5) as pool:
         outcomes = list(pool.map(killed_in, range(1, 40, 4)))
     assert {exitcode for exitcode, _ in outcomes} == {-signal.SIGKILL}
-    assert {0, 3} < {shards for _, shards in outcomes}
+    assert min(shards for _, shards in outcomes) == 0 < max(shards for _, shards in outcomes)
 
 
 def test_a_worker_that_is_killed_while_it_writes_costs_nothing(scenes, clean, bucket, object_store):
