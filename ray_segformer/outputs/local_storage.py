@@ -41,8 +41,8 @@ class LocalStorage(Storage):
         """See `Storage`."""
         path = self._at(name)
         with self._errors(name, "written"):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
             self._refuse_links(name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
             with self._unfinished_file() as unfinished:
                 with open(unfinished, "xb") as file:
                     file.write(content)
