@@ -11,6 +11,8 @@ import time
 import uuid
 from typing import Any
 
+import psutil
+
 from ray_segformer.outputs.errors import OutputError
 from ray_segformer.outputs.storage import Storage
 
@@ -18,7 +20,8 @@ LEASE_NAME = "lease.json"
 
 _SECONDS_BETWEEN_BEATS = 5.0
 _SECONDS_UNTIL_FREE = 20.0
-_SECONDS_TO_CHECK = 1.0
+# After which the file is read again, where another job may have written it in the same moment.
+_SECONDS_TO_CHECK, _SECONDS_TO_CHECK_LOCALLY = 1.0, 0.2
 
 
 class Lease:
@@ -28,10 +31,11 @@ class Lease:
     clock of its own, so clocks need not agree. A holder that died on this machine is known to be dead at once. A holder
     that finds another one's name in the file stops.
 
-    What is promised depends on the storage. In a local folder, only one of two jobs that start together gets the lease.
-    Stores of objects have no locks: there, both may believe for a moment to hold it. Each reads the file again after a
-    second, and then one of them stops. A job that loses the lease while it runs may have tasks that still write. Their
-    shards are whole. The job that goes on deletes those it does not know, before it writes its summary.
+    What is promised depends on the storage. In a local folder, only one of two jobs that start together gets a new
+    lease. Stores of objects have no locks, and neither has a lease that is taken from the dead: there, both may believe
+    for a moment to hold it. Each reads the file again after a moment, and at each beat, and then one stops. A job that
+    loses the lease while it runs may have tasks that still write. Their shards are whole. The job that goes on deletes
+    those it does not know, before it writes its summary.
 
     Use it as a context manager.
 
@@ -57,6 +61,7 @@ class Lease:
         if not self._storage.create(LEASE_NAME, self._content()):
             self._wait_until_free()
             self._storage.write(LEASE_NAME, self._content())
+            time.sleep(_SECONDS_TO_CHECK_LOCALLY)
         if not self._storage.has_locks:
             time.sleep(_SECONDS_TO_CHECK)
         if self._holder().get("owner") != self._owner:
@@ -138,10 +143,4 @@ def _is_dead(holder: dict[str, Any]) -> bool:
     """Return whether the holder of a lease ran on this machine and is no more. False if that cannot be known."""
     if holder.get("machine") != _machine() or not isinstance(holder.get("process"), int):
         return False
-    try:
-        os.kill(holder["process"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # a process of another user
-        return False
-    return False
+    return not psutil.pid_exists(holder["process"])
