@@ -118,7 +118,7 @@ def fail(code: int, error: Any, hint: str = "") -> int:
 
 
 def fail_by_line(code: int, error: Any) -> int:
-    """Do the same for each line of a message that has several."""
+    """Print each line of a message as `fail` does, and return the exit code."""
     for line in str(error).splitlines():
         fail(code, line)
     return code

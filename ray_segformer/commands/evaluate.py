@@ -86,8 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         say(found.guesses)
         labels.look(found.sample, max_pixels)
         start_ray()
-        image = found.sample(1)[0]["image"]
-        check_nodes(None, image if isinstance(image, str) else "", with_gpus=False)
+        check_nodes(None, found.file, with_gpus=False)
         dataset = found.dataset()
     except ImageError as error:
         return fail(EXIT_FAILURES, error)

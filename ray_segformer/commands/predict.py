@@ -101,7 +101,7 @@ def add_parser(commands: Any) -> None:
         help="images in a file of rows; a run that ends early loses the images that are in none yet",
     )
     earlier = predict.add_mutually_exclusive_group()
-    earlier.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    earlier.add_argument("--overwrite", action="store_true", help="delete an earlier output first")
     earlier.add_argument(
         "--resume", action="store_true", help="continue an interrupted run of the same options, if there is one"
     )

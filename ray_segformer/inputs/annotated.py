@@ -40,6 +40,7 @@ class AnnotatedInput:
         guesses: what is to be said about the input, such as files that are not looked at.
         without_annotation: the paths of images without annotation; see `find_annotated`.
         without_image: the paths of annotations without image, where the layout pairs files by name.
+        file: a file that tasks read, as an image cell: an image, or parquet. "" if tasks read no files.
     """
 
     rows: int
@@ -51,6 +52,7 @@ class AnnotatedInput:
     guesses: list[Guess] = field(default_factory=list)
     without_annotation: Sequence[str] = ()
     without_image: Sequence[str] = ()
+    file: str = ""
 
 
 def of_files(rows: list[Row], convert: Callable[[bytes], bytes] | None = None, **options: Any) -> AnnotatedInput:
@@ -80,7 +82,9 @@ def of_files(rows: list[Row], convert: Callable[[bytes], bytes] | None = None, *
         return row["annotation"] if convert is None else bytes_or_null(row["annotation"], row["path"], convert)
 
     missing = [row["path"] for row in rows if row["annotation"] is None]
-    return AnnotatedInput(len(rows), dataset, sample, cells, convert, without_annotation=missing, **options)
+    return AnnotatedInput(
+        len(rows), dataset, sample, cells, convert, without_annotation=missing, file=rows[0]["image"], **options
+    )
 
 
 def of_parquet(found: ImageInput) -> AnnotatedInput:
@@ -95,7 +99,7 @@ def of_parquet(found: ImageInput) -> AnnotatedInput:
     def cells(count: int | None) -> ray.data.Dataset:
         return found.dataset(sample=count)
 
-    return AnnotatedInput(found.rows, dataset, found.take, cells, guesses=found.guesses)
+    return AnnotatedInput(found.rows, dataset, found.take, cells, guesses=found.guesses, file=found.file)
 
 
 def by_name(images: str, annotations: str, exclude: Sequence[str] = (), *, strict: bool = True) -> AnnotatedInput:

@@ -162,7 +162,7 @@ def _images_in_files(files: list[FileName], folder: str, shown: str, guesses: Se
             yield from batch.column(0).to_pylist()
 
     def dataset(
-        done: DoneRows | None = None, sample: int | None = None, unique_names: bool = False
+        done: DoneRows | None = None, sample: int | None = None, distinct_names: bool = False
     ) -> ray.data.Dataset:
         """Return the rows that are not done, or a sample. Names always differ."""
         if sample is not None:

@@ -30,7 +30,7 @@ class ImageInput:
             * `index`: the row's place in the input, from 0.
             * `image`: an image cell: the path, the URI with the options of its source, or encoded bytes.
             * `name`: a name for the output file: relative and without suffix. Names of files differ; those in parquet
-              do with `unique_names=True`.
+              do with `distinct_names=True`.
             * `key`: identifies the row, in whatever order the rows come.
         keys: returns the keys of all rows, in any order.
         take: returns the first rows of the dataset, as many as its argument says, without Ray.

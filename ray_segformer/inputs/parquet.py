@@ -71,12 +71,12 @@ def images_in_parquet(
     read = _ParquetRows(location, columns)
 
     def dataset(
-        done: DoneRows | None = None, sample: int | None = None, unique_names: bool = False
+        done: DoneRows | None = None, sample: int | None = None, distinct_names: bool = False
     ) -> ray.data.Dataset:
         """Return the rows that are not done, or a sample, which tasks read."""
         read_groups = groups if sample is None else _sampled(groups, sample)
         arguments: dict[str, Any] = {} if done is None else {"done": ray.put(done)}
-        if unique_names:
+        if distinct_names:
             arguments["repeated_names"] = ray.put(_repeated_names(groups, read))
         options: dict[str, Any] = {"fn_kwargs": arguments} if arguments else {}
         # A task reads one row group. The next stage wants batches of many rows, and Ray Data must not fuse the two:

@@ -160,7 +160,7 @@ def predict(
         totals = start_totals()
         folder.begin()
         if remaining:
-            dataset = images.dataset(done, unique_names=overlays or mask_format == "png")
+            dataset = images.dataset(done, distinct_names=overlays or mask_format == "png")
             dataset.context.execution_options.preserve_order = True
             palette = class_palette(names) if overlays else None
             encoded = encoded_masks(dataset, checkpoint, options, palette, resources)
