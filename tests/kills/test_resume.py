@@ -174,7 +174,8 @@ def test_killed_with_its_workers_or_without_a_job_goes_on_and_its_masks_are_thos
         assert {name: after[name] for name in before} == before  # nothing of it was done again
         before = after
         rows.append(written(output))
-    assert rows[0] == 0 < rows[1] < rows[2] < rows[3] == IMAGES
+    # The second one may have written, before it was killed, all that the third one can.
+    assert rows[0] == 0 < rows[1] <= rows[2] < rows[3] == IMAGES
     summary = run(scenes, output, resume=True)
     assert rows_of(output) == rows_of(clean) and shards_of(output) == before
     assert sorted(os.listdir(output)) == ["classes.json", "masks", "summary.json"]
