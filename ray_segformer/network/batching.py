@@ -117,17 +117,24 @@ class _Active:
     def __init__(self, row: int, segmentation: Segmentation) -> None:
         self.row, self._segmentation = row, segmentation
         self.done = False
+        self.open: list[int] = []
+        self._logits: torch.Tensor | None = None  # those that came so far
         self._advance(None)
 
     def receive(self, place: int, logits: torch.Tensor) -> None:
         """Take the logits of one of `crops`. They are copied if the segmentation has to wait for others."""
+        if len(self.crops) == 1:
+            self._advance(logits[None])
+            return
+        if self._logits is None:
+            self._logits = logits.new_empty(len(self.crops), *logits.shape)
+        self._logits[place] = logits
         self.open.remove(place)
-        self._logits[place] = logits.clone() if self.open else logits
         if not self.open:
-            self._advance([self._logits[number] for number in range(len(self.crops))])
+            self._advance(self._logits)
 
-    def _advance(self, logits: list[torch.Tensor] | None) -> None:
-        self._logits: dict[int, torch.Tensor] = {}
+    def _advance(self, logits: torch.Tensor | None) -> None:
+        self._logits = None
         try:
             self.crops = self._segmentation.send(logits)  # type: ignore[arg-type]
             self.open = list(range(len(self.crops)))

@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 if TYPE_CHECKING:
     from ray_segformer.network.argmax_kernels import Indices, Weights
+
+Places = npt.NDArray[np.float64]
+
+_SAME_PLACE = 1e-6  # pixels: knots that are closer differ by rounding alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,121 +36,142 @@ class Axis:
     @functools.lru_cache(64)
     def of(logits: int, pixels: int) -> Axis:
         """Return the axis of `pixels` pixels over `logits` logits, rounded as torch does without `align_corners`."""
-        scale = np.float32(logits) / np.float32(pixels)
+        return Axis.at(np.arange(pixels, dtype=np.float32), scale_of(logits, pixels), logits)
+
+    @staticmethod
+    def at(places: npt.NDArray[np.floating[Any]], scale: np.float32, logits: int) -> Axis:
+        """Return the axis of places, which may be between pixels, over `logits` logits."""
         half = np.float32(0.5)
-        position = np.maximum((np.arange(pixels, dtype=np.float32) + half) * scale - half, np.float32(0))
+        position = np.maximum((places + half) * scale - half, np.float32(0))
         before = np.minimum(position.astype(np.int32), logits - 1)
         return Axis(before, (position - before).astype(np.float32))
-
-    def at(self, pixels: Indices, before: int = 0) -> Axis:
-        """Return the axis of some of the pixels, where the logits start with the one that has the index `before`."""
-        return Axis(self.before[pixels] - np.int32(before), self.weights[pixels])
 
     def cells(self) -> Indices:
         """Return the first pixel of each cell, the pixels between the same logits, and the number of pixels: int32."""
         changes = np.flatnonzero(np.diff(self.before)) + 1
         return np.concatenate([[0], changes, [len(self.before)]]).astype(np.int32)
 
-    def bends(self) -> Indices:
-        """Return the pixels from which on interpolated values are linear in another way than before them: int32."""
-        # Pixels before the middle of the first logit all have its value.
-        return np.concatenate([self.cells()[:-1], np.flatnonzero(self.weights > 0)[:1]]).astype(np.int32)
+
+def scale_of(logits: int, pixels: int) -> np.float32:
+    """Return how many logits there are for a pixel."""
+    return np.float32(logits) / np.float32(pixels)
 
 
-class Stretches:
-    """Stretches of pixels along an axis, in each of which sums of interpolated logits are linear.
+def bends(logits: int, pixels: int) -> Places:
+    """Return the places along `pixels` pixels where each of the logits lies: interpolated values are linear between."""
+    return (np.arange(logits) + 0.5) / np.float64(scale_of(logits, pixels)) - 0.5
 
-    The sums at both ends of a stretch tell those between them. So the sums of all other pixels need not be computed.
+
+class Knots:
+    """Places along an axis between which sums of interpolated logits are linear.
+
+    The sums at two neighbouring knots tell those of all pixels between them.
 
     Args:
-        bends: the pixels where stretches start, in any order. One starts at 0 in any case.
+        jumps: the first pixels of pieces of the axis, in any order. Sums may differ from a piece to the next in any
+            way. One starts at 0 in any case.
+        bends: the places where logits lie, in any order.
         pixels: the length of the axis.
 
     Attributes:
-        starts: int32, the first pixel of each stretch in ascending order, and the number of pixels.
+        places: float64, the knots in ascending order: the bends, and the first and the last pixel of each piece.
+        cells: int32, the first pixel of each cell, the pixels between the same knots, and the number of pixels.
     """
 
-    def __init__(self, bends: Indices, pixels: int) -> None:
-        inner = bends[(bends > 0) & (bends < pixels)]
-        self.starts = np.concatenate([[0], np.unique(inner), [pixels]]).astype(np.int32)
+    def __init__(self, jumps: Indices, bends: Places, pixels: int) -> None:
+        starts = np.unique(np.concatenate([[0], jumps[(jumps > 0) & (jumps < pixels)]]))
+        lasts = np.append(starts[1:], pixels) - 1
+        piece = np.searchsorted(starts, bends, side="right") - 1
+        inside = (bends > starts[piece] + _SAME_PLACE) & (bends < lasts[piece] - _SAME_PLACE) & (piece >= 0)
+        bends, piece = bends[inside], piece[inside]
+        order = np.argsort(bends)
+        bends, piece = bends[order], piece[order]
+        new = np.diff(bends, prepend=-np.inf) > _SAME_PLACE
+        bends, piece = bends[new], piece[new]
+        # Where knots would be as many as pixels, each pixel is one.
+        dense = np.bincount(piece, minlength=len(starts)) + 2 >= lasts - starts + 1
+        by_pixel = np.flatnonzero(np.repeat(dense, lasts - starts + 1))
+        starts, lasts = np.union1d(starts, by_pixel), np.union1d(lasts, by_pixel)
+        self.places = np.unique(np.concatenate([starts, lasts, bends[~dense[piece]]]).astype(np.float64))
+        every = np.arange(pixels)
+        first = np.isin(every, starts, assume_unique=True)
+        before = np.searchsorted(self.places, every) - np.where(first, 0, 1)
+        lengths = np.where(first, 1.0, self.places[np.minimum(before + 1, len(self.places) - 1)] - self.places[before])
+        self._axis = Axis(before.astype(np.int32), ((every - self.places[before]) / lengths).astype(np.float32))
+        self.cells = self._axis.cells()
 
-    def __len__(self) -> int:
-        return len(self.starts) - 1
+    def part(self, first: int, last: int) -> Part:
+        """Return the part of the cells `[first, last)`."""
+        pixels = slice(int(self.cells[first]), int(self.cells[last]))
+        before, weights = self._axis.before[pixels], self._axis.weights[pixels]
+        end = before[-1] + (2 if weights[-1] > 0 else 1)
+        return Part(pixels, self.places[before[0] : end], Axis(before - before[0], weights))
 
-    def ends(self, first: int, last: int) -> tuple[Indices, Axis]:
-        """Return the ends of the stretches `[first, last)`, and where their pixels lie between these.
 
-        Returns:
-            int32, the pixels at the ends; and the axis of all pixels from the first one's start to the last one's end,
-            over the values at these.
-        """
-        starts, lengths = self.starts[first:last], np.diff(self.starts[first : last + 1])
-        ends = np.unique(np.concatenate([starts, starts + lengths - 1])).astype(np.int32)
-        before = np.repeat(np.searchsorted(ends, starts), lengths).astype(np.int32)
-        offsets = np.arange(starts[0], self.starts[last], dtype=np.int32) - ends[before]
-        return ends, Axis(before, (offsets / np.repeat(np.maximum(lengths - 1, 1), lengths)).astype(np.float32))
+class Part(NamedTuple):
+    """A part of an axis.
+
+    Attributes:
+        pixels: the first one, and the first one after it.
+        places: float64, the knots that its pixels lie between.
+        axis: where its pixels lie between the values at these.
+    """
+
+    pixels: slice
+    places: Places
+    axis: Axis
 
 
 @dataclasses.dataclass(frozen=True)
-class Places:
-    """The pixels along an axis of an image at which logits are added up.
+class Columns:
+    """The places along an image's width at which windows that stand side by side are added up.
 
     Attributes:
-        pixels: int32 `(n,)`, ascending.
-        shares: float32 `(n,)`, a factor of what is added to each.
+        places: float64 `(n,)`, ascending.
+        shares: float32 `(n,)`, a factor of what is added at each.
+        lefts: float64 `(windows,)`, the place where each window starts.
+        covered: int32 `(windows, 2)`, which of the places it covers: the first, and the one after the last.
+        scale: how many logits there are for a pixel of a window.
     """
 
-    pixels: Indices
+    places: Places
     shares: Weights
+    lefts: Places
+    covered: Indices
+    scale: np.float32
 
-    def inside(self, start: int, length: int) -> slice:
-        """Return which of the pixels are among `length` pixels from `start` on."""
-        first, last = np.searchsorted(self.pixels, (start, start + length))
-        return slice(int(first), int(last))
+    @staticmethod
+    def of(places: Places, shares: Weights, lefts: Sequence[int], width: int, logits: int) -> Columns:
+        """Return the columns of windows of `width` pixels, `logits` logits each, which start at `lefts`."""
+        starts = np.array(lefts, np.float64)
+        first, last = np.searchsorted(places, starts), np.searchsorted(places, starts + (width - 1), side="right")
+        return Columns(places, shares, starts, np.stack([first, last], 1).astype(np.int32), scale_of(logits, width))
 
 
-def add_upsampled(
-    logits: torch.Tensor,
-    lefts: Sequence[int],
-    down: Axis,
-    row_shares: Weights,
-    across: Axis,
-    columns: Places,
-    sums: torch.Tensor,
-) -> None:
-    """Add the bilinearly upsampled logits of windows that stand side by side to some of an image's pixels.
+def add_upsampled(logits: torch.Tensor, down: Axis, row_shares: Weights, columns: Columns, sums: torch.Tensor) -> None:
+    """Add the bilinearly upsampled logits of windows that stand side by side to some places of an image.
 
     Tested on a CPU. The way for other devices is tested on a CPU too, but has not been run on a GPU yet.
 
     Args:
         logits: float32 `(windows, h, w, classes)`.
-        lefts: the column of pixels where each window starts.
         down: for each row of `sums`, where it lies between the rows of logits.
         row_shares: float32, a factor for each row of `sums`.
-        across: for each column of a window, where it lies between the columns of logits.
-        columns: the image's columns of which `sums` are, and a factor for each.
+        columns: those of `sums`.
         sums: float32 `(rows, columns, classes)`.
     """
     if logits.device.type == "cpu":
         from ray_segformer.network.windows_kernels import add_windows
 
         add_windows(
-            *(logits.numpy(), np.array(lefts, np.int32), down.before, down.weights, row_shares),
-            *(across.before, across.weights, columns.pixels, columns.shares, sums.numpy()),
+            *(logits.numpy(), down.before, down.weights, row_shares),
+            *(columns.places, columns.shares, columns.lefts, columns.covered, columns.scale, sums.numpy()),
         )
     else:
-        add_by_torch(logits, lefts, down, row_shares, across, columns, sums)
+        add_by_torch(logits, down, row_shares, columns, sums)
 
 
-def add_by_torch(
-    logits: torch.Tensor,
-    lefts: Sequence[int],
-    down: Axis,
-    row_shares: Weights,
-    across: Axis,
-    columns: Places,
-    sums: torch.Tensor,
-) -> None:
+def add_by_torch(logits: torch.Tensor, down: Axis, row_shares: Weights, columns: Columns, sums: torch.Tensor) -> None:
     """Do what `add_upsampled` does, on any device."""
 
     def on_device(values: Indices | Weights) -> torch.Tensor:
@@ -153,11 +179,10 @@ def add_by_torch(
 
     above, down_weights = on_device(down.before).long(), on_device(down.weights)[:, None, None]
     below = (above + 1).clamp(max=logits.shape[1] - 1)
-    for window, start in zip(logits, lefts, strict=True):
-        inside = columns.inside(start, len(across.before))
-        own = across.at(columns.pixels[inside] - np.int32(start))
+    for window, start, (first, last) in zip(logits, columns.lefts, columns.covered.tolist(), strict=True):
+        own = Axis.at(columns.places[first:last] - start, columns.scale, logits.shape[2])
         left, across_weights = on_device(own.before).long(), on_device(own.weights)[:, None]
         right = (left + 1).clamp(max=logits.shape[2] - 1)
         lines = torch.lerp(window[above], window[below], down_weights) * on_device(row_shares)[:, None, None]
         added = torch.lerp(lines[:, left], lines[:, right], across_weights)
-        sums[:, inside] += added * on_device(columns.shares[inside])[:, None]
+        sums[:, first:last] += added * on_device(columns.shares[first:last])[:, None]

@@ -4,8 +4,8 @@ The results are those of mmsegmentation's mode "slide" and of its test-time augm
 upsampled to the image, are averaged. This is done for a small part of the image at a time, a tile, so full-size logits
 never exist.
 
-Upsampled logits are linear between the logits, and so are their sums between the logits of all windows. So only the
-pixels at both ends of each such stretch are added up: one of four, if windows start at every fourth pixel or so.
+Upsampled logits are linear between the logits, and so are their sums between the logits of all windows. So logits are
+added up at these places alone, the knots: as many as a window has logits, if windows start at every fourth pixel or so.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import numpy.typing as npt
 import torch
 
 from ray_segformer.network.bands import in_bands
-from ray_segformer.network.interpolation import Axis, Stretches
+from ray_segformer.network.interpolation import Axis, Knots, Part
 from ray_segformer.network.windows import Crops, Look, View
 
 _BAND_ROWS = 64  # rows of pixels for which windows are asked for
-_TILE_STRETCHES = 4  # along the height, on a CPU
+_TILE_CELLS = 4  # between knots along the height, on a CPU
 _TILE_BYTES = 2 * 2**20  # of sums in memory at once in each thread: they stay in the cache of a processor
 _TILE_BYTES_ELSEWHERE = 256 * 2**20  # a GPU is to have much to do at once
 
@@ -35,11 +35,11 @@ def segment_views(
     results: Sequence[npt.NDArray[Any]],
     *,
     every_pixel: bool = False,
-) -> Generator[Crops, Sequence[torch.Tensor], None]:
+) -> Generator[Crops, torch.Tensor, None]:
     """Segment an image from one or more views of it.
 
-    This is a generator. It yields lists of pixel values, and is to be sent the logits of each of them: so the caller
-    may put the windows of several images into one batch of the network.
+    This is a generator. It yields lists of pixel values, and is to be sent their logits: so the caller may put the
+    windows of several images into one batch of the network.
 
     Args:
         views: the views, whose logits are averaged.
@@ -52,17 +52,23 @@ def segment_views(
     size = results[0].shape
     looks = [Look(view, size) for view in views]
     for look in looks:
-        yield from look.fetch(0, 1)  # now the shapes of logits are known
-    down, across = (
-        Stretches(np.arange(side) if every_pixel else np.concatenate([look.bends(axis) for look in looks]), side)
-        for axis, side in enumerate(size)
-    )
+        yield from look.fetch(0, 0)  # now the shapes of logits are known
+    down, across = (_knots(looks, axis, side, every_pixel) for axis, side in enumerate(size))
     tiles = _Tiles(looks, down, across, result_of, results)
-    edges = np.unique(np.searchsorted(down.starts, [*range(0, size[0], _BAND_ROWS), size[0]]))
+    edges = np.unique(np.searchsorted(down.cells, [*range(0, size[0], _BAND_ROWS), size[0]]))
     for first, last in itertools.pairwise(edges.tolist()):
+        places = down.part(first, last).places
         for look in looks:
-            yield from look.fetch(int(down.starts[first]), int(down.starts[last]))
+            yield from look.fetch(places[0], places[-1])
         tiles.fill(first, last)
+
+
+def _knots(looks: Sequence[Look], axis: int, side: int, every_pixel: bool) -> Knots:
+    """Return the knots of the sums of all looks along an axis of the image."""
+    if every_pixel:
+        return Knots(np.arange(side, dtype=np.int32), np.empty(0), side)
+    jumps, bends = zip(*(look.knots(axis) for look in looks), strict=True)
+    return Knots(np.concatenate(jumps), np.concatenate(bends), side)
 
 
 class _Tiles:
@@ -71,42 +77,38 @@ class _Tiles:
     def __init__(
         self,
         looks: Sequence[Look],
-        down: Stretches,
-        across: Stretches,
+        down: Knots,
+        across: Knots,
         result_of: Callable[[torch.Tensor, Axis, Axis], Sequence[npt.NDArray[Any]]],
         results: Sequence[npt.NDArray[Any]],
     ) -> None:
-        self._looks, self._down, self._across = looks, down, across
+        self._looks, self._down = looks, down
         self._result_of, self._results = result_of, results
         self._example = looks[0].example()
-        classes = self._example.shape[-1]
         self._on_cpu = self._example.device.type == "cpu"
-        self._rows = _TILE_STRETCHES if self._on_cpu else len(down)
+        self._rows = _TILE_CELLS if self._on_cpu else _BAND_ROWS
         tile_bytes = _TILE_BYTES if self._on_cpu else _TILE_BYTES_ELSEWHERE
-        of_stretch = 16 * classes  # both ends of both sides, four bytes each
-        self._columns = max(1, min(len(across), tile_bytes // (of_stretch * min(self._rows, _BAND_ROWS))))
+        columns = max(1, tile_bytes // (4 * self._example.shape[-1] * self._rows))
+        cells = len(across.cells) - 1
+        self._columns = [across.part(left, min(left + columns, cells)) for left in range(0, cells, columns)]
 
     def fill(self, first: int, last: int) -> None:
-        """Fill the results in the stretches `[first, last)` along the height. The looks have the logits for them."""
-        rows = min(self._rows, last - first)
-        corners = [
-            (top, left) for top in range(first, last, rows) for left in range(0, len(self._across), self._columns)
-        ]
+        """Fill the results in the cells `[first, last)` along the height. The looks have the logits for them."""
+        rows = [self._down.part(top, min(top + self._rows, last)) for top in range(first, last, self._rows)]
+        tiles = [*itertools.product(rows, self._columns)]
+        values = max(len(part.places) for part in rows) * max(len(part.places) for part in self._columns)
 
         def fill(first_tile: int, last_tile: int) -> None:
-            memory = self._example.new_empty(4 * rows * self._columns * self._example.shape[-1])
-            for top, left in corners[first_tile:last_tile]:
-                bottom, right = min(top + rows, last), min(left + self._columns, len(self._across))
-                self._fill_tile((top, bottom), (left, right), memory)
+            memory = self._example.new_empty(values * self._example.shape[-1])
+            for tile in tiles[first_tile:last_tile]:
+                self._fill_tile(*tile, memory)
 
-        in_bands(fill, len(corners), torch.get_num_threads() if self._on_cpu and len(corners) > 1 else 1)
+        in_bands(fill, len(tiles), torch.get_num_threads() if self._on_cpu and len(tiles) > 1 else 1)
 
-    def _fill_tile(self, rows: tuple[int, int], columns: tuple[int, int], memory: torch.Tensor) -> None:
-        (row_ends, down), (column_ends, across) = self._down.ends(*rows), self._across.ends(*columns)
-        shape = len(row_ends), len(column_ends), self._example.shape[-1]
+    def _fill_tile(self, rows: Part, columns: Part, memory: torch.Tensor) -> None:
+        shape = len(rows.places), len(columns.places), self._example.shape[-1]
         sums = memory[: math.prod(shape)].zero_().view(shape)
         for look in self._looks:
-            look.add(sums, row_ends, column_ends, np.float32(1 / len(self._looks)))
-        place = tuple(slice(*axis.starts[list(ends)]) for axis, ends in ((self._down, rows), (self._across, columns)))
-        for result, own in zip(self._results, self._result_of(sums, down, across), strict=True):
-            result[place] = own
+            look.add(sums, rows.places, columns.places, np.float32(1 / len(self._looks)))
+        for result, own in zip(self._results, self._result_of(sums, rows.axis, columns.axis), strict=True):
+            result[rows.pixels, columns.pixels] = own

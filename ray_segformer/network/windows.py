@@ -14,16 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ray_segformer.network.interpolation import Axis, Places, add_upsampled
+from ray_segformer.network.interpolation import Axis, Columns, Places, add_upsampled, bends, scale_of
 
 if TYPE_CHECKING:
     from ray_segformer.network.argmax_kernels import Indices
 
 _CROPS_AT_ONCE = 16  # windows that are asked for at once: as many as the largest batch of the network
 
-# What a segmentation asks for, pixel values `(3, height, width)`, and what it gets, logits `(h, w, classes)` of each.
+# What a segmentation asks for: pixel values `(3, height, width)`, all of one size. And what it gets: their logits, `(n,
+# h, w, classes)`. If it asked for one alone, these are valid until it asks for more.
 Crops = list[npt.NDArray[Any]]
-Segmentation = Generator[Crops, Sequence[torch.Tensor], Any]
+Segmentation = Generator[Crops, torch.Tensor, Any]
 
 
 @dataclass(frozen=True)
@@ -92,89 +93,103 @@ class Look:
         """Return some of the logits."""
         return next(iter(self._strips.values())).logits[0]
 
-    def bends(self, axis: int) -> Indices:
-        """Return the pixels along an axis of the image where the logits are linear in another way than before."""
+    def knots(self, axis: int) -> tuple[Indices, Places]:
+        """Return the pixels along an axis of the image where the logits may jump, and the places where they bend."""
         if self._canvas != self._image_size:
-            return Axis.of(self._canvas[axis], self._image_size[axis]).bends()
+            return np.zeros(1, np.int32), bends(self._canvas[axis], self._image_size[axis])
         length = self._upsampled[axis]
-        own = np.append(Axis.of(self._logits_size[axis], length).bends(), np.int32(length))
-        starts = (self._tops, self._placed or self._lefts)[axis]
-        return np.concatenate([np.int32(start) + own for start in starts])
+        starts = np.array((self._tops, self._placed or self._lefts)[axis], np.int32)
+        own = bends(self._logits_size[axis], length)
+        return np.concatenate([starts, starts + length]), (starts[:, None] + own).ravel()
 
-    def fetch(self, first: int, last: int) -> Generator[Crops, Sequence[torch.Tensor], None]:
-        """Ask for the logits that the image's rows `[first, last)` need, and forget those that no later row needs."""
-        rows = self._between(first, last, axis=0)
+    def fetch(self, first: float, last: float) -> Generator[Crops, torch.Tensor, None]:
+        """Ask for the logits between two places along the image's height, and forget those that end before them."""
+        first, last = self._on_canvas(first, last, axis=0)
         needed = [
-            number for number, top in enumerate(self._tops) if top < rows.stop and top + self._upsampled[0] > rows.start
+            number for number, top in enumerate(self._tops) if top <= last and top + self._upsampled[0] - 1 >= first
         ]
         missing = [number for number in needed if number not in self._strips]
         if missing:
             # No name here may hold a strip as it was while the network makes the next one.
             self._strips = {
-                number: self._rest(number, strip, rows.start)
-                for number, strip in self._strips.items()
-                if number in needed
+                number: self._rest(number, strip, first) for number, strip in self._strips.items() if number in needed
             }
         for number in missing:
             logits = yield from self._row_of_windows(self._tops[number])
             self._logits_size = logits[0].shape[1], logits[0].shape[2]
             self._strips[number] = _Strip(0, logits)
 
-    def _rest(self, number: int, strip: _Strip, row: int) -> _Strip:
-        """Return a strip without the logits that no pixel from a row of the canvas on needs."""
-        before = Axis.of(self._logits_size[0], self._upsampled[0]).before
-        first = int(before[max(0, row - self._tops[number])])
+    def _rest(self, number: int, strip: _Strip, place: float) -> _Strip:
+        """Return a strip without the logits that no place of the canvas from this one on needs."""
+        first = int(self._down(np.array([max(0.0, place - self._tops[number])])).before[0])
         if first == strip.first:
             return strip
         return _Strip(first, [some[:, first - strip.first :].clone() for some in strip.logits])
 
-    def add(self, sums: torch.Tensor, rows: Indices, columns: Indices, share: np.float32) -> None:
-        """Add the view's logits of some of the image's pixels, times `share`, to `sums` `(rows, columns, classes)`."""
+    def add(self, sums: torch.Tensor, rows: Places, columns: Places, share: np.float32) -> None:
+        """Add the view's logits at some places of the image, times `share`, to `sums` `(rows, columns, classes)`."""
         if self._canvas == self._image_size:
             self._add_windows(sums, rows, columns, share)
             return
-        # The view has another size than the image: first the view's own pixels, then those of the image.
-        own_rows, own_columns = (
-            self._between(int(pixels[0]), int(pixels[-1]) + 1, axis) for axis, pixels in enumerate((rows, columns))
+        # The view has another size than the image: first the view's own pixels, then the places of the image.
+        (top, bottom), (left, right) = (
+            self._on_canvas(places[0], places[-1], axis) for axis, places in enumerate((rows, columns))
         )
+        own_rows, own_columns = np.arange(top, bottom + 1), np.arange(left, right + 1)
         part = sums.new_zeros(len(own_rows), len(own_columns), sums.shape[-1])
-        self._add_windows(part, np.array(own_rows, np.int32), np.array(own_columns, np.int32), np.float32(1))
-        down, across = (Axis.of(*sides) for sides in zip(self._canvas, self._image_size, strict=True))
-        across = Axis(across.before - np.int32(own_columns.start), across.weights)
-        shares, places = np.full(len(rows), share, np.float32), Places(columns, np.ones(len(columns), np.float32))
-        add_upsampled(part[None], [0], down.at(rows, before=own_rows.start), shares, across, places, sums)
+        self._add_windows(part, own_rows, own_columns, np.float32(1))
+        down, across = (scale_of(*sides) for sides in zip(self._canvas, self._image_size, strict=True))
+        places = Columns(
+            columns,
+            np.ones(len(columns), np.float32),
+            np.array([left / across]),
+            np.array([[0, len(columns)]], np.int32),
+            across,
+        )
+        axis = Axis.at(rows - top / down, down, len(own_rows))
+        add_upsampled(part[None], axis, np.full(len(rows), share, np.float32), places, sums)
 
-    def _between(self, first: int, last: int, axis: int) -> range:
-        """Return the pixels of the canvas, on which windows stand, that the image's `[first, last)` lie between."""
+    def _on_canvas(self, first: float, last: float, axis: int) -> tuple[float, float]:
+        """Return the places of the canvas, on which windows stand, that two places of the image lie between."""
+        sides = self._canvas[axis], self._image_size[axis]
         if self._canvas == self._image_size:
-            return range(first, last)
-        before = Axis.of(self._canvas[axis], self._image_size[axis]).before
-        return range(int(before[first]), min(int(before[last - 1]) + 2, self._canvas[axis]))
+            return first, last
+        before = Axis.at(np.array([first, last]), scale_of(*sides), sides[0]).before
+        return float(before[0]), float(min(before[1] + 1, sides[0] - 1))
 
-    def _row_of_windows(self, top: int) -> Generator[Crops, Sequence[torch.Tensor], list[torch.Tensor]]:
+    def _down(self, places: Places) -> Axis:
+        """Return where places along the height of a window lie between its logits."""
+        return Axis.at(places, scale_of(self._logits_size[0], self._upsampled[0]), self._logits_size[0])
+
+    def _row_of_windows(self, top: int) -> Generator[Crops, torch.Tensor, list[torch.Tensor]]:
         """Ask for the logits of the windows that start in a row of pixels; those of `_groups` of them."""
         height, width = self._crop
         row = self._pixels[:, top : top + height]
         together = []
         for lefts in _groups(self._lefts):
             logits = yield [np.ascontiguousarray(row[..., left : left + width]) for left in lefts]
-            together.append(torch.stack([own.flip(1) if self._mirrored else own for own in logits]))
+            if self._mirrored:
+                logits = logits.flip(2)
+            elif len(lefts) == 1:
+                logits = logits.clone()
+            together.append(logits)
         return together
 
-    def _add_windows(self, sums: torch.Tensor, rows: Indices, columns: Indices, share: np.float32) -> None:
-        """Add the logits of some pixels of the canvas to `sums`."""
+    def _add_windows(self, sums: torch.Tensor, rows: Places, columns: Places, share: np.float32) -> None:
+        """Add the logits at some places of the canvas to `sums`."""
         height, width = self._upsampled
-        across = Axis.of(self._logits_size[1], width)
-        places = Places(columns, self._column_shares[columns])
+        column_shares = self._column_shares[columns.astype(np.int32)]
         for number, strip in self._strips.items():
             top = self._tops[number]
-            first, last = np.searchsorted(rows, (top, top + height))
+            first, last = np.searchsorted(rows, top), np.searchsorted(rows, top + height - 1, side="right")
             if first < last:
                 inside = rows[first:last]
-                down = Axis.of(self._logits_size[0], height).at(inside - np.int32(top), before=strip.first)
-                shares = self._row_shares[inside] * share
+                down = self._down(inside - top)
+                down = Axis(down.before - np.int32(strip.first), down.weights)
+                shares = self._row_shares[inside.astype(np.int32)] * share
                 for logits, lefts in zip(strip.logits, _groups(self._placed or self._lefts), strict=True):
-                    add_upsampled(logits, lefts, down, shares, across, places, sums[first:last])
+                    places = Columns.of(columns, column_shares, lefts, width, logits.shape[2])
+                    add_upsampled(logits, down, shares, places, sums[first:last])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from ray_segformer.network.argmax_kernels import Indices, Logits, Weights, compiled
 
@@ -10,50 +11,58 @@ from ray_segformer.network.argmax_kernels import Indices, Logits, Weights, compi
 @compiled("contract")  # this flag lets LLVM use one instruction for a multiplication and an addition
 def add_windows(
     logits: Logits,
-    lefts: Indices,
     rows: Indices,
     row_weights: Weights,
     row_shares: Weights,
-    columns: Indices,
-    column_weights: Weights,
-    pixels: Indices,
+    places: npt.NDArray[np.float64],
     shares: Weights,
+    lefts: npt.NDArray[np.float64],
+    covered: Indices,
+    scale: np.float32,
     sums: Logits,
 ) -> None:
-    """Add the bilinearly upsampled logits of windows that stand side by side to some of an image's pixels.
+    """Add the bilinearly upsampled logits of windows that stand side by side to some places of an image.
 
     Args:
         logits: `(windows, h, w, classes)`.
-        lefts: int32 `(windows,)`, the column of pixels where each window starts.
         rows, row_weights, row_shares: for each row of `sums`, the row of logits before it, the weight of the one after
             it, and a factor of what is added.
-        columns, column_weights: the same for each column of a window, without the factor.
-        pixels, shares: for each column of `sums`, its column in the image, ascending, and a factor.
+        places, shares, lefts, covered, scale: those of `Columns`.
         sums: `(rows, columns, classes)`.
     """
     windows, h, w, classes = logits.shape
-    line = np.empty((w, classes), np.float32)
+    between = np.empty((w, classes), np.float32)
+    befores = np.empty(places.size, np.int32)
+    weights = np.empty(places.size, np.float32)
     for window in range(windows):
-        start = lefts[window]
-        first = np.searchsorted(pixels, start)
-        last = np.searchsorted(pixels, start + columns.size)
+        first, last = covered[window]
         if first == last:
             continue
-        leftmost = columns[pixels[first] - start]
-        rightmost = min(columns[pixels[last - 1] - start] + 1, w - 1)
+        for place in range(first, last):
+            position = max((places[place] - lefts[window] + 0.5) * scale - 0.5, 0.0)
+            befores[place] = min(int(position), w - 1)
+            weights[place] = position - befores[place]
         for y in range(rows.size):
             above = logits[window, rows[y]]
-            below = logits[window, min(rows[y] + 1, h - 1)]
+            line = above
             v = row_weights[y]
-            for x in range(leftmost, rightmost + 1):
-                for c in range(classes):
-                    line[x, c] = (above[x, c] + v * (below[x, c] - above[x, c])) * row_shares[y]
+            if v != 0:
+                below = logits[window, min(rows[y] + 1, h - 1)]
+                for x in range(befores[first], min(befores[last - 1] + 2, w)):
+                    for c in range(classes):
+                        between[x, c] = above[x, c] + v * (below[x, c] - above[x, c])
+                line = between
             for place in range(first, last):
-                x = pixels[place] - start
-                left = line[columns[x]]
-                right = line[min(columns[x] + 1, w - 1)]
+                left = line[befores[place]]
                 pixel = sums[y, place]
-                t = column_weights[x] * shares[place]
-                s = shares[place] - t
-                for c in range(classes):
-                    pixel[c] += s * left[c] + t * right[c]
+                share = shares[place] * row_shares[y]
+                t = weights[place]
+                if t == 0:
+                    for c in range(classes):
+                        pixel[c] += share * left[c]
+                else:
+                    right = line[min(befores[place] + 1, w - 1)]
+                    t = t * share
+                    s = share - t
+                    for c in range(classes):
+                        pixel[c] += s * left[c] + t * right[c]

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor
 from ray_segformer.network import View, argmax_between, segment_views
-from ray_segformer.network.interpolation import Axis, Places, add_by_torch, add_upsampled
+from ray_segformer.network.interpolation import Axis, Columns, add_by_torch, add_upsampled, scale_of
 
 CLASSES = 7
 
@@ -37,7 +37,7 @@ def segmented(views, size, result_of=lambda *logits: argmax_between(*logits, con
     crops = next(segmentation)
     while True:
         try:
-            crops = segmentation.send([logits_of(crop) for crop in crops])
+            crops = segmentation.send(torch.stack([logits_of(crop) for crop in crops]))
         except StopIteration:
             return results
 
@@ -108,12 +108,12 @@ def test_the_way_of_other_devices_adds_the_same():
     """It has not been run on a GPU yet."""
     torch.manual_seed(0)
     logits = torch.randn(3, 16, 16, CLASSES)
-    rows, columns = (np.unique(np.random.default_rng(0).integers(0, 140, 90)).astype(np.int32) for _ in range(2))
-    down, row_shares = Axis.of(16, 140).at(rows), np.linspace(0.2, 1, len(rows), dtype=np.float32)
-    places = Places(columns, np.linspace(1, 0.1, len(columns), dtype=np.float32))
+    rows, columns = (np.unique(np.random.default_rng(0).integers(0, 560, 90)) / 4 for _ in range(2))
+    down, row_shares = Axis.at(rows, scale_of(16, 140), 16), np.linspace(0.2, 1, len(rows), dtype=np.float32)
+    places = Columns.of(columns, np.linspace(1, 0.1, len(columns), dtype=np.float32), [0, 41, 89], 51, 16)
     sums = [torch.ones(len(rows), len(columns), CLASSES) for _ in range(2)]
     for add, own in zip((add_upsampled, add_by_torch), sums, strict=True):
-        add(logits, [0, 41, 89], down, row_shares, Axis.of(16, 51), places, own)
+        add(logits, down, row_shares, places, own)
     assert (sums[0] - 1).abs().max() > 1
     torch.testing.assert_close(*sums)
 
