@@ -9,7 +9,9 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import ray
 from nbclient import NotebookClient
+from nbclient.exceptions import CellTimeoutError
 from PIL import Image
 
 from ray_segformer.architectures import ARCHITECTURES
@@ -32,7 +34,13 @@ def saved():
 
 
 @pytest.fixture(scope="module")
-def executed(ray_address, tmp_path_factory):
+def own_ray():
+    """Ends the Ray of other files, so that the next one is new: the notebook's workers want three of its four CPUs."""
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def executed(own_ray, ray_address, tmp_path_factory):
     """The notebook, executed now, with a third of the images to measure; a cell that raises fails here."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     fewer = 0
@@ -45,7 +53,11 @@ def executed(ray_address, tmp_path_factory):
     client = NotebookClient(
         notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(directory)}}
     )
-    client.execute(env={**os.environ, "HF_HUB_OFFLINE": "1", "RAY_ADDRESS": ray_address})
+    try:
+        client.execute(env={**os.environ, "HF_HUB_OFFLINE": "1", "RAY_ADDRESS": ray_address})
+    except CellTimeoutError:
+        print("what the cell waits for:", ray.available_resources(), ray._private.state.actors())
+        raise
     assert not list(directory.iterdir())  # it leaves no files behind
     return notebook
 
