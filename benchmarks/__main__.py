@@ -25,11 +25,12 @@ SECTIONS = {
     "fuzz": "fuzz",
     "streaming": "streaming",
     "storage": "storage",
+    "listing": "listing",
     "finetune": "finetune",
     "soak": "soak",
     "night": "night",
 }
-_ONLY_BY_NAME = ("huge", "finetune", "soak", "night")  # they take 15 to 20 minutes on two cores
+_ONLY_BY_NAME = ("huge", "listing", "finetune", "soak", "night")  # they take 10 to 20 minutes on two cores
 
 
 def main() -> int:

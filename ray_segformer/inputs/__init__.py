@@ -14,12 +14,13 @@ from ray_segformer.inputs.datasets import (
     read_parquet,
     read_voc,
 )
-from ray_segformer.inputs.find import find_images, find_parquet
+from ray_segformer.inputs.find import find_images, find_parquet, find_rounds
 from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.layouts import find_annotated, find_input
 from ray_segformer.inputs.location import Location
 from ray_segformer.inputs.parquet import READING_CPUS
 from ray_segformer.inputs.paths import readable
+from ray_segformer.inputs.rounds import ListedAhead
 from ray_segformer.inputs.row_keys import DIGEST, DIGEST_BYTES, DoneRows, digests_of
 
 __all__ = [
@@ -30,12 +31,14 @@ __all__ = [
     "DoneRows",
     "ImageInput",
     "InputError",
+    "ListedAhead",
     "Location",
     "digests_of",
     "find_annotated",
     "find_images",
     "find_input",
     "find_parquet",
+    "find_rounds",
     "from_huggingface",
     "read_ade20k",
     "read_cityscapes",

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import posixpath
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.fs
-import ray
 
-from ray_segformer.guesses import Guess
 from ray_segformer.images import SUFFIXES
-from ray_segformer.inputs.blocks import small_blocks, spread
 from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.listing import files_below, files_in_list, files_matching, fixed_part, kind_of, shared_folder
 from ray_segformer.inputs.location import FileName, Location
-from ray_segformer.inputs.mask_names import masks_among
-from ray_segformer.inputs.output_names import unique_names
 from ray_segformer.inputs.parquet import images_in_parquet
-from ray_segformer.inputs.paths import readable
-from ray_segformer.inputs.row_keys import DoneRows
-from ray_segformer.inputs.selection import below, other_kinds, without_excluded, without_hidden
+from ray_segformer.inputs.rounds import FIRST_ROUND, rounds_of_files
+from ray_segformer.inputs.selection import Selection
 from ray_segformer.inputs.splits import choose_split, split_of_parquet
 
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
-_KEYS_PER_BATCH = 2**16
 
 
 def find_images(source: str, *, exclude: Sequence[str] = ()) -> ImageInput:
@@ -53,40 +45,99 @@ def find_images(source: str, *, exclude: Sequence[str] = ()) -> ImageInput:
         InputError: nothing is there, or it has no images, or a folder cannot be read, or a glob of `exclude` matches
             nothing.
     """
+    (images,) = find_rounds(source, exclude=exclude, first=None)
+    return images
+
+
+def find_rounds(
+    source: str, *, exclude: Sequence[str] = (), first: int | None = FIRST_ROUND, distinct_names: bool = False
+) -> Iterator[ImageInput]:
+    """Find the images of an input, some at a time, so that the first of millions can be read at once.
+
+    Args:
+        source, exclude: as for `find_images`. The list of a list file is compared with the deepest folder that the
+            files of the first round are below.
+        first: the number of images in the first round. Later rounds have more. None: all are in one round.
+            Default: 100,000.
+        distinct_names: whether names in later rounds are to differ from all before. Default: False.
+
+    Yields:
+        The images of each round. `index` goes on from round to round. `guesses` are about what was listed so far; only
+        the first round is searched for masks. Parquet is one round: its files say what is in them.
+
+    Raises:
+        InputError: as for `find_images`, when it is found out: of a glob of `exclude`, when all is listed.
+    """
     location = Location(source)
-    file_system, path, shown = location.file_system, location.path, location.shown
-    kind = kind_of(file_system, path)
+    path, shown = location.path, location.shown
+    kind = kind_of(location.file_system, path)
+    suffix = posixpath.splitext(path.lower())[1]
     if kind == pa.fs.FileType.NotFound and glob.has_magic(path):
         folder = fixed_part(path)
-        paths = without_excluded(files_matching(file_system, path, folder), folder, exclude, shown)
-        return _images_in_files([location.file(file) for file in paths], folder, shown)
-    if kind == pa.fs.FileType.NotFound:
+        selection = Selection(folder, exclude, shown, hides=False)
+        files = (location.file(file) for file in files_matching(location, folder) if selection.takes(file))
+        yield from rounds_of_files(files, folder, shown, selection, first, distinct_names)
+    elif kind == pa.fs.FileType.NotFound:
         raise InputError(f"{shown}: no such file or folder")
-    if kind == pa.fs.FileType.Unknown:
+    elif kind == pa.fs.FileType.Unknown:
         raise InputError(f"{shown} is a pipe or a device; expected a file or a folder")
-    if kind == pa.fs.FileType.File:
-        suffix = posixpath.splitext(path.lower())[1]
-        if suffix in _LIST_SUFFIXES:
-            files = files_in_list(location)
-            folder = shared_folder([file.plain for file in files])
-            kept = set(without_excluded([file.plain for file in files], folder, exclude, shown))
-            return _images_in_files([file for file in files if file.plain in kept], folder, shown)
-        paths = without_excluded([path], posixpath.dirname(path), exclude, shown)
+    elif kind == pa.fs.FileType.Directory:
+        yield from _rounds_of_folder(location, exclude, first, distinct_names)
+    elif suffix in _LIST_SUFFIXES:
+        named = files_in_list(location)
+        beginning = [*itertools.islice(named, first)]
+        folder = shared_folder([file.plain for file in beginning])
+        selection = Selection(folder, exclude, shown, hides=False)
+        files = (file for file in itertools.chain(beginning, named) if selection.takes(file.plain))
+        yield from rounds_of_files(files, folder, shown, selection, first, distinct_names)
+    else:
+        folder = posixpath.dirname(path)
+        selection = Selection(folder, exclude, shown, hides=False)
+        paths = [path] if selection.takes(path) else []
+        selection.check()
         if suffix == ".parquet":
-            return images_in_parquet(location, paths)
-        if suffix in SUFFIXES:
-            return _images_in_files([location.file(path) for path in paths], posixpath.dirname(path), shown)
-        raise InputError(
-            f"{shown}: expected an image, .parquet, or a list of paths ({', '.join(_LIST_SUFFIXES)}); "
-            f"the suffix {suffix!r} is none of them"
-        )
-    files_there, guesses = _files_of_folder(location, exclude)
-    images = [file for file in files_there if posixpath.splitext(file.lower())[1] in SUFFIXES]
-    looked_at = images or [file for file in files_there if file.lower().endswith(".parquet")]
-    guesses += other_kinds(sorted({*files_there} - {*looked_at}), shown)
-    if images:
-        return _images_in_files([location.file(file) for file in images], path, shown, guesses)
-    return images_in_parquet(location, looked_at, guesses=guesses)
+            yield images_in_parquet(location, paths)
+        elif suffix in SUFFIXES:
+            yield from rounds_of_files(map(location.file, paths), folder, shown, selection, first, distinct_names)
+        else:
+            raise InputError(
+                f"{shown}: expected an image, .parquet, or a list of paths ({', '.join(_LIST_SUFFIXES)}); "
+                f"the suffix {suffix!r} is none of them"
+            )
+
+
+def _rounds_of_folder(
+    location: Location, exclude: Sequence[str], first: int | None, distinct_names: bool
+) -> Iterator[ImageInput]:
+    """Yield the images of a folder, or of its parquet files if it has no others."""
+    selection = Selection(location.path, exclude, location.shown)
+    parquet: list[str] = []
+
+    def images() -> Iterator[FileName]:
+        has_images = False
+        for file in files_below(location):
+            if not selection.takes(file):
+                continue
+            suffix = posixpath.splitext(file.lower())[1]
+            if suffix in SUFFIXES:
+                if not has_images:
+                    has_images = True
+                    for other in parquet:
+                        selection.pass_over(other)
+                yield location.file(file)
+            elif suffix == ".parquet" and not has_images:
+                parquet.append(file)
+            else:
+                selection.pass_over(file)
+
+    files = images()
+    found = next(files, None)
+    if found is None:
+        selection.check()
+        yield images_in_parquet(location, parquet, guesses=selection.guesses())
+    else:
+        files = itertools.chain([found], files)
+        yield from rounds_of_files(files, location.path, location.shown, selection, first, distinct_names)
 
 
 def find_parquet(
@@ -118,12 +169,14 @@ def find_parquet(
     kind = kind_of(location.file_system, location.path)
     if kind == pa.fs.FileType.NotFound:
         raise InputError(f"{location.shown}: no such file or folder")
-    if kind == pa.fs.FileType.File:
-        files, guesses = without_excluded([location.path], "", exclude, location.shown), list[Guess]()
-    else:
-        files, guesses = _files_of_folder(location, exclude)
-    others = [file for file in files if not file.lower().endswith(".parquet")]
-    files = [file for file in files if file.lower().endswith(".parquet")]
+    is_file = kind == pa.fs.FileType.File
+    selection = Selection("" if is_file else location.path, exclude, location.shown, hides=not is_file)
+    found = [file for file in ([location.path] if is_file else files_below(location)) if selection.takes(file)]
+    selection.check()
+    files = [file for file in found if file.lower().endswith(".parquet")]
+    for file in found:
+        if not file.lower().endswith(".parquet"):
+            selection.pass_over(file)
     if not files:
         raise InputError(
             f"{location.shown}: neither the folders images/ and annotations/ (or masks/, labels/), nor Cityscapes, "
@@ -132,52 +185,4 @@ def find_parquet(
     if split is not None:
         choose_split({split_of_parquet(file) for file in files} - {""}, split, location.shown)
         files = [file for file in files if split_of_parquet(file) == split]
-    guesses += other_kinds(others, location.shown)
-    return images_in_parquet(location, files, image_column, annotation_column, guesses)
-
-
-def _files_of_folder(location: Location, exclude: Sequence[str]) -> tuple[list[str], list[Guess]]:
-    """Return the files of a folder, without those that are excluded or hidden, and what is to be said about these."""
-    files = files_below(location.file_system, location.path)
-    files = without_excluded(files, location.path, exclude, location.shown)
-    return without_hidden(files, location.path, location.shown)
-
-
-def _images_in_files(files: list[FileName], folder: str, shown: str, guesses: Sequence[Guess] = ()) -> ImageInput:
-    """Return the images in files, whose output names are relative to `folder`."""
-    if not files:
-        raise InputError(f"{shown}: no images there (looked for {', '.join(sorted(SUFFIXES))})")
-    paths = [file.path for file in files]
-    keys_of_rows = paths if len(set(paths)) == len(paths) else _unique_keys(paths)
-    names = unique_names([file.plain for file in files], folder, keys_of_rows)
-    column = pa.array(paths)  # there may be millions, so equal columns are one
-    cells = column if all(file.cell is file.path for file in files) else pa.array([file.cell for file in files])
-    keys_column = column if keys_of_rows is paths else pa.array(keys_of_rows)
-    index = np.arange(len(files))
-    rows = pa.table({"path": column, "index": index, "image": cells, "name": pa.array(names), "key": keys_column})
-
-    def keys() -> Iterator[str]:
-        """Yield the keys of all rows. There may be millions, so only a batch of them is Python text at a time."""
-        for batch in rows.select(["key"]).to_batches(_KEYS_PER_BATCH):
-            yield from batch.column(0).to_pylist()
-
-    def dataset(
-        done: DoneRows | None = None, sample: int | None = None, distinct_names: bool = False
-    ) -> ray.data.Dataset:
-        """Return the rows that are not done, or a sample. Names always differ."""
-        if sample is not None:
-            return small_blocks(rows.take(pa.array(spread(len(rows), sample))))
-        return small_blocks(rows if done is None else rows.filter(pa.array(~done.among(keys()))))
-
-    said = [*guesses, *masks_among([readable(below(file.plain, folder)) for file in files], shown)]
-    return ImageInput(len(rows), dataset, keys, lambda limit: rows.slice(0, limit).to_pylist(), files[0].cell, said)
-
-
-def _unique_keys(paths: list[str]) -> list[str]:
-    """Return a key for each path of a list file, which may have duplicates: `a.jpg`, `a.jpg#1`, `a.jpg#2`."""
-    seen = Counter[str]()
-    keys = []
-    for path in paths:
-        keys.append(f"{path}#{seen[path]}" if seen[path] else path)
-        seen[path] += 1
-    return keys
+    return images_in_parquet(location, files, image_column, annotation_column, selection.guesses())

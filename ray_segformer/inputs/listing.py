@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import itertools
 import os
 import posixpath
 import stat
@@ -12,10 +13,15 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.fs
 
+from ray_segformer.images import retried
 from ray_segformer.inputs.image_input import InputError
 from ray_segformer.inputs.location import FileName, Location
 from ray_segformer.inputs.paths import readable
+from ray_segformer.inputs.s3_pages import has_pages, pages_of_s3
 from ray_segformer.inputs.selection import below, is_hidden, matches, names_hidden
+
+_LARGEST_SORTED = 2**18  # entries of a local folder: a hundred megabytes
+_BYTES_OF_LIST = 2**20  # of a list file that are read at once
 
 
 def kind_of(file_system: pa.fs.FileSystem, path: str) -> pa.fs.FileType:
@@ -40,34 +46,33 @@ def kind_of(file_system: pa.fs.FileSystem, path: str) -> pa.fs.FileType:
     return pa.fs.FileType.File if stat.S_ISREG(mode) else pa.fs.FileType.Unknown
 
 
-def files_below(file_system: pa.fs.FileSystem, folder: str) -> list[str]:
-    """Return the paths of all files below a folder, sorted.
+def files_below(location: Location) -> Iterator[str]:
+    """Yield the paths of all files below a folder, in ascending order. Few of them are in memory at a time.
 
     They include hidden files. In a local folder, they include broken symbolic links, too: reading them fails later, so
-    that no image is lost silently.
+    that no image is lost silently. The files of a local folder of more than 262,144 entries come in the order of the
+    file system. S3 is asked for a page of files at a time if boto3 is installed, else for a folder at a time, as other
+    stores are.
 
     Raises:
         InputError: the folder cannot be listed. Hidden local folders are passed over instead.
     """
-    if isinstance(file_system, pa.fs.LocalFileSystem):
-        return sorted(_walk_local(folder))
-    try:
-        infos = file_system.get_file_info(pa.fs.FileSelector(folder, allow_not_found=True, recursive=True))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be listed: {error}") from error
-    return sorted(info.path for info in infos if info.type == pa.fs.FileType.File)
+    if location.is_local:
+        return _walk_local(location.path)
+    return pages_of_s3(location) if has_pages(location) else _walk_store(location.file_system, location.path)
 
 
-def files_matching(file_system: pa.fs.FileSystem, pattern: str, folder: str) -> list[str]:
-    """Return the paths of the files that match a glob, sorted. `folder` is the glob's `fixed_part`.
+def files_matching(location: Location, folder: str) -> Iterator[str]:
+    """Yield the paths of the files that match a glob, in ascending order. `folder` is the glob's `fixed_part`.
 
     Hidden files and folders match only a part of the glob that names them.
     """
-    wildcards = below(pattern, folder)
-    if isinstance(file_system, pa.fs.LocalFileSystem):
+    pattern, wildcards = location.path, below(location.path, folder)
+    if location.is_local:
         found = (path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
-        return sorted(path for path in found if not names_hidden(below(path, folder), wildcards))
-    return [path for path in files_below(file_system, folder) if matches(below(path, folder), wildcards)]
+        yield from sorted(path for path in found if not names_hidden(below(path, folder), wildcards))
+    else:
+        yield from (path for path in files_below(location.at(folder)) if matches(below(path, folder), wildcards))
 
 
 def fixed_part(pattern: str) -> str:
@@ -76,20 +81,35 @@ def fixed_part(pattern: str) -> str:
     return "/".join(parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
 
 
-def files_in_list(location: Location) -> list[FileName]:
-    """Return the files that a list file names, one a line. Empty lines and lines that start with # are skipped.
+def files_in_list(location: Location) -> Iterator[FileName]:
+    """Yield the files that a list file names, one a line. Empty lines and lines that start with # are skipped.
 
     Raises:
         InputError: the file is not UTF-8.
     """
-    path = location.path
-    with open(path, "rb") if location.is_local else location.file_system.open_input_file(path) as file:
-        try:
+    for line in _lines(location):
+        if line.strip() and not line.startswith("#"):
+            yield location.named_in(line.strip())
+
+
+def _lines(location: Location) -> Iterator[str]:
+    """Yield the lines of a text file, a part of which is in memory at a time."""
+    path, rest, is_first = location.path, b"", True
+    with open(path, "rb") if location.is_local else location.file_system.open_input_stream(path) as file:
+        while content := file.read(_BYTES_OF_LIST):
             # Not `splitlines`: the other characters that end a line there may be part of a name.
-            lines = file.read().decode("utf-8-sig").split("\n")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{location.shown}: a list file must be UTF-8 text: {error}") from error
-    return [location.named_in(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+            *complete, rest = (rest + content).split(b"\n")
+            yield from _decoded(complete, is_first, location)
+            is_first = is_first and not complete
+        yield from _decoded([rest], is_first, location)
+
+
+def _decoded(lines: list[bytes], is_first: bool, location: Location) -> Iterator[str]:
+    try:
+        text = b"\n".join(lines).decode("utf-8-sig" if is_first else "utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{location.shown}: a list file must be UTF-8 text: {error}") from error
+    yield from text.split("\n")
 
 
 def shared_folder(paths: list[str]) -> str:
@@ -105,28 +125,73 @@ def _walk_local(root: str) -> Iterator[str]:
 
     Unlike pyarrow's walk, it accepts names that are not UTF-8, and does not follow a link to a folder that contains it.
     """
-    folders = [(root, frozenset[tuple[int, int]]())]
-    root = root.rstrip("/")
+    root_length = len(root.rstrip("/")) + 1
+    folders = [(_entries_of(root, root_length), frozenset([_identity(root, root_length)]))]
     while folders:
-        folder, parents = folders.pop()
-        try:
-            status = os.stat(folder)
-            identity = (status.st_dev, status.st_ino)
-            if identity in parents:
-                continue
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if _is_folder(entry):
-                        folders.append((entry.path, parents | {identity}))
-                    else:
-                        yield entry.path
-        except OSError as error:
-            if is_hidden(folder[len(root) + 1 :]):
-                continue
-            raise InputError(
-                f"{readable(folder)}: this folder of the input cannot be read: {error.strerror}; "
-                "make it readable, or name an input without it"
-            ) from error
+        entries, parents = folders[-1]
+        for entry in entries:
+            if not _is_folder(entry):
+                yield entry.path
+            elif (identity := _identity(entry.path, root_length)) is not None and identity not in parents:
+                folders.append((_entries_of(entry.path, root_length), parents | {identity}))
+                break
+        else:
+            folders.pop()
+
+
+def _entries_of(folder: str, root_length: int) -> Iterator[os.DirEntry[str]]:
+    """Yield the entries of a folder in the order of their paths; of a very large one, as they come."""
+    try:
+        with os.scandir(folder) as scanned:
+            entries = [*itertools.islice(scanned, _LARGEST_SORTED)]
+            if len(entries) < _LARGEST_SORTED:
+                # The paths of a folder's files go on with "/", which some characters are below.
+                entries.sort(key=lambda entry: f"{entry.name}/" if _is_folder(entry) else entry.name)
+            yield from entries
+            yield from scanned
+    except OSError as error:
+        _check_hidden(folder, root_length, error)
+
+
+def _identity(folder: str, root_length: int) -> tuple[int, int] | None:
+    """Return what a folder is, by whatever path or link it is reached; None of a hidden one that cannot be read."""
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        _check_hidden(folder, root_length, error)
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _check_hidden(folder: str, root_length: int, error: OSError) -> None:
+    """Raise an InputError for a folder that cannot be read, unless it is hidden."""
+    if not is_hidden(folder[root_length:]):
+        raise InputError(
+            f"{readable(folder)}: this folder of the input cannot be read: {error.strerror}; "
+            "make it readable, or name an input without it"
+        ) from error
+
+
+def _walk_store(file_system: pa.fs.FileSystem, root: str) -> Iterator[str]:
+    """Yield the files below a folder of a store, a folder at a time."""
+    folders = [iter([pa.fs.FileInfo(root, pa.fs.FileType.Directory)])]
+    while folders:
+        info = next(folders[-1], None)
+        if info is None:
+            folders.pop()
+        elif info.type == pa.fs.FileType.Directory:
+            selector = pa.fs.FileSelector(info.path, allow_not_found=True)
+            try:
+                found = retried(file_system.get_file_info, selector)
+            except OSError as error:
+                raise InputError(f"{info.path}: cannot be listed: {error}") from error
+            folders.append(iter(sorted(found, key=_path_in_order)))
+        else:
+            yield info.path
+
+
+def _path_in_order(info: pa.fs.FileInfo) -> str:
+    return f"{info.path}/" if info.type == pa.fs.FileType.Directory else info.path
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

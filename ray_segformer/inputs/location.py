@@ -6,7 +6,7 @@ import copy
 import os
 import posixpath
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 import pyarrow as pa
 import pyarrow.fs
@@ -71,6 +71,16 @@ class Location:
         name = unquote(name, errors="surrogateescape") if self._is_encoded else name
         # On S3, the first part of a path is the bucket, which the URI has as its host; on HDFS, there is no such part.
         self._root = self.path.rstrip("/").removesuffix(name.strip("/")).rstrip("/")
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options of the URI, such as `region`."""
+        return dict(parse_qsl(self._options.removeprefix("?")))
+
+    @property
+    def user(self) -> str:
+        """The user and the password of the URI, `user:password`; "" if it has none. Not to be shown."""
+        return unquote(self._head.partition("://")[2].rpartition("@")[0])
 
     @property
     def is_local(self) -> bool:

@@ -40,8 +40,7 @@ def unique_names(paths: Sequence[str], folder: str, keys: Sequence[str]) -> list
         folder: the input's folder.
         keys: the keys of the rows, which differ.
     """
-    prefix = safe_path(folder) + "/"
-    relative = [safe_path(path).removeprefix(prefix) or "image" for path in paths]
+    relative = [_relative(path, folder) for path in paths]
     names = [valid_name(posixpath.splitext(path)[0]) for path in relative]
     digests = digests_of_names(names)
     for adds_digest in (False, True):
@@ -50,6 +49,11 @@ def unique_names(paths: Sequence[str], folder: str, keys: Sequence[str]) -> list
             names[place] = with_digest(names[place], keys[place]) if adds_digest else valid_name(relative[place])
         digests[places] = digests_of_names(names[place] for place in places)
     return names
+
+
+def file_name_of(path: str, folder: str) -> str:
+    """Return a name for a file: its path relative to `folder`, without suffix. Other files may have it, too."""
+    return valid_name(posixpath.splitext(_relative(path, folder))[0])
 
 
 def name_of(path: str) -> str:
@@ -62,6 +66,10 @@ def with_digest(name: str, key: str) -> str:
     folder, slash, stem = name.rpartition("/")
     beginning = stem.encode()[: _MAX_STEM - 17].decode(errors="ignore")
     return f"{folder}{slash}{beginning}~{_digest(key)}"
+
+
+def _relative(path: str, folder: str) -> str:
+    return safe_path(path).removeprefix(safe_path(folder) + "/") or "image"
 
 
 def safe_path(path: str) -> str:

@@ -27,53 +27,80 @@ def below(path: str, folder: str) -> str:
     return path.removeprefix(folder.rstrip("/")).lstrip("/") if folder else path
 
 
-def without_excluded(paths: list[str], folder: str, exclude: Sequence[str], shown: str) -> list[str]:
-    """Return the paths that no glob of `exclude` matches: neither relative to `folder`, nor the file's name alone.
+class Selection:
+    """Which files of an input are looked at, and what is to be said about the others.
 
-    `*` also matches `/`. Upper and lower case differ.
-
-    Raises:
-        InputError: a glob matches nothing.
+    Args:
+        folder: the input's folder; paths are compared relative to it.
+        exclude: globs of files to leave out, which match the relative path or the file's name alone. `*` also matches
+            `/`. Upper and lower case differ.
+        shown: the input, for messages.
+        hides: whether hidden files are left out, too. Default: True.
     """
-    kept = paths
-    for pattern in exclude:
-        excluded = {path for path in paths if is_excluded(below(path, folder), pattern)}
-        if not excluded:
-            raise InputError(
-                f"{shown}: the exclude {pattern!r} matches no file there; it is compared with paths relative to the "
-                "input, and with names of files"
-            )
-        kept = [path for path in kept if path not in excluded]
-    return kept
+
+    def __init__(self, folder: str, exclude: Sequence[str], shown: str, *, hides: bool = True) -> None:
+        self._folder, self._shown, self._hides = folder, shown, hides
+        self._matched = dict.fromkeys(exclude, False)
+        self._hidden, self._hidden_named = 0, list[str]()
+        self._others = Counter[str]()
+
+    def takes(self, path: str) -> bool:
+        """Return whether a file is looked at."""
+        relative = below(path, self._folder)
+        excluded = [pattern for pattern in self._matched if is_excluded(relative, pattern)]
+        self._matched.update(dict.fromkeys(excluded, True))
+        if excluded:
+            return False
+        if self._hides and is_hidden(relative):
+            self._hidden += 1
+            if len(self._hidden_named) <= _MOST_NAMED:
+                self._hidden_named.append(readable(relative))
+            return False
+        return True
+
+    def pass_over(self, path: str) -> None:
+        """Count a file that is not looked at, since its suffix says that it holds no image."""
+        self._others[posixpath.splitext(path.lower())[1] or "without a suffix"] += 1
+
+    def check(self) -> None:
+        """Check that all globs of `exclude` have matched something, when all files were seen.
+
+        Raises:
+            InputError: one has not.
+        """
+        for pattern, matched in self._matched.items():
+            if not matched:
+                raise InputError(
+                    f"{self._shown}: the exclude {pattern!r} matches no file there; it is compared with paths relative "
+                    "to the input, and with names of files"
+                )
+
+    def guesses(self) -> list[Guess]:
+        """Return what is to be said about the files so far that are not looked at."""
+        return [*self._guess_of_hidden(), *self._guess_of_others()]
+
+    def _guess_of_hidden(self) -> list[Guess]:
+        if not self._hidden:
+            return []
+        count = "1 hidden file was" if self._hidden == 1 else f"{self._hidden} hidden files were"
+        more = ["..."] if self._hidden > _MOST_NAMED else []
+        named = ", ".join(self._hidden_named[:_MOST_NAMED] + more)
+        return [Guess("hidden-files", f"{self._shown}: {count} left out ({named})", self._hidden)]
+
+    def _guess_of_others(self) -> list[Guess]:
+        number = self._others.total()
+        if not number:
+            return []
+        kinds = [f"{readable(suffix)} {count}" for suffix, count in self._others.most_common(_MOST_NAMED)]
+        if len(self._others) > _MOST_NAMED:
+            kinds.append(f"{len(self._others) - _MOST_NAMED} more kinds")
+        count = "1 file of another kind was" if number == 1 else f"{number} files of other kinds were"
+        return [Guess("other-files", f"{self._shown}: {count} not looked at ({', '.join(kinds)})", number)]
 
 
 def is_excluded(relative: str, pattern: str) -> bool:
     """Return whether a glob of `exclude` matches a path that is relative to the input."""
     return fnmatchcase(relative, pattern) or fnmatchcase(posixpath.basename(relative), pattern)
-
-
-def without_hidden(paths: list[str], folder: str, shown: str) -> tuple[list[str], list[Guess]]:
-    """Return the paths that are not hidden below a folder, and what is to be said about the others."""
-    is_visible = [not is_hidden(below(path, folder)) for path in paths]
-    hidden = [below(path, folder) for path, visible in zip(paths, is_visible, strict=True) if not visible]
-    if not hidden:
-        return paths, []
-    count = "1 hidden file was" if len(hidden) == 1 else f"{len(hidden)} hidden files were"
-    named = ", ".join([*map(readable, hidden[:_MOST_NAMED]), *(["..."] if len(hidden) > _MOST_NAMED else [])])
-    guess = Guess("hidden-files", f"{shown}: {count} left out ({named})", len(hidden))
-    return [path for path, visible in zip(paths, is_visible, strict=True) if visible], [guess]
-
-
-def other_kinds(paths: list[str], shown: str) -> list[Guess]:
-    """Return what is to be said about files of an input whose suffix says that they hold no images."""
-    if not paths:
-        return []
-    suffixes = Counter(posixpath.splitext(path.lower())[1] or "without a suffix" for path in paths)
-    kinds = [f"{readable(suffix)} {count}" for suffix, count in suffixes.most_common(_MOST_NAMED)]
-    if len(suffixes) > _MOST_NAMED:
-        kinds.append(f"{len(suffixes) - _MOST_NAMED} more kinds")
-    count = "1 file of another kind was" if len(paths) == 1 else f"{len(paths)} files of other kinds were"
-    return [Guess("other-files", f"{shown}: {count} not looked at ({', '.join(kinds)})", len(paths))]
 
 
 def matches(relative: str, pattern: str) -> bool:

@@ -9,7 +9,7 @@ import pyarrow.fs
 
 from ray_segformer.inputs.listing import files_below, kind_of
 from ray_segformer.inputs.location import FileName, Location, joined
-from ray_segformer.inputs.selection import below, without_hidden
+from ray_segformer.inputs.selection import below, is_hidden
 
 
 class Tree:
@@ -57,8 +57,8 @@ class Tree:
         if not self.has_folder(path):
             return []
         folder = posixpath.join(self._path, path).rstrip("/")
-        files, _ = without_hidden(files_below(self._file_system, folder), folder, self.shown)
-        return [below(file, folder) for file in files]
+        relative = (below(file, folder) for file in files_below(self._location.at(folder)))
+        return sorted(file for file in relative if not is_hidden(file))
 
     def lines(self, path: str) -> list[str]:
         """Return the lines of a text file that are not empty."""

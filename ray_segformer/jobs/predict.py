@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from ray_segformer.air import BatchPredictor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.guesses import say
 from ray_segformer.images import MAX_PIXELS, public_uri
-from ray_segformer.inputs import find_images, readable
+from ray_segformer.inputs import ListedAhead, find_rounds, readable
 from ray_segformer.jobs.cluster import ENCODING_CPUS, resources_for, start_ray
 from ray_segformer.jobs.encode import EncodeMasks
 from ray_segformer.jobs.preflight import check_nodes
@@ -60,7 +61,8 @@ def predict(
     It uses the Ray that is running, and calls `start_ray` if none is.
 
     Args:
-        source: the input: a folder (searched recursively), a glob, a list file, an image, or parquet; or a URI.
+        source: the input: a folder (searched recursively), a glob, a list file, an image, or parquet; or a URI. Of more
+            than 100,000 files, the first are segmented while the others are listed; see `find_rounds`.
         output: the folder to make: a path on this machine, or a URI of pyarrow's file systems with its options. Tasks
             write to it: of a local folder on this machine, else on all. It gets these files:
 
@@ -105,7 +107,8 @@ def predict(
         SegformerWarning: files of the input are not looked at, or look like masks; see `find_images`.
 
     Raises:
-        InputError: there are no images, or a glob of `exclude` matches nothing.
+        InputError: there are no images, or a glob of `exclude` matches nothing: of more than 100,000 images, this is
+            found out when all are listed.
         OutputError: the output cannot be written there, or the run to resume had other options.
         ResourceError: the cluster has fewer GPUs than an actor reserves; or a node has other packages, cannot read the
             input or write the output, or its torch finds no GPU. See `check_nodes`.
@@ -137,7 +140,9 @@ def predict(
         **protocol.options(),
     }
     folder = OutputFolder(output, overwrite=overwrite, resume=resume, options=result_options)
-    images = find_images(source, exclude=exclude)
+    distinct_names = overlays or mask_format == "png"
+    rounds = find_rounds(source, exclude=exclude, distinct_names=distinct_names)
+    images = next(rounds)
     say(images.guesses)
     started = time.monotonic()
     with folder:
@@ -152,24 +157,33 @@ def predict(
                 f"{folder.storage.shown}: the earlier run kept {shards.causes.total()} images that failed; continue "
                 'with on_error="keep" (--on-error keep), or start again with --overwrite'
             )
-        remaining = images.rows if done is None else int((~done.among(images.keys())).sum())
         if not ray.is_initialized():
             start_ray()
         resources = resources_for(images.rows, batch_size, workers, gpus_per_worker)
         check_nodes(folder.storage, images.file, with_gpus=gpus_per_worker > 0)
         totals = start_totals()
         folder.begin()
-        if remaining:
-            dataset = images.dataset(done, distinct_names=overlays or mask_format == "png")
-            dataset.context.execution_options.preserve_order = True
-            palette = class_palette(names) if overlays else None
-            encoded = encoded_masks(dataset, checkpoint, options, palette, resources)
-            write = WriteShards(folder.storage, mask_format, confidence=confidence)
-            written = encoded.map_batches(
-                write, batch_format="pyarrow", batch_size=rows_per_shard, **_where_to_write(folder.storage)
-            )
-            bar = progress_of_workers(totals, resumed + remaining, resumed) if progress else contextlib.nullcontext()
-            with bar:
+        palette = class_palette(names) if overlays else None
+        write = WriteShards(folder.storage, mask_format, confidence=confidence)
+        said = {guess.code for guess in images.guesses}
+        remaining: list[int] = []  # images of each round
+        with ListedAhead(itertools.chain([images], rounds)) as ahead, contextlib.ExitStack() as stack:
+            if progress:
+                stack.enter_context(
+                    progress_of_workers(totals, lambda: resumed + sum(remaining) if ahead.ended else None, resumed)
+                )
+            for images in ahead:
+                say(guess for guess in images.guesses if guess.code not in said)
+                said.update(guess.code for guess in images.guesses)
+                remaining.append(images.rows if done is None else int((~done.among(images.keys())).sum()))
+                if not remaining[-1]:
+                    continue
+                dataset = images.dataset(done, distinct_names=distinct_names)
+                dataset.context.execution_options.preserve_order = True
+                encoded = encoded_masks(dataset, checkpoint, options, palette, resources)
+                written = encoded.map_batches(
+                    write, batch_format="pyarrow", batch_size=rows_per_shard, **_where_to_write(folder.storage)
+                )
                 for row in written.iter_rows():
                     shards.add(json.loads(row["shard"]))
                     folder.lease.check()

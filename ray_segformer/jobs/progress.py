@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ray
@@ -22,12 +22,12 @@ def with_progress(rows: Iterable[dict[str, Any]], count: int | None = None) -> I
 
 
 @contextlib.contextmanager
-def progress_of_workers(totals: Any, count: int, done: int) -> Iterator[None]:
+def progress_of_workers(totals: Any, count: Callable[[], int | None], done: int) -> Iterator[None]:
     """Show a progress bar of the images that workers have encoded, while the driver waits for their shards.
 
     Args:
         totals: the actor of `start_totals`.
-        count: the number of all images.
+        count: returns the number of all images; None as long as it is not known.
         done: the number of images that an earlier job has done.
     """
     ends = threading.Event()
@@ -36,17 +36,21 @@ def progress_of_workers(totals: Any, count: int, done: int) -> Iterator[None]:
         while not ends.wait(_SECONDS):
             with contextlib.suppress(ray.exceptions.RayError):
                 encoded = ray.get(totals.get.remote(), timeout=_SECONDS)["encode"]["rows"]
-                # A batch that is repeated counts twice.
-                new = min(done + int(encoded), count) - bar.n
-                if new > 0:
-                    bar.update(new)
+                show(bar, done + int(encoded))
 
-    with _bar(count, done) as bar:
+    def show(bar: Any, images: int) -> None:
+        bar.total = count()
+        # A batch that is repeated counts twice.
+        new = (images if bar.total is None else min(images, bar.total)) - bar.n
+        if new > 0:
+            bar.update(new)
+
+    with _bar(count(), done) as bar:
         thread = threading.Thread(target=watch, args=(bar,), daemon=True)
         thread.start()
         try:
             yield
-            bar.update(count - bar.n)
+            show(bar, count() or 0)
         finally:
             ends.set()
             thread.join()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
 from PIL import Image
 
 from ray_segformer.cli import main
-from ray_segformer.inputs import InputError, find_images
+from ray_segformer.inputs import InputError, ListedAhead, find_images, find_rounds
 
 
 def make(root, *names):
@@ -156,3 +157,86 @@ def test_an_exclude_that_matches_nothing_is_an_error(tmp_path, capsys):
     ]
     assert main(arguments) == 2
     assert "the exclude '*.gif' matches no file there" in capsys.readouterr().err
+
+
+# Many images are found in rounds.
+
+TREE = ("a/x.jpg", "a-b/x.jpg", "a.jpg", "a/x.png", "b/c/d.jpg", "b/c.jpg", "b/c-d.jpg", "z.jpg", "Z.jpg", "b/A.jpg")
+TREE += ("q/1.jpg", "q/2.jpg", "q/2.png", "b/a.jpg", "b/a.png", "ä.jpg", "x.txt", ".h/a.jpg", "q/y.txt", "w/x.jpg")
+
+
+@pytest.fixture
+def small_rounds(monkeypatch):
+    """Later rounds of seven images, found three at a time."""
+    monkeypatch.setattr("ray_segformer.inputs.rounds._LATER_ROUNDS", 7)
+    monkeypatch.setattr("ray_segformer.inputs.rounds._PART", 3)
+
+
+def in_rounds(source, first=4, **options):
+    with ListedAhead(find_rounds(str(source), first=first, **options)) as rounds:
+        found = []
+        for images in rounds:
+            assert not rounds.ended or images.rows
+            found.append(images)
+        assert rounds.ended
+    return found, [row for images in found for row in images.take(999)]
+
+
+@pytest.mark.parametrize("largest_sorted", [2**18, 3], ids=["", "large folders"])
+def test_rounds_have_together_the_images_that_are_there(tmp_path, small_rounds, monkeypatch, largest_sorted):
+    monkeypatch.setattr("ray_segformer.inputs.listing._LARGEST_SORTED", largest_sorted)
+    make(tmp_path, *TREE)
+    images = [name for name in TREE if name[-4:] in (".jpg", ".png") and not name.startswith(".")]
+    found, rows = in_rounds(tmp_path, exclude=["w/*"])
+    expected = sorted(str(tmp_path / name) for name in images if not name.startswith("w/"))
+    assert [each.rows for each in found][:2] == [4, 9] and len(found) == 3
+    paths = [row["path"] for row in rows]
+    assert paths == expected if largest_sorted > 3 else sorted(paths) == expected
+    assert [row["index"] for row in rows] == [*range(len(expected))]
+    assert [row["key"] for row in rows] == paths
+    assert [row["key"] for row in rows] == [key for each in found for key in each.keys()]  # noqa: SIM118
+    codes = said(found[-1])
+    assert codes["hidden-files"][1] == 1 and codes["other-files"][1] == 2
+
+
+def test_names_in_rounds_differ_on_every_file_system(tmp_path, small_rounds):
+    make(tmp_path, *TREE)
+    _, rows = in_rounds(tmp_path, distinct_names=True)
+    names = [row["name"] for row in rows]
+    assert len({name.casefold() for name in names}) == len(names) == 17
+    by_path = {row["path"]: row["name"] for row in rows}
+    assert by_path[str(tmp_path / "q/1.jpg")] == "q/1" and by_path[str(tmp_path / "q/2.png")].startswith("q/2~")
+    assert in_rounds(tmp_path, distinct_names=True)[1] == rows
+
+
+def test_a_list_in_rounds_has_the_keys_that_it_has_in_one(tmp_path, small_rounds):
+    make(tmp_path, "a.jpg", "b/c.jpg", "d.jpg")
+    (tmp_path / "list.txt").write_text("\ufeffa.jpg\n\n# not a file\na.jpg\r\n" + "b/c.jpg\na.jpg\n" * 9 + "d.jpg")
+    _, rows = in_rounds(tmp_path / "list.txt")
+    in_one = find_images(str(tmp_path / "list.txt")).take(999)
+    assert [(row["key"], row["index"], row["image"]) for row in rows] == [
+        (row["key"], row["index"], row["image"]) for row in in_one
+    ]
+    assert [row["key"] for row in rows][-2:] == [f"{tmp_path}/a.jpg#10", f"{tmp_path}/d.jpg"]
+
+
+def test_what_is_wrong_with_later_images_is_said_when_they_are_listed(tmp_path, small_rounds):
+    make(tmp_path, *TREE)
+    rounds = find_rounds(str(tmp_path), first=4, exclude=["*.gif"])
+    assert next(rounds).rows == 4
+    with pytest.raises(InputError, match=r"the exclude '\*.gif' matches no file there"):
+        list(rounds)
+    (tmp_path / "list.txt").write_bytes(b"a.jpg\n" * 200_000 + b"caf\xe9.jpg\n")
+    rounds = find_rounds(str(tmp_path / "list.txt"), first=4)
+    assert next(rounds).rows == 4
+    with pytest.raises(InputError, match="a list file must be UTF-8"):
+        list(rounds)
+    folder = tmp_path / "z"
+    make(folder, "1.jpg")
+    folder.chmod(0)
+    if os.geteuid():  # root may read it
+        with ListedAhead(find_rounds(str(tmp_path), first=4)) as ahead, contextlib.suppress(StopIteration):
+            assert next(iter(ahead)).rows == 4
+            with pytest.raises(InputError, match="cannot be read"):
+                list(ahead)
+    folder.chmod(0o755)

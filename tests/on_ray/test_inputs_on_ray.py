@@ -13,6 +13,7 @@ from PIL import Image
 from ray_segformer.cli import main
 from ray_segformer.datasets import read_ade20k, read_images
 from ray_segformer.guesses import SegformerWarning
+from ray_segformer.inputs import find_rounds
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -92,3 +93,57 @@ def test_the_output_of_a_store_of_objects_tells_no_secret(object_store, small_di
     assert json.loads(written)["options"]["input"] == "s3://photos/in.parquet"
     for text in (str(rows), written, printed.out, printed.err):
         assert "secret" not in text and "endpoint" not in text
+
+
+@pytest.fixture
+def rounds_of_four(monkeypatch):
+    """Jobs find four images in the first round, and five in each later one."""
+    monkeypatch.setitem(find_rounds.__kwdefaults__, "first", 4)
+    monkeypatch.setattr("ray_segformer.inputs.rounds._LATER_ROUNDS", 5)
+    monkeypatch.setattr("ray_segformer.inputs.rounds._PART", 5)
+
+
+def rows_of(output, folder="masks"):
+    return pa.parquet.read_table(output / folder).sort_by("index").to_pylist()
+
+
+def test_a_job_in_rounds_does_what_it_does_in_one(small_dir, tmp_path, run_command, monkeypatch, rounds_of_four):
+    """An image of the third round is broken: the job ends there, and goes on there when it is mended."""
+    (tmp_path / "in").mkdir()
+    names = [f"{number:02}" for number in range(12)]
+    for name in names:
+        (tmp_path / "in" / f"{name}.png").write_bytes(png(9 + int(name)))
+    (tmp_path / "in" / "10.png").write_bytes(b"broken")
+    (tmp_path / "in" / "11.txt").write_bytes(b"")
+    arguments = ["predict", tmp_path / "in", tmp_path / "out", "--model", small_dir, "--workers", "1", "--resume"]
+    code, _, said = run_command(*arguments)
+    assert code == 1 and "10.png" in said and not (tmp_path / "out" / "summary.json").exists()
+    before = rows_of(tmp_path / "out")
+    assert [row["index"] for row in before] == [*range(9)]
+    (tmp_path / "in" / "10.png").write_bytes(png(19))
+    code, _, said = run_command(*arguments)
+    assert code == 0 and said.count("1 file of another kind was not looked at") == 1
+    assert "100%" in said and "12/12" in said  # the bar knows the number when all is listed
+    monkeypatch.undo()
+    whole = [*arguments[:2], tmp_path / "whole", *arguments[3:]]
+    assert run_command(*whole)[0] == 0
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("out", "whole")]
+    for key in ("images", "failures", "classes", "warnings", "options"):
+        assert summaries[0][key] == summaries[1][key]
+    assert summaries[0]["images"] == 12 and summaries[0]["resumed"] == 9
+
+
+def test_files_of_masks_have_names_of_their_own_in_all_rounds(small_dir, tmp_path, run_command, rounds_of_four):
+    (tmp_path / "in").mkdir()
+    for number in range(6):
+        for suffix in (".png", ".webp"):
+            Image.new("RGB", (9 + number, 8)).save(tmp_path / "in" / f"{number}{suffix}")
+    arguments = ["predict", tmp_path / "in", tmp_path / "out", "--model", small_dir, "--workers", "1"]
+    assert run_command(*arguments, "--format", "png")[0] == 0
+    rows = rows_of(tmp_path / "out", "rows")
+    files = {row["mask"] for row in rows}
+    assert len(files) == 12 == len(list((tmp_path / "out" / "masks").iterdir()))
+    for row in rows:
+        with Image.open(tmp_path / "out" / row["mask"]) as mask:
+            assert mask.size == (row["width"], row["height"]) == Image.open(row["path"]).size

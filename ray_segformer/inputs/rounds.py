@@ -1,0 +1,177 @@
+"""The images in files, in rounds: while the images of a round are read, the next one is listed."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+
+from ray_segformer.guesses import Guess
+from ray_segformer.images import SUFFIXES
+from ray_segformer.inputs.blocks import small_blocks, spread
+from ray_segformer.inputs.image_input import ImageInput, InputError
+from ray_segformer.inputs.location import FileName
+from ray_segformer.inputs.mask_names import masks_among
+from ray_segformer.inputs.output_names import digests_of_names, file_name_of, unique_names, with_digest
+from ray_segformer.inputs.paths import readable
+from ray_segformer.inputs.row_keys import DoneRows, digests_of
+from ray_segformer.inputs.selection import Selection, below
+
+FIRST_ROUND = 100_000  # images, which take a second to list, or 100 requests to S3
+_LATER_ROUNDS = 500_000  # images: actors start again in each round, and the driver keeps a hundred bytes of each image
+_PART = 2**16  # images of a round that are Python text at a time
+
+
+def rounds_of_files(
+    files: Iterator[FileName],
+    folder: str,
+    shown: str,
+    selection: Selection,
+    first: int | None,
+    distinct_names: bool,
+) -> Iterator[ImageInput]:
+    """Yield the images in files; see `find_rounds`.
+
+    Args:
+        files: the files, in order; some may be the same.
+        folder: the folder that names for output files are relative to.
+        shown: the input, for messages.
+        selection: what chose the files.
+        first, distinct_names: as for `find_rounds`.
+
+    Raises:
+        InputError: there are no files, or a glob of `exclude` matched nothing.
+    """
+    beginning = [*itertools.islice(files, first)]
+    following = next(files, None)
+    if following is None:
+        selection.check()
+    if not beginning:
+        raise InputError(f"{shown}: no images there (looked for {', '.join(sorted(SUFFIXES))})")
+    paths, count = [file.path for file in beginning], len(beginning)
+    numbered = _Numbered()
+    keys = numbered.keys(paths)
+    names = unique_names([file.plain for file in beginning], folder, keys)
+    masks = masks_among([readable(below(file.plain, folder)) for file in beginning], shown)
+    cell = beginning[0].cell
+    yield _images(_table(beginning, 0, keys, names), cell, [*selection.guesses(), *masks])
+    if following is None:
+        return
+    names_before = _Seen()
+    if distinct_names:
+        names_before.add(digests_of_names(names))
+    del beginning, paths, keys, names
+    files = itertools.chain([following], files)
+    while True:
+        parts: list[pa.Table] = []
+        while sum(map(len, parts)) < _LATER_ROUNDS and (listed := [*itertools.islice(files, _PART)]):
+            keys = numbered.keys([file.path for file in listed])
+            names = [file_name_of(file.plain, folder) for file in listed]
+            if distinct_names:
+                for place in np.flatnonzero(names_before.add(digests_of_names(names))).tolist():
+                    names[place] = with_digest(names[place], keys[place])
+            parts.append(_table(listed, count, keys, names))
+            count += len(listed)
+        if not parts:
+            selection.check()
+            return
+        yield _images(pa.concat_tables(parts), cell, [*selection.guesses(), *masks])
+
+
+class ListedAhead:
+    """The rounds of an input, of which the next one is listed in a thread while one is worked on.
+
+    Args:
+        rounds: from `find_rounds`.
+    """
+
+    def __init__(self, rounds: Iterator[ImageInput]) -> None:
+        self._rounds = rounds
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="listing")
+
+    def __enter__(self) -> ListedAhead:
+        self._following = self._thread.submit(next, self._rounds, None)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def __iter__(self) -> Iterator[ImageInput]:
+        while (images := self._following.result()) is not None:
+            self._following = self._thread.submit(next, self._rounds, None)
+            yield images
+
+    @property
+    def ended(self) -> bool:
+        """Whether all is listed, and no other round follows."""
+        return self._following.done() and self._following.exception() is None and self._following.result() is None
+
+
+def _table(files: Sequence[FileName], index: int, keys: Sequence[str], names: Sequence[str]) -> pa.Table:
+    """Return the rows of files, of which the first one has this place in the input."""
+    paths = pa.array([file.path for file in files])  # there may be millions, so equal columns are one
+    cells = paths if all(file.cell is file.path for file in files) else pa.array([file.cell for file in files])
+    keys_column = paths if all(key is file.path for key, file in zip(keys, files, strict=True)) else pa.array(keys)
+    places = pa.array(np.arange(index, index + len(files)))
+    return pa.table({"path": paths, "index": places, "image": cells, "name": pa.array(names), "key": keys_column})
+
+
+def _images(rows: pa.Table, file: str, guesses: list[Guess]) -> ImageInput:
+    """Return rows of files as an input."""
+
+    def keys() -> Iterator[str]:
+        """Yield the keys of all rows. There may be millions, so only a part of them is Python text at a time."""
+        for batch in rows.select(["key"]).to_batches(_PART):
+            yield from batch.column(0).to_pylist()
+
+    def dataset(
+        done: DoneRows | None = None, sample: int | None = None, distinct_names: bool = False
+    ) -> ray.data.Dataset:
+        """Return the rows that are not done, or a sample. Names are what they are."""
+        if sample is not None:
+            return small_blocks(rows.take(pa.array(spread(len(rows), sample))))
+        return small_blocks(rows if done is None else rows.filter(pa.array(~done.among(keys()))))
+
+    return ImageInput(len(rows), dataset, keys, lambda limit: rows.slice(0, limit).to_pylist(), file, guesses)
+
+
+class _Numbered:
+    """The keys of files by their paths: `a.jpg` and, if a list has it several times, `a.jpg#1`, `a.jpg#2`."""
+
+    def __init__(self) -> None:
+        self._seen = _Seen()
+        self._again = Counter[str]()
+
+    def keys(self, paths: Sequence[str]) -> list[str]:
+        """Return the keys of the next files."""
+        keys = [*paths]
+        for place in np.flatnonzero(self._seen.add(digests_of(paths))).tolist():
+            self._again[paths[place]] += 1
+            keys[place] = f"{paths[place]}#{self._again[paths[place]]}"
+        return keys
+
+
+class _Seen:
+    """Digests of texts, eight bytes of each. Among ten million texts, the probability of a collision is 3e-6."""
+
+    def __init__(self) -> None:
+        self._parts: list[npt.NDArray[np.uint64]] = []  # sorted; each at least twice as long as the next one
+
+    def add(self, digests: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bool_]:
+        """Add digests, from `digests_of`, and return for each one whether it came before."""
+        beginnings = np.frombuffer(digests.tobytes(), np.uint64)[::2]
+        new, first = np.unique(beginnings, return_index=True)
+        before = np.ones(len(beginnings), bool)
+        before[first] = False
+        for part in self._parts:
+            before |= part[np.searchsorted(part, beginnings).clip(max=len(part) - 1)] == beginnings
+        while self._parts and len(self._parts[-1]) < 2 * len(new):
+            new = np.union1d(self._parts.pop(), new)
+        self._parts.append(new)
+        return before
