@@ -177,4 +177,5 @@ def _print_classes(classes: list[dict[str, Any]]) -> None:
     for each in largest[:_LARGEST]:
         print(f"{printable(each['name']):<24.24}{100 * each['share']:>7.2f} %{each['images']:>10} images")
     if len(largest) > _LARGEST:
-        print(f"{len(largest) - _LARGEST} more classes are in summary.json")
+        more = len(largest) - _LARGEST
+        print(f"{more} more {'class is' if more == 1 else 'classes are'} in summary.json")

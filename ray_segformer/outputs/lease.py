@@ -64,8 +64,7 @@ class Lease:
             time.sleep(_SECONDS_TO_CHECK_LOCALLY)
         if not self._storage.has_locks:
             time.sleep(_SECONDS_TO_CHECK)
-        if self._holder().get("owner") != self._owner:
-            raise self._taken(self._holder())
+        self._check_what_was_written()
         self._thread.start()
         return self
 
@@ -87,6 +86,17 @@ class Lease:
         holder = self._holder()
         self.lost = self.lost or bool(holder and holder.get("owner") != self._owner)
         self.check()
+
+    def _check_what_was_written(self) -> None:
+        """Raise an `OutputError` if the lease is another job's by now, or does not come back as it was written."""
+        content = self._storage.read(LEASE_NAME) or b""
+        if self._content() != content and self._content() in content:
+            raise OutputError(
+                f"{self._storage.shown}: this store adds to what is written there: it does not know the checksums of "
+                "newer clients of S3. Set AWS_REQUEST_CHECKSUM_CALCULATION=when_required on all machines"
+            )
+        if self._holder().get("owner") != self._owner:
+            raise self._taken(self._holder())
 
     def _content(self) -> bytes:
         content = {"owner": self._owner, "machine": _machine(), "process": os.getpid(), "beat": self._beat}

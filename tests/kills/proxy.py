@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,13 +20,14 @@ class Proxy:
         server: host and port.
         answer: gets the method, the path, and the port from which the client sends. Returns None to forward, a status
             to answer with, or 0 to close the connection without an answer.
+        hidden: headers that are not forwarded. Default: none.
 
     Attributes:
         options: what a URI needs to reach the proxy.
         requests: the methods and paths so far.
     """
 
-    def __init__(self, server: str, answer: Callable[[str, str, int], int | None]) -> None:
+    def __init__(self, server: str, answer: Callable[[str, str, int], int | None], hidden: Sequence[str] = ()) -> None:
         self.requests: list[tuple[str, str]] = []
         proxy = self
 
@@ -47,6 +48,8 @@ class Proxy:
                         self.send_header("Content-Length", "0")
                         self.end_headers()
                     return
+                for name in hidden:
+                    del self.headers[name]
                 connection = http.client.HTTPConnection(server)
                 connection.request(self.command, self.path, body, dict(self.headers))
                 reply = connection.getresponse()

@@ -223,6 +223,14 @@ def test_a_bucket_that_may_not_be_written_is_said_before_the_first_image(
     assert "secret" not in line
 
 
+def test_a_store_that_does_not_know_newer_clients_is_said(scenes, ray_session, bucket, object_store, capsys):
+    """It keeps the frames around the parts of an upload, which have checksums, as if they were content."""
+    server, name = object_store[1].partition("=")[2].partition("&")[0], bucket[1]
+    with Proxy(server, lambda *_: None, ("x-amz-content-sha256", "content-encoding")) as proxy:
+        assert main(["predict", str(scenes), f"s3://{USER}{name}/out{proxy.options}"]) == 2
+    assert "AWS_REQUEST_CHECKSUM_CALCULATION=when_required" in capsys.readouterr().err
+
+
 def test_an_evaluation_on_a_store(scenes, ray_session, bucket, object_store, capsys):
     file_system, name = bucket
     output = f"s3://{USER}{name}/scores{object_store[1]}"
