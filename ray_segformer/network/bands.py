@@ -2,6 +2,10 @@
 
 Numba's own threads are not used, because they and torch's OpenMP threads would keep the processors busy while waiting
 for each other.
+
+What runs in these threads must not call torch's parallel operations, such as `zero_`. Each thread would have OpenMP
+threads of its own then. From that moment there are more of them than processors, so OpenMP lets all of them sleep
+instead of waiting, and the network is a sixth slower for the rest of the process's life.
 """
 
 from __future__ import annotations

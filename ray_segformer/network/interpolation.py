@@ -148,6 +148,14 @@ class Columns:
         return Columns(places, shares, starts, np.stack([first, last], 1).astype(np.int32), scale_of(logits, width))
 
 
+def set_to_zero(values: torch.Tensor) -> torch.Tensor:
+    """Set a tensor to zero, and return it. On a CPU, NumPy does it: see `in_bands`."""
+    if values.device.type == "cpu":
+        values.numpy().fill(0)
+        return values
+    return values.zero_()
+
+
 def add_upsampled(logits: torch.Tensor, down: Axis, row_shares: Weights, columns: Columns, sums: torch.Tensor) -> None:
     """Add the bilinearly upsampled logits of windows that stand side by side to some places of an image.
 

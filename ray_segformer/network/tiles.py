@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from ray_segformer.network.bands import in_bands
-from ray_segformer.network.interpolation import Axis, Knots, Part
+from ray_segformer.network.interpolation import Axis, Knots, Part, set_to_zero
 from ray_segformer.network.windows import Crops, Look, View
 
 _BAND_ROWS = 64  # rows of pixels for which windows are asked for
@@ -54,7 +54,7 @@ def segment_views(
     for look in looks:
         yield from look.fetch(0, 0)  # now the shapes of logits are known
     down, across = (_knots(looks, axis, side, every_pixel) for axis, side in enumerate(size))
-    tiles = _Tiles(looks, down, across, result_of, results)
+    tiles = _Tiles(looks, down, across, result_of, results, every_pixel)
     edges = np.unique(np.searchsorted(down.cells, [*range(0, size[0], _BAND_ROWS), size[0]]))
     for first, last in itertools.pairwise(edges.tolist()):
         places = down.part(first, last).places
@@ -81,8 +81,9 @@ class _Tiles:
         across: Knots,
         result_of: Callable[[torch.Tensor, Axis, Axis], Sequence[npt.NDArray[Any]]],
         results: Sequence[npt.NDArray[Any]],
+        every_pixel: bool,
     ) -> None:
-        self._looks, self._down = looks, down
+        self._looks, self._down, self._every_pixel = looks, down, every_pixel
         self._result_of, self._results = result_of, results
         self._example = looks[0].example()
         self._on_cpu = self._example.device.type == "cpu"
@@ -103,11 +104,13 @@ class _Tiles:
             for tile in tiles[first_tile:last_tile]:
                 self._fill_tile(*tile, memory)
 
-        in_bands(fill, len(tiles), torch.get_num_threads() if self._on_cpu and len(tiles) > 1 else 1)
+        # Where pixels are asked for, it is torch that computes their results: see `in_bands`.
+        several = self._on_cpu and len(tiles) > 1 and not self._every_pixel
+        in_bands(fill, len(tiles), torch.get_num_threads() if several else 1)
 
     def _fill_tile(self, rows: Part, columns: Part, memory: torch.Tensor) -> None:
         shape = len(rows.places), len(columns.places), self._example.shape[-1]
-        sums = memory[: math.prod(shape)].zero_().view(shape)
+        sums = set_to_zero(memory[: math.prod(shape)].view(shape))
         for look in self._looks:
             look.add(sums, rows.places, columns.places, np.float32(1 / len(self._looks)))
         for result, own in zip(self._results, self._result_of(sums, rows.axis, columns.axis), strict=True):

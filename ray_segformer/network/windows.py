@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ray_segformer.network.interpolation import Axis, Columns, Places, add_upsampled, bends, scale_of
+from ray_segformer.network.interpolation import Axis, Columns, Places, add_upsampled, bends, scale_of, set_to_zero
 
 if TYPE_CHECKING:
     from ray_segformer.network.argmax_kernels import Indices
@@ -136,7 +136,7 @@ class Look:
             self._on_canvas(places[0], places[-1], axis) for axis, places in enumerate((rows, columns))
         )
         own_rows, own_columns = np.arange(top, bottom + 1), np.arange(left, right + 1)
-        part = sums.new_zeros(len(own_rows), len(own_columns), sums.shape[-1])
+        part = set_to_zero(sums.new_empty(len(own_rows), len(own_columns), sums.shape[-1]))
         self._add_windows(part, own_rows, own_columns, np.float32(1))
         down, across = (scale_of(*sides) for sides in zip(self._canvas, self._image_size, strict=True))
         places = Columns(
