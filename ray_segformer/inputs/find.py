@@ -58,7 +58,7 @@ def find_rounds(
         source, exclude: as for `find_images`. The list of a list file is compared with the deepest folder that the
             files of the first round are below.
         first: the number of images in the first round. Later rounds have more. None: all are in one round.
-            Default: 100,000.
+            Default: 50,000.
         distinct_names: whether names in later rounds are to differ from all before. Default: False.
 
     Yields:
@@ -76,7 +76,7 @@ def find_rounds(
         folder = fixed_part(path)
         selection = Selection(folder, exclude, shown, hides=False)
         files = (location.file(file) for file in files_matching(location, folder) if selection.takes(file))
-        yield from rounds_of_files(files, folder, shown, selection, first, distinct_names)
+        yield from rounds_of_files(files, folder, shown, selection, first, distinct_names, may_repeat=True)
     elif kind == pa.fs.FileType.NotFound:
         raise InputError(f"{shown}: no such file or folder")
     elif kind == pa.fs.FileType.Unknown:
@@ -89,7 +89,7 @@ def find_rounds(
         folder = shared_folder([file.plain for file in beginning])
         selection = Selection(folder, exclude, shown, hides=False)
         files = (file for file in itertools.chain(beginning, named) if selection.takes(file.plain))
-        yield from rounds_of_files(files, folder, shown, selection, first, distinct_names)
+        yield from rounds_of_files(files, folder, shown, selection, first, distinct_names, may_repeat=True)
     else:
         folder = posixpath.dirname(path)
         selection = Selection(folder, exclude, shown, hides=False)
@@ -98,7 +98,9 @@ def find_rounds(
         if suffix == ".parquet":
             yield images_in_parquet(location, paths)
         elif suffix in SUFFIXES:
-            yield from rounds_of_files(map(location.file, paths), folder, shown, selection, first, distinct_names)
+            yield from rounds_of_files(
+                map(location.file, paths), folder, shown, selection, first, distinct_names, may_repeat=False
+            )
         else:
             raise InputError(
                 f"{shown}: expected an image, .parquet, or a list of paths ({', '.join(_LIST_SUFFIXES)}); "
@@ -137,7 +139,9 @@ def _rounds_of_folder(
         yield images_in_parquet(location, parquet, guesses=selection.guesses())
     else:
         files = itertools.chain([found], files)
-        yield from rounds_of_files(files, location.path, location.shown, selection, first, distinct_names)
+        yield from rounds_of_files(
+            files, location.path, location.shown, selection, first, distinct_names, may_repeat=False
+        )
 
 
 def find_parquet(

@@ -36,6 +36,7 @@ class ImageInput:
         take: returns the first rows of the dataset, as many as its argument says, without Ray.
         file: a file that tasks read, as an image cell: an image, or parquet.
         guesses: what is to be said about the input, such as files that are not looked at.
+        is_last: whether these are the last images of the input, or all. Rounds are not, but for the last one.
     """
 
     rows: int
@@ -44,3 +45,4 @@ class ImageInput:
     take: Callable[[int], list[dict[str, Any]]]
     file: str
     guesses: list[Guess] = field(default_factory=list)
+    is_last: bool = True

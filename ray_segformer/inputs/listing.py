@@ -126,29 +126,32 @@ def _walk_local(root: str) -> Iterator[str]:
     Unlike pyarrow's walk, it accepts names that are not UTF-8, and does not follow a link to a folder that contains it.
     """
     root_length = len(root.rstrip("/")) + 1
-    folders = [(_entries_of(root, root_length), frozenset([_identity(root, root_length)]))]
+    folders = [(root, _names_in(root, root_length), frozenset([_identity(root, root_length)]))]
     while folders:
-        entries, parents = folders[-1]
-        for entry in entries:
-            if not _is_folder(entry):
-                yield entry.path
-            elif (identity := _identity(entry.path, root_length)) is not None and identity not in parents:
-                folders.append((_entries_of(entry.path, root_length), parents | {identity}))
+        folder, names, parents = folders[-1]
+        for name in names:
+            path = os.path.join(folder, name)
+            if not name.endswith("/"):
+                yield path
+            elif (identity := _identity(path, root_length)) is not None and identity not in parents:
+                folders.append((path[:-1], _names_in(path[:-1], root_length), parents | {identity}))
                 break
         else:
             folders.pop()
 
 
-def _entries_of(folder: str, root_length: int) -> Iterator[os.DirEntry[str]]:
-    """Yield the entries of a folder in the order of their paths; of a very large one, as they come."""
+def _names_in(folder: str, root_length: int) -> Iterator[str]:
+    """Yield the names in a folder in the order of their paths; of a very large one, as they come.
+
+    Those of folders end with "/".
+    """
     try:
         with os.scandir(folder) as scanned:
-            entries = [*itertools.islice(scanned, _LARGEST_SORTED)]
-            if len(entries) < _LARGEST_SORTED:
-                # The paths of a folder's files go on with "/", which some characters are below.
-                entries.sort(key=lambda entry: f"{entry.name}/" if _is_folder(entry) else entry.name)
-            yield from entries
-            yield from scanned
+            # The paths of a folder's files go on with "/", which some characters are below.
+            names = (f"{entry.name}/" if _is_folder(entry) else entry.name for entry in scanned)
+            first = [*itertools.islice(names, _LARGEST_SORTED)]
+            yield from sorted(first) if len(first) < _LARGEST_SORTED else first
+            yield from names
     except OSError as error:
         _check_hidden(folder, root_length, error)
 

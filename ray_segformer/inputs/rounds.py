@@ -6,6 +6,7 @@ import concurrent.futures
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +24,9 @@ from ray_segformer.inputs.paths import readable
 from ray_segformer.inputs.row_keys import DoneRows, digests_of
 from ray_segformer.inputs.selection import Selection, below
 
-FIRST_ROUND = 100_000  # images, which take a second to list, or 100 requests to S3
-_LATER_ROUNDS = 500_000  # images: actors start again in each round, and the driver keeps a hundred bytes of each image
-_PART = 2**16  # images of a round that are Python text at a time
+FIRST_ROUND = 50_000  # images, which take a second to list, or 50 requests to S3
+_LATER_ROUNDS = 250_000  # images: actors start again in each round, and the driver keeps a few hundred bytes of each
+_PART = 2**15  # images of a round that are Python text at a time
 
 
 def rounds_of_files(
@@ -35,15 +36,18 @@ def rounds_of_files(
     selection: Selection,
     first: int | None,
     distinct_names: bool,
+    *,
+    may_repeat: bool,
 ) -> Iterator[ImageInput]:
     """Yield the images in files; see `find_rounds`.
 
     Args:
-        files: the files, in order; some may be the same.
+        files: the files, in order.
         folder: the folder that names for output files are relative to.
         shown: the input, for messages.
         selection: what chose the files.
         first, distinct_names: as for `find_rounds`.
+        may_repeat: whether files may be the same.
 
     Raises:
         InputError: there are no files, or a glob of `exclude` matched nothing.
@@ -55,37 +59,38 @@ def rounds_of_files(
     if not beginning:
         raise InputError(f"{shown}: no images there (looked for {', '.join(sorted(SUFFIXES))})")
     paths, count = [file.path for file in beginning], len(beginning)
-    numbered = _Numbered()
-    keys = numbered.keys(paths)
+    numbered = _Numbered() if may_repeat else None
+    keys = numbered.keys(paths) if numbered else paths
     names = unique_names([file.plain for file in beginning], folder, keys)
     masks = masks_among([readable(below(file.plain, folder)) for file in beginning], shown)
     cell = beginning[0].cell
-    yield _images(_table(beginning, 0, keys, names), cell, [*selection.guesses(), *masks])
-    if following is None:
-        return
+    guesses = [*selection.guesses(), *masks]
+    yield _images(_table(beginning, 0, keys, names), cell, guesses, is_last=following is None)
     names_before = _Seen()
     if distinct_names:
         names_before.add(digests_of_names(names))
     del beginning, paths, keys, names
-    files = itertools.chain([following], files)
-    while True:
+    while following is not None:
         parts: list[pa.Table] = []
+        files = itertools.chain([following], files)
         while sum(map(len, parts)) < _LATER_ROUNDS and (listed := [*itertools.islice(files, _PART)]):
-            keys = numbered.keys([file.path for file in listed])
+            paths = [file.path for file in listed]
+            keys = numbered.keys(paths) if numbered else paths
             names = [file_name_of(file.plain, folder) for file in listed]
             if distinct_names:
                 for place in np.flatnonzero(names_before.add(digests_of_names(names))).tolist():
                     names[place] = with_digest(names[place], keys[place])
             parts.append(_table(listed, count, keys, names))
             count += len(listed)
-        if not parts:
+        following = next(files, None)
+        if following is None:
             selection.check()
-            return
-        yield _images(pa.concat_tables(parts), cell, [*selection.guesses(), *masks])
+        guesses = [*selection.guesses(), *masks]
+        yield _images(pa.concat_tables(parts), cell, guesses, is_last=following is None)
 
 
 class ListedAhead:
-    """The rounds of an input, of which the next one is listed in a thread while one is worked on.
+    """The rounds of an input, of which the next one can be listed in a thread while one is worked on.
 
     Args:
         rounds: from `find_rounds`.
@@ -94,23 +99,24 @@ class ListedAhead:
     def __init__(self, rounds: Iterator[ImageInput]) -> None:
         self._rounds = rounds
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="listing")
+        self._following: concurrent.futures.Future[ImageInput | None] | None = None
 
     def __enter__(self) -> ListedAhead:
-        self._following = self._thread.submit(next, self._rounds, None)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._thread.shutdown(cancel_futures=True)
 
     def __iter__(self) -> Iterator[ImageInput]:
-        while (images := self._following.result()) is not None:
-            self._following = self._thread.submit(next, self._rounds, None)
+        while (images := self.list_next().result()) is not None:
+            self._following = None
             yield images
 
-    @property
-    def ended(self) -> bool:
-        """Whether all is listed, and no other round follows."""
-        return self._following.done() and self._following.exception() is None and self._following.result() is None
+    def list_next(self) -> concurrent.futures.Future[ImageInput | None]:
+        """Begin to list the next round, if that is not begun. It takes a processor from what starts meanwhile."""
+        if self._following is None:
+            self._following = self._thread.submit(next, self._rounds, None)
+        return self._following
 
 
 def _table(files: Sequence[FileName], index: int, keys: Sequence[str], names: Sequence[str]) -> pa.Table:
@@ -122,7 +128,7 @@ def _table(files: Sequence[FileName], index: int, keys: Sequence[str], names: Se
     return pa.table({"path": paths, "index": places, "image": cells, "name": pa.array(names), "key": keys_column})
 
 
-def _images(rows: pa.Table, file: str, guesses: list[Guess]) -> ImageInput:
+def _images(rows: pa.Table, file: str, guesses: list[Guess], *, is_last: bool) -> ImageInput:
     """Return rows of files as an input."""
 
     def keys() -> Iterator[str]:
@@ -138,7 +144,12 @@ def _images(rows: pa.Table, file: str, guesses: list[Guess]) -> ImageInput:
             return small_blocks(rows.take(pa.array(spread(len(rows), sample))))
         return small_blocks(rows if done is None else rows.filter(pa.array(~done.among(keys()))))
 
-    return ImageInput(len(rows), dataset, keys, lambda limit: rows.slice(0, limit).to_pylist(), file, guesses)
+    def take(limit: int) -> list[dict[str, Any]]:
+        """Return the first rows."""
+        first: list[dict[str, Any]] = rows.slice(0, limit).to_pylist()
+        return first
+
+    return ImageInput(len(rows), dataset, keys, take, file, guesses, is_last)
 
 
 class _Numbered:

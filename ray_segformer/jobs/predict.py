@@ -62,7 +62,7 @@ def predict(
 
     Args:
         source: the input: a folder (searched recursively), a glob, a list file, an image, or parquet; or a URI. Of more
-            than 100,000 files, the first are segmented while the others are listed; see `find_rounds`.
+            than 50,000 files, the first are segmented while the others are listed; see `find_rounds`.
         output: the folder to make: a path on this machine, or a URI of pyarrow's file systems with its options. Tasks
             write to it: of a local folder on this machine, else on all. It gets these files:
 
@@ -107,7 +107,7 @@ def predict(
         SegformerWarning: files of the input are not looked at, or look like masks; see `find_images`.
 
     Raises:
-        InputError: there are no images, or a glob of `exclude` matches nothing: of more than 100,000 images, this is
+        InputError: there are no images, or a glob of `exclude` matches nothing: of more than 50,000 images, this is
             found out when all are listed.
         OutputError: the output cannot be written there, or the run to resume had other options.
         ResourceError: the cluster has fewer GPUs than an actor reserves; or a node has other packages, cannot read the
@@ -166,17 +166,16 @@ def predict(
         palette = class_palette(names) if overlays else None
         write = WriteShards(folder.storage, mask_format, confidence=confidence)
         said = {guess.code for guess in images.guesses}
-        remaining: list[int] = []  # images of each round
+        found, all_listed = resumed, False  # the images of the rounds so far
         with ListedAhead(itertools.chain([images], rounds)) as ahead, contextlib.ExitStack() as stack:
             if progress:
-                stack.enter_context(
-                    progress_of_workers(totals, lambda: resumed + sum(remaining) if ahead.ended else None, resumed)
-                )
+                stack.enter_context(progress_of_workers(totals, lambda: found if all_listed else None, resumed))
             for images in ahead:
                 say(guess for guess in images.guesses if guess.code not in said)
                 said.update(guess.code for guess in images.guesses)
-                remaining.append(images.rows if done is None else int((~done.among(images.keys())).sum()))
-                if not remaining[-1]:
+                remaining = images.rows if done is None else int((~done.among(images.keys())).sum())
+                found, all_listed = found + remaining, images.is_last
+                if not remaining:
                     continue
                 dataset = images.dataset(done, distinct_names=distinct_names)
                 dataset.context.execution_options.preserve_order = True
@@ -185,6 +184,7 @@ def predict(
                     write, batch_format="pyarrow", batch_size=rows_per_shard, **_where_to_write(folder.storage)
                 )
                 for row in written.iter_rows():
+                    ahead.list_next()
                     shards.add(json.loads(row["shard"]))
                     folder.lease.check()
         folder.lease.look()

@@ -176,9 +176,9 @@ def in_rounds(source, first=4, **options):
     with ListedAhead(find_rounds(str(source), first=first, **options)) as rounds:
         found = []
         for images in rounds:
-            assert not rounds.ended or images.rows
+            rounds.list_next()
             found.append(images)
-        assert rounds.ended
+    assert [images.is_last for images in found] == [False] * (len(found) - 1) + [True]
     return found, [row for images in found for row in images.take(999)]
 
 
