@@ -72,19 +72,29 @@ def _writing(settings: Settings, folder: str, options: str) -> Table:
 
 def _photos(settings: Settings, folder: str, options: str) -> Table:
     count = 24 if settings.quick else 200
-    samples: dict[str, list[float]] = {name: [] for name in ("masks are dropped", _LOCAL, _REMOTE)}
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in ("masks are dropped", _LOCAL, _REMOTE)}
     with Child(_predict, settings.model, settings.photos, settings.threads, folder, options, threads=1) as predict:
         for round_ in range(settings.rounds(3)):
             for name in samples:
                 progress(f"storage: photos, {name}, round {round_ + 1}")
                 samples[name].append(predict(name, count))
-    first = statistics.median(samples["masks are dropped"])
+    medians = {name: [statistics.median(each) for each in zip(*runs, strict=True)] for name, runs in samples.items()}
+    _, without = medians["masks are dropped"]
     rows = [
-        {"name": name, "seconds": statistics.median(runs), "share": 100 * (statistics.median(runs) / first - 1)}
-        for name, runs in samples.items()
+        {"name": name, "seconds": seconds, "work": work, "share": 100 * (work / without - 1), "samples": samples[name]}
+        for name, (seconds, work) in medians.items()
     ]
-    columns = {"name": "", "seconds": "seconds", "share": "% more than without writing"}
-    return Table(f"{count} photos, B0, with writing and without", columns, rows)
+    columns = {
+        "name": "",
+        "seconds": "seconds",
+        "work": "seconds of the processors' work",
+        "share": "% more work than without writing",
+    }
+    notes = [
+        "The processors' work is that of the whole machine, also of the server of objects. It varies less from run to "
+        "run than the seconds do."
+    ]
+    return Table(f"{count} photos, B0, with writing and without", columns, rows, notes)
 
 
 def server_of_objects() -> Callable[[], str]:
@@ -162,7 +172,9 @@ def _write(cpus: int, folder: str, options: str) -> Callable[[str, int], dict[st
     return write
 
 
-def _predict(model: str, photos: list[str], cpus: int, folder: str, options: str) -> Callable[[str, int], float]:
+def _predict(
+    model: str, photos: list[str], cpus: int, folder: str, options: str
+) -> Callable[[str, int], tuple[float, float]]:
     start_ray(cpus, _STORE, folder + "/spilled")
     from ray_segformer import SegformerCheckpoint
     from ray_segformer.inputs import find_images
@@ -170,10 +182,11 @@ def _predict(model: str, photos: list[str], cpus: int, folder: str, options: str
 
     checkpoint = SegformerCheckpoint.from_pretrained(model)
 
-    def run(name: str, count: int) -> float:
+    def run(name: str, count: int) -> tuple[float, float]:
+        """Predict photos. Return the seconds that it took, and those that all processors worked meanwhile."""
         source = Path(folder, "photos.txt")
         source.write_text("\n".join((photos * (count // len(photos) + 1))[:count]))
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), _work()
         if name in (_LOCAL, _REMOTE):
             predict(str(source), _output(name, folder, options), checkpoint, progress=False, rows_per_shard=64)
         else:
@@ -182,6 +195,12 @@ def _predict(model: str, photos: list[str], cpus: int, folder: str, options: str
             dataset.context.execution_options.preserve_order = True
             for _ in encoded_masks(dataset, checkpoint, {"on_error": "raise"}, None, resources).iter_batches():
                 pass
-        return time.perf_counter() - started
+        return time.perf_counter() - started, _work() - worked
 
     return run
+
+
+def _work() -> float:
+    """Return the seconds that the processors of this machine have worked since it started."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "steal", 0.0)

@@ -110,35 +110,40 @@ def run(arguments: argparse.Namespace) -> int:
     settings = Settings(
         arguments.workers, arguments.batch_size, arguments.gpus_per_worker, arguments.uneven, max_pixels, protocol
     )
-    results, masks = compare(cells, checkpoint, names, settings, lambda name: print(f"{name} ...", file=sys.stderr))
-    done = {name: result for name, result in results.items() if "error" not in result}
-    _print_comparison(results)
-    if not done:
-        return EXIT_FAILURES
-    *_, last = done.values()
-    comparison = {
-        "input": public_uri(readable(arguments.input)),
-        "model": arguments.model,
-        "images": len(rows),
-        "workers": arguments.workers,
-        "batch_size": arguments.batch_size,
-        "uneven": arguments.uneven,
-        "protocol": protocol.describe(checkpoint.get_preprocessor()),
-        "masks_equal": not any(result["different_pixels"] for result in done.values()),
-        "machine": {**describe_machine(), **{key: last[key] for key in ("nodes", "cpus", "gpus")}},
-        "architectures": results,
-        "warnings": [guess.as_json(len(rows)) for guess in (*checkpoint.content.guesses, *found.guesses)],
-    }
-    gallery = [
-        GalleryImage(row["name"], to_rgb(cell, max_pixels), mask)
-        for row, cell, mask in zip(rows[:_GALLERY_IMAGES], cells, masks, strict=False)
-    ]
-    timelines = {name: Timeline.from_dict(result["timeline"]) for name, result in done.items()}
-    with folder:
-        folder.begin()
-        folder.write_file("report.html", render_report(comparison, gallery, checkpoint.id2label))
-        folder.write_file("timelines.png", encode(draw_timelines(timelines), "PNG"))
-        folder.finish(comparison, checkpoint.id2label)
+    try:
+        with folder:  # its lease keeps others away while this takes minutes
+            results, masks = compare(
+                cells, checkpoint, names, settings, lambda name: print(f"{name} ...", file=sys.stderr)
+            )
+            done = {name: result for name, result in results.items() if "error" not in result}
+            _print_comparison(results)
+            if not done:
+                return EXIT_FAILURES
+            *_, last = done.values()
+            comparison = {
+                "input": public_uri(readable(arguments.input)),
+                "model": arguments.model,
+                "images": len(rows),
+                "workers": arguments.workers,
+                "batch_size": arguments.batch_size,
+                "uneven": arguments.uneven,
+                "protocol": protocol.describe(checkpoint.get_preprocessor()),
+                "masks_equal": not any(result["different_pixels"] for result in done.values()),
+                "machine": {**describe_machine(), **{key: last[key] for key in ("nodes", "cpus", "gpus")}},
+                "architectures": results,
+                "warnings": [guess.as_json(len(rows)) for guess in (*checkpoint.content.guesses, *found.guesses)],
+            }
+            gallery = [
+                GalleryImage(row["name"], to_rgb(cell, max_pixels), mask)
+                for row, cell, mask in zip(rows[:_GALLERY_IMAGES], cells, masks, strict=False)
+            ]
+            timelines = {name: Timeline.from_dict(result["timeline"]) for name, result in done.items()}
+            folder.begin()
+            folder.write_file("report.html", render_report(comparison, gallery, checkpoint.id2label))
+            folder.write_file("timelines.png", encode(draw_timelines(timelines), "PNG"))
+            folder.finish(comparison, checkpoint.id2label)
+    except OutputError as error:
+        return fail(EXIT_USAGE, error)
     print(folder.storage.describe("report.html"))
     differ = [name for name, result in done.items() if result["different_pixels"] > _MAX_DIFFERENT * result["pixels"]]
     return EXIT_FAILURES if differ or len(done) < len(results) else 0

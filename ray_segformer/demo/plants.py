@@ -13,12 +13,11 @@ from ray_segformer.demo.classes import TREE
 from ray_segformer.demo.stage import Colour, Point, Stage, noise_tile
 
 LARGEST_SPRITE = 300  # pixels: a crown that is larger is drawn at this size and enlarged
-SPECIES = ("round", "tall", "conifer", "bush")
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree or bush at (x, z); `species` is one of `SPECIES`, `height` is metres."""
+    """A tree or bush at (x, z); `species` is "round", "tall", "conifer" or "bush", `height` is metres."""
 
     x: float
     z: float

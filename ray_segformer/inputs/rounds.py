@@ -63,13 +63,13 @@ def rounds_of_files(
     keys = numbered.keys(paths) if numbered else paths
     names = unique_names([file.plain for file in beginning], folder, keys)
     masks = masks_among([readable(below(file.plain, folder)) for file in beginning], shown)
-    cell = beginning[0].cell
-    guesses = [*selection.guesses(), *masks]
-    yield _images(_table(beginning, 0, keys, names), cell, guesses, is_last=following is None)
+    cell, guesses = beginning[0].cell, [*selection.guesses(), *masks]
     names_before = _Seen()
-    if distinct_names:
+    if distinct_names and following is not None:
         names_before.add(digests_of_names(names))
-    del beginning, paths, keys, names
+    images = _images(_table(beginning, 0, keys, names), cell, guesses, is_last=following is None)
+    del beginning, paths, keys, names  # before this generator waits for the round to be done
+    yield images
     while following is not None:
         parts: list[pa.Table] = []
         files = itertools.chain([following], files)
