@@ -18,6 +18,7 @@ from ray_segformer.inputs.find import find_images, find_parquet, find_rounds
 from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.layouts import find_annotated, find_input
 from ray_segformer.inputs.location import Location
+from ray_segformer.inputs.output_names import digests_of_names, file_name_of, is_among, repeated, with_digest
 from ray_segformer.inputs.parquet import READING_CPUS
 from ray_segformer.inputs.paths import readable
 from ray_segformer.inputs.rounds import ListedAhead
@@ -34,17 +35,22 @@ __all__ = [
     "ListedAhead",
     "Location",
     "digests_of",
+    "digests_of_names",
+    "file_name_of",
     "find_annotated",
     "find_images",
     "find_input",
     "find_parquet",
     "find_rounds",
     "from_huggingface",
+    "is_among",
     "read_ade20k",
     "read_cityscapes",
     "read_images",
     "read_parquet",
     "read_voc",
     "readable",
+    "repeated",
     "small_blocks",
+    "with_digest",
 ]

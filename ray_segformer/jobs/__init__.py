@@ -1,7 +1,7 @@
 """Jobs: turn an input into an output, on Ray.
 
-This room has `predict`, `evaluate` and `check`, and the cluster that they run on. Add a new job here. Outputs are in
-`outputs`. This room does not know the command line, and does not train.
+This room has `predict`, `evaluate`, `check` and `export`, and the cluster that they run on. Add a new job here. Outputs
+are in `outputs`. This room does not know the command line, and does not train.
 """
 
 from ray_segformer.jobs.check import CHECKED_ROWS, check
@@ -9,6 +9,7 @@ from ray_segformer.jobs.cluster import ENCODING_CPUS, ResourceError, resources_f
 from ray_segformer.jobs.encode import EncodeMasks
 from ray_segformer.jobs.evaluate import ScoredImage, evaluate, most_confused
 from ray_segformer.jobs.evaluation_predictor import EvaluationPredictor
+from ray_segformer.jobs.export import export
 from ray_segformer.jobs.failures import Failure, explain, failure_of
 from ray_segformer.jobs.predict import encoded_masks, predict
 from ray_segformer.jobs.preflight import check_nodes
@@ -29,6 +30,7 @@ __all__ = [
     "encoded_masks",
     "evaluate",
     "explain",
+    "export",
     "failure_of",
     "most_confused",
     "predict",

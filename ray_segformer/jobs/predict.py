@@ -162,7 +162,7 @@ def predict(
         resources = resources_for(images.rows, batch_size, workers, gpus_per_worker)
         check_nodes(folder.storage, images.file, with_gpus=gpus_per_worker > 0)
         totals = start_totals()
-        folder.begin()
+        folder.begin(names)
         palette = class_palette(names) if overlays else None
         write = WriteShards(folder.storage, mask_format, confidence=confidence)
         said = {guess.code for guess in images.guesses}

@@ -13,9 +13,11 @@ import ray
 _SECONDS = 0.5  # between two looks at what is done
 
 
-def with_progress(rows: Iterable[dict[str, Any]], count: int | None = None) -> Iterator[dict[str, Any]]:
+def with_progress(
+    rows: Iterable[dict[str, Any]], count: int | None = None, unit: str = " images"
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of a job, with a progress bar. `count` is their number; None if it is not known."""
-    with _bar(count) as bar:
+    with _bar(count, unit=unit) as bar:
         for row in rows:
             yield row
             bar.update()
@@ -56,7 +58,7 @@ def progress_of_workers(totals: Any, count: Callable[[], int | None], done: int)
             thread.join()
 
 
-def _bar(count: int | None, done: int = 0) -> Any:
+def _bar(count: int | None, done: int = 0, unit: str = " images") -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=count, initial=done, unit=" images", file=sys.stderr, mininterval=0.5)
+    return tqdm(total=count, initial=done, unit=unit, file=sys.stderr, mininterval=0.5)

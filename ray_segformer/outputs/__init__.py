@@ -7,6 +7,7 @@ job resumes. Add a column of an output, or another kind of storage, here. This r
 from ray_segformer.outputs.errors import OutputError
 from ray_segformer.outputs.folder import OutputFolder, storage_at
 from ray_segformer.outputs.local_storage import LocalStorage
+from ray_segformer.outputs.mask_output import MaskOutput
 from ray_segformer.outputs.mask_rows import ClassAreas, schema_of
 from ray_segformer.outputs.shards import Shards, WriteShards
 from ray_segformer.outputs.storage import Storage
@@ -14,6 +15,7 @@ from ray_segformer.outputs.storage import Storage
 __all__ = [
     "ClassAreas",
     "LocalStorage",
+    "MaskOutput",
     "OutputError",
     "OutputFolder",
     "Shards",

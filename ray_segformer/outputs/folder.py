@@ -16,7 +16,8 @@ from ray_segformer.outputs.storage import Storage
 
 SUMMARY_NAME = "summary.json"
 
-_JOB_NAME = "job.json"
+JOB_NAME = "job.json"
+CLASSES_NAME = "classes.json"
 
 
 class OutputFolder:
@@ -74,7 +75,7 @@ class OutputFolder:
         """Raise an `OutputError` if something is there that this job must not touch."""
         shown = self.storage.shown
         is_finished = self.storage.read(self._summary_name) is not None
-        is_begun = any(self.storage.read(name) is not None for name in (_JOB_NAME, LEASE_NAME))
+        is_begun = any(self.storage.read(name) is not None for name in (JOB_NAME, LEASE_NAME))
         if self._overwrite or self._resume:
             if not is_finished and not is_begun:
                 raise OutputError(f"{shown} is no earlier output (it has no {self._summary_name}); name another folder")
@@ -94,8 +95,12 @@ class OutputFolder:
             raise
         return self
 
-    def begin(self) -> None:
+    def begin(self, id2label: Mapping[int, str] | None = None) -> None:
         """Delete an earlier output, unless it is resumed, and write down the options of this job.
+
+        Args:
+            id2label: class names by class id, so that an unfinished output has them, too. Default: only `finish` writes
+                them.
 
         Raises:
             OutputError: that is not possible.
@@ -106,13 +111,15 @@ class OutputFolder:
             self._begun = True
             self.storage.delete([self._summary_name])  # first, so that what remains does not look finished
             self.storage.delete_all(but=LEASE_NAME)
-            self.storage.write(_JOB_NAME, _json(self._options).encode())
+            self.storage.write(JOB_NAME, _json(self._options).encode())
+            if id2label is not None:
+                self._write_classes(id2label)
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         # A storage that cannot be reached now must not hide the error that ended the job.
         with contextlib.suppress(OutputError, OSError):
             if kind is not None and self._begun and not self.lease.lost:
-                written = set(self.storage.entries()) - {_JOB_NAME, LEASE_NAME}
+                written = set(self.storage.entries()) - {JOB_NAME, LEASE_NAME, CLASSES_NAME}
                 if not (written and self._options):
                     self.storage.delete_all(but=LEASE_NAME)
         self.lease.__exit__()
@@ -125,7 +132,10 @@ class OutputFolder:
         """Write a file below the folder, and make its folders. Text is encoded as UTF-8."""
         self.storage.write(name, content.encode("utf-8") if isinstance(content, str) else content)
 
-    def finish(self, summary: dict[str, Any], id2label: dict[int, str]) -> dict[str, Any]:
+    def _write_classes(self, id2label: Mapping[int, str]) -> None:
+        self.write_file(CLASSES_NAME, _json({str(class_id): label for class_id, label in id2label.items()}))
+
+    def finish(self, summary: dict[str, Any], id2label: Mapping[int, str]) -> dict[str, Any]:
         """Write the class names and the summary.
 
         Args:
@@ -140,9 +150,9 @@ class OutputFolder:
         """
         summary = {**summary, **({"options": self._options} if self._options else {}), "finished": True}
         self.lease.look()
-        self.write_file("classes.json", _json({str(class_id): label for class_id, label in id2label.items()}))
+        self._write_classes(id2label)
         self.write_file(self._summary_name, _json(summary))
-        self.storage.delete([_JOB_NAME])
+        self.storage.delete([JOB_NAME])
         return summary
 
     def _find_earlier(self) -> None:
@@ -154,7 +164,7 @@ class OutputFolder:
             if changed:
                 raise OutputError(f"{shown} is complete, but {changed}; name another folder, or use --overwrite")
             return
-        options = self._read_json(_JOB_NAME)
+        options = self._read_json(JOB_NAME)
         if options is None:
             return
         changed = differences(options, self._options)

@@ -39,13 +39,21 @@ class LocalStorage(Storage):
 
     def write(self, name: str, content: bytes | pa.Buffer, *, durable: bool = True) -> None:
         """See `Storage`."""
+        self._write(name, [content], durable)
+
+    def write_parts(self, name: str, parts: Iterable[bytes]) -> None:
+        """See `Storage`."""
+        self._write(name, parts, durable=True)
+
+    def _write(self, name: str, parts: Iterable[bytes | pa.Buffer], durable: bool) -> None:
         path = self._at(name)
         with self._errors(name, "written"):
             self._refuse_links(name)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with self._unfinished_file() as unfinished:
                 with open(unfinished, "xb") as file:
-                    file.write(content)
+                    for part in parts:
+                        file.write(part)
                     if durable:
                         file.flush()
                         os.fsync(file.fileno())
@@ -104,10 +112,14 @@ class LocalStorage(Storage):
                 return []
 
     def delete(self, names: Iterable[str]) -> None:
-        """See `Storage`."""
+        """See `Storage`. A folder whose last file is deleted goes, too."""
         for name in names:
+            path = self._at(name)
             with self._errors(name, "deleted"), contextlib.suppress(FileNotFoundError):
-                os.unlink(self._at(name))
+                os.unlink(path)
+            if "/" in name:
+                with contextlib.suppress(OSError):  # there are others
+                    os.rmdir(os.path.dirname(path))
 
     def delete_all(self, *, but: str) -> None:
         """See `Storage`."""

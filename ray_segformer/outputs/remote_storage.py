@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.fs
@@ -12,6 +15,8 @@ from ray_segformer.images import retried
 from ray_segformer.inputs import Location
 from ray_segformer.outputs.errors import OutputError
 from ray_segformer.outputs.storage import Storage
+
+_COPIED_BYTES = 2**20
 
 
 class RemoteStorage(Storage):
@@ -34,6 +39,14 @@ class RemoteStorage(Storage):
         """See `Storage`."""
         with self._errors(name, "written"):
             retried(self._upload, name, content)
+
+    def write_parts(self, name: str, parts: Iterable[bytes]) -> None:
+        """See `Storage`. An error in the middle of an upload would complete it."""
+        with tempfile.TemporaryFile() as whole:
+            for part in parts:
+                whole.write(part)
+            with self._errors(name, "written"):
+                retried(self._upload_file, name, whole)
 
     def flush(self) -> None:
         """See `Storage`. An object is safe when its upload is complete."""
@@ -116,3 +129,8 @@ class RemoteStorage(Storage):
         # not complete the upload.
         with self._file_system.open_output_stream(self._at(name)) as stream:
             stream.write(content)
+
+    def _upload_file(self, name: str, whole: IO[bytes]) -> None:
+        whole.seek(0)
+        with self._file_system.open_output_stream(self._at(name)) as stream:
+            shutil.copyfileobj(whole, stream, _COPIED_BYTES)

@@ -43,6 +43,13 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def write_parts(self, name: str, parts: Iterable[bytes]) -> None:
+        """Write a file of many parts, of which one is in memory at a time. An object is first written to a local disk.
+
+        If an error comes from `parts`, there is no file.
+        """
+
+    @abstractmethod
     def flush(self) -> None:
         """Flush to disk what was written."""
 

@@ -9,7 +9,7 @@ import pytest
 from ray_segformer.inputs import small_blocks
 
 
-@pytest.mark.parametrize(("rows", "most"), [(3, 1), (1_000, 5), (70_000, 64)])
+@pytest.mark.parametrize(("rows", "most"), [(3, 1), (1_000, 5), (70_000, 128)])
 def test_no_block_is_larger_and_rows_stay_in_order(ray_session, rows, most):
     dataset = small_blocks(pa.table({"id": range(rows), "name": list(map(str, range(rows)))}))
     dataset.context.execution_options.preserve_order = True

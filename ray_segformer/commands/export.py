@@ -1,0 +1,66 @@
+"""`ray-segformer export`: turn an output of `predict` into the files of another program."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ray_segformer.commands.common import EXIT_FAILURES, EXIT_USAGE, HelpFormatter, fail, fail_in_job
+
+_FORMATS = ("png", "coco", "label-studio")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the subparsers `commands`."""
+    export = commands.add_parser(
+        "export",
+        help="turn masks into the files of another program",
+        description="Turn an output of `predict` into the files of another program: png (with a palette, as Datumaro "
+        "and CVAT import it), coco (run lengths in annotations.json), or label-studio (pre-annotations).",
+        formatter_class=HelpFormatter,
+    )
+    export.add_argument("output", metavar="OUTPUT", help="the output of predict, finished or not; a path or a URI")
+    export.add_argument("destination", metavar="DEST", help="the folder to make; a path or a URI")
+    export.add_argument("--format", choices=_FORMATS, required=True, help="the format of the files")
+    export.add_argument(
+        "--panoptic", action="store_true", help="with coco: also write panoptic.json and panoptic/, images of segments"
+    )
+    earlier = export.add_mutually_exclusive_group()
+    earlier.add_argument("--overwrite", action="store_true", help="delete an earlier export first")
+    earlier.add_argument(
+        "--resume", action="store_true", help="continue an interrupted export of the same options, if there is one"
+    )
+    export.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command, and return its exit code."""
+    from ray_segformer.exports import ExportError
+    from ray_segformer.images import public_uri
+    from ray_segformer.inputs import readable
+    from ray_segformer.jobs import export
+    from ray_segformer.outputs import OutputError
+
+    if arguments.panoptic and arguments.format != "coco":
+        return fail(EXIT_USAGE, f"--panoptic is for --format coco, not {arguments.format}")
+    try:
+        summary = export(
+            arguments.output,
+            arguments.destination,
+            arguments.format,
+            overwrite=arguments.overwrite,
+            resume=arguments.resume,
+            **({"panoptic": True} if arguments.panoptic else {}),
+        )
+    except (ExportError, OutputError) as error:
+        return fail(EXIT_USAGE, error)
+    except KeyboardInterrupt:
+        return fail(EXIT_FAILURES, "interrupted", "; --resume continues after the files that are done")
+    except Exception as error:
+        return fail_in_job(error, "; --resume continues after the files that are done")
+    if not summary["source_finished"]:
+        print("OUTPUT is not finished: these are the images so far")
+    if summary["failures"]:
+        print(f"{summary['failures']} images have no mask, and are left out")
+    print(f"{summary['images']} images: {public_uri(readable(arguments.destination))}")
+    return 0

@@ -1,0 +1,71 @@
+"""What a format of another program is: the files of each image, and those of all images together."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class ExportError(ValueError):
+    """An output cannot be exported to a format. The message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class ExportImage:
+    """An image of an output, and its mask.
+
+    Attributes:
+        path: its path or URI.
+        file_name: its path relative to the input.
+        name: the same without suffix, for files. It differs from those of all other images on every common file system.
+        index: its place in the input, from 0.
+        mask: class ids `(height, width)`, uint8 or uint16.
+        class_ids, class_pixels: the classes that occur, most pixels first, and how many pixels each has.
+    """
+
+    path: str
+    file_name: str
+    name: str
+    index: int
+    mask: npt.NDArray[np.uint8 | np.uint16]
+    class_ids: list[int]
+    class_pixels: list[int]
+
+
+Records = Callable[[], Iterator[dict[str, Any]]]
+
+
+class ExportFormat(ABC):
+    """A format. It is sent to workers, which call `files` and `record` for each image.
+
+    Args:
+        id2label: class names by class id.
+
+    Raises:
+        ExportError: the format cannot hold these classes, or a package that it needs is not installed.
+    """
+
+    def __init__(self, id2label: Mapping[int, str]) -> None:
+        self.id2label = dict(sorted(id2label.items()))
+
+    @abstractmethod
+    def files(self, image: ExportImage) -> Mapping[str, bytes]:
+        """Return the content of the files of an image, by their names."""
+
+    @abstractmethod
+    def record(self, image: ExportImage) -> dict[str, Any]:
+        """Return what the files of all images together need to know of an image. JSON must be able to hold it."""
+
+    @abstractmethod
+    def joint_files(self, records: Records) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Yield the files of all images together: their names, and the parts of their content.
+
+        Args:
+            records: starts an iterator over the records of all images, in the order of the input. There may be
+                millions, so they are not to be kept.
+        """

@@ -1,0 +1,220 @@
+"""Masks as the files of other programs, read by pycocotools, Label Studio's converter, Pillow and an XML parser."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from label_studio_converter.brush import decode_rle
+from PIL import Image
+from pycocotools.coco import COCO
+from reference import decode, picture
+
+from ray_segformer.exports import ExportError, Png
+from ray_segformer.viz import class_palette
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+IMAGES = ("a/1.png", "a/2.png", "a/2.webp", "b/c/3.png", "b/4.png")  # two of which have one name without suffix
+BROKEN = "b/5.png"
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    for number, name in enumerate(IMAGES):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(40 + 3 * number, 50 + number, number)).save(folder / name, lossless=True)
+    (folder / BROKEN).write_bytes(b"broken")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outputs(scenes, small_dir, ray_session, tmp_path_factory):
+    """Outputs of `predict` in both formats, in files of two rows."""
+    from ray_segformer import SegformerCheckpoint
+    from ray_segformer.predict import predict
+
+    folder = tmp_path_factory.mktemp("outputs")
+    options = {"on_error": "keep", "rows_per_shard": 2, "workers": 1, "progress": False}
+    for name in ("parquet", "png"):
+        checkpoint = SegformerCheckpoint.from_pretrained(small_dir)
+        predict(str(scenes), str(folder / name), checkpoint, mask_format=name, **options)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def masks(scenes, outputs):
+    """Class ids by the path relative to the input, read from the parquet output."""
+    rows = pa.parquet.read_table(outputs / "parquet/masks").to_pylist()
+    found = {
+        row["path"].removeprefix(f"{scenes}/"): np.asarray(decode(row["segmentation"]))
+        for row in rows
+        if row["error"] is None
+    }
+    assert sorted(found) == sorted(IMAGES) and len(np.unique(np.concatenate([*map(np.ravel, found.values())]))) > 2
+    return found
+
+
+@pytest.fixture(scope="module")
+def id2label(outputs):
+    return {int(key): name for key, name in json.loads((outputs / "parquet/classes.json").read_text()).items()}
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("source", ["parquet", "png"])
+def test_png_files_have_ids_and_open_in_colours(outputs, masks, id2label, tmp_path, run_command, source):
+    code, printed, _ = run_command("export", outputs / source, tmp_path / "out", "--format", "png")
+    assert code == 0 and "5 images: " in printed and "1 images have no mask" in printed
+    found = {name: Image.open(tmp_path / "out" / name) for name in files_of(tmp_path / "out") if ".png" in name}
+    palette = class_palette(id2label)
+    for opened in found.values():
+        assert opened.mode == "P"
+        np.testing.assert_array_equal(np.asarray(opened.convert("RGB")), palette[np.asarray(opened)])
+    for name in ("a/1", "b/c/3", "b/4"):
+        np.testing.assert_array_equal(np.asarray(found.pop(f"masks/{name}.png")), masks[f"{name}.png"])
+    assert len(found) == 2 and all(name.startswith("masks/a/2~") for name in found)  # of one name without suffix
+    by_size = {opened.size[::-1]: np.asarray(opened) for opened in found.values()}
+    for name in ("a/2.png", "a/2.webp"):
+        np.testing.assert_array_equal(by_size[masks[name].shape], masks[name])
+    meta = json.loads((tmp_path / "out/dataset_meta.json").read_text())
+    assert {int(key): name for key, name in meta["label_map"].items()} == id2label
+    assert [tuple(colour) for colour in meta["segmentation_colors"]] == [tuple(colour) for colour in palette.tolist()]
+    summary = json.loads((tmp_path / "out/export.json").read_text())
+    assert (summary["images"], summary["failures"], summary["source_finished"]) == (5, 1, True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("masks", "dataset_meta.json", "classes.json", "export.json")
+    }
+
+
+def test_each_class_has_a_colour_of_its_own(shared):
+    """Road and skyscraper of ADE20K have one, by which Datumaro would take roads for skyscrapers."""
+    config = json.loads((shared / "models/segformer-b0-camvid/config.json").read_text())
+    id2label = {int(key): name for key, name in config["id2label"].items()}
+    usual = class_palette(id2label).astype(int)
+    assert len(np.unique(usual, axis=0)) < len(usual) == 150
+    ((_, parts),) = Png(id2label).joint_files(lambda: iter([]))
+    colours = np.array(json.loads(b"".join(parts))["segmentation_colors"])
+    assert len(np.unique(colours, axis=0)) == 150 and np.abs(colours - usual).max() == 1
+
+
+def test_coco(outputs, masks, id2label, tmp_path, run_command):
+    code, _, said = run_command("export", outputs / "parquet", tmp_path / "out", "--format", "coco", "--panoptic")
+    assert code == 0, said
+    coco = COCO(tmp_path / "out/annotations.json")
+    assert {image["file_name"] for image in coco.imgs.values()} == {*IMAGES}
+    assert {category["id"]: category["name"] for category in coco.cats.values()} == id2label
+    panoptic = json.loads((tmp_path / "out/panoptic.json").read_text())
+    assert panoptic["images"] == list(coco.imgs.values()) and len(panoptic["annotations"]) == len(IMAGES)
+    segments_of = {each["image_id"]: each for each in panoptic["annotations"]}
+    for number, image in coco.imgs.items():
+        mask = masks[image["file_name"]]
+        assert (image["height"], image["width"]) == mask.shape
+        annotations = coco.loadAnns(coco.getAnnIds(imgIds=number))
+        assert [each["category_id"] for each in annotations] == np.unique(mask).tolist()
+        for each in annotations:
+            own = coco.annToMask(each).astype(bool)
+            np.testing.assert_array_equal(own, mask == each["category_id"])
+            rows, columns = np.nonzero(own)
+            left, top = columns.min(), rows.min()
+            assert each["bbox"] == [left, top, columns.max() - left + 1, rows.max() - top + 1]
+            assert each["area"] == own.sum() and each["iscrowd"] == 0
+        named = segments_of[number]
+        with Image.open(tmp_path / "out/panoptic" / named["file_name"]) as opened:
+            red, green, blue = np.moveaxis(np.asarray(opened).astype(int), -1, 0)
+        segments = red + 256 * green + 256**2 * blue
+        assert sorted(segment["id"] for segment in named["segments_info"]) == np.unique(segments).tolist()
+        for segment in named["segments_info"]:
+            np.testing.assert_array_equal(segments == segment["id"], mask == segment["category_id"])
+    identifiers = [each["id"] for each in coco.anns.values()]
+    assert len(set(identifiers)) == len(identifiers)
+
+
+def test_label_studio(scenes, outputs, masks, id2label, tmp_path, run_command):
+    assert run_command("export", outputs / "png", tmp_path / "out", "--format", "label-studio")[0] == 0
+    view = xml.etree.ElementTree.parse(tmp_path / "out/label_config.xml").getroot()
+    assert [label.get("value") for label in view.iter("Label")] == list(id2label.values())
+    (brush,), (image,) = view.iter("BrushLabels"), view.iter("Image")
+    tasks = json.loads((tmp_path / "out/tasks.json").read_text())
+    assert [task["data"]["image"] for task in tasks] == sorted(f"{scenes}/{name}" for name in IMAGES)
+    for task in tasks:
+        mask = masks[task["data"]["image"].removeprefix(f"{scenes}/")]
+        ((strokes,),) = [[prediction["result"] for prediction in task["predictions"]]]
+        names = [id2label[class_id] for class_id in np.unique(mask)]
+        assert [stroke["value"]["brushlabels"] for stroke in strokes] == [[name] for name in names]
+        for stroke, class_id in zip(strokes, np.unique(mask), strict=True):
+            assert (stroke["from_name"], stroke["to_name"]) == (brush.get("name"), image.get("name"))
+            size = stroke["original_height"], stroke["original_width"]
+            pixels = decode_rle(stroke["value"]["rle"]).reshape(*size, 4)
+            np.testing.assert_array_equal(pixels, np.repeat((mask == class_id)[..., None] * 255, 4, axis=2))
+
+
+def test_an_export_goes_on_where_it_was_interrupted(outputs, tmp_path, run_command):
+    """The mask of the last file of rows is away for a while. When it is back, those of the first are away."""
+    arguments = ["export", outputs / "png", tmp_path / "out", "--format", "coco", "--resume"]
+    shards = sorted((outputs / "png/rows").iterdir())
+    first, last = (
+        next(mask for mask in pa.parquet.read_table(shard).column("mask").to_pylist() if mask)
+        for shard in (shards[0], shards[-1])
+    )
+    (outputs / "png" / last).rename(tmp_path / "last")
+    code, _, said = run_command(*arguments)
+    assert code != 0 and f"{last}: no such file, but its row is there" in said
+    assert not (tmp_path / "out/annotations.json").exists() and not (tmp_path / "out/export.json").exists()
+    done = [path for path in (tmp_path / "out/records").iterdir() if shards[0].name in path.name]
+    (tmp_path / "last").rename(outputs / "png" / last)
+    if done:  # tasks ran in another order
+        (outputs / "png" / first).rename(tmp_path / "first")
+    try:
+        assert run_command(*arguments)[0] == 0
+    finally:
+        if done:
+            (tmp_path / "first").rename(outputs / "png" / first)
+    assert run_command("export", outputs / "parquet", tmp_path / "whole", "--format", "coco")[0] == 0
+    found, whole = ((tmp_path / name / "annotations.json").read_bytes() for name in ("out", "whole"))
+    assert found == whole
+    assert run_command(*arguments)[0] == 0  # it is finished: nothing is done again
+    code, _, said = run_command("export", outputs / "parquet", tmp_path / "out", "--format", "png", "--resume")
+    assert code == 2 and "format was coco, now png" in said
+
+
+def test_an_unfinished_output_on_a_store_of_objects(outputs, object_store, tmp_path, run_command):
+    """From S3 to S3. What a run leaves that is killed before its last file has its options in job.json."""
+    store, options = object_store
+    store.create_dir("exports")
+    place = f"s3://nobody:top%2Fsecret@exports/{{}}{options}"
+    pa.fs.copy_files(str(outputs / "parquet"), "exports/out", destination_filesystem=store)
+    summary = json.loads((outputs / "parquet/summary.json").read_text())
+    store.delete_file("exports/out/summary.json")
+    with store.open_output_stream("exports/out/job.json") as file:
+        file.write(json.dumps(summary["options"]).encode())
+    last = max(info.path for info in store.get_file_info(pa.fs.FileSelector("exports/out/masks")))
+    store.delete_file(last)
+    code, printed, said = run_command("export", place.format("out"), place.format("coco"), "--format", "coco")
+    assert code == 0 and "OUTPUT is not finished" in printed and "4 images: s3://exports/coco" in printed, said
+    assert "secret" not in printed + said
+    with store.open_input_file("exports/coco/annotations.json") as file:
+        assert [image["file_name"] for image in json.load(file)["images"]] == [*IMAGES[:3], IMAGES[4]]
+    with store.open_input_file("exports/coco/export.json") as file:
+        assert b"secret" not in file.read()
+
+
+def test_what_cannot_be_exported(outputs, tmp_path, run_command):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/summary.json").write_text("{}")
+    for source in ("other", "nothing"):
+        code, _, said = run_command("export", tmp_path / source, tmp_path / "out", "--format", "png")
+        assert code == 2 and f"{tmp_path}/{source}: no output of ray-segformer predict" in said
+    code, _, said = run_command("export", outputs / "png", tmp_path / "out", "--format", "png", "--panoptic")
+    assert code == 2 and "--panoptic is for --format coco" in said
+    code, _, said = run_command("export", outputs / "png", tmp_path / "other", "--format", "png")
+    assert code == 2 and "name a new folder" in said
+    with pytest.raises(ExportError, match="at most 256 classes"):
+        Png({number: str(number) for number in range(300)})
