@@ -18,6 +18,7 @@ from benchmarks.process import Child
 from benchmarks.settings import Settings
 
 _FILES = 1_000_000  # that are made on the disk; listings of more are made up
+_OBJECTS = 2_000_000
 _PER_FOLDER = 10_000
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
 
@@ -26,6 +27,7 @@ def run(settings: Settings) -> list[Table]:
     """Return a table of inputs by their number of images."""
     most = 300_000 if settings.quick else 10_000_000
     files = 150_000 if settings.quick else _FILES
+    objects = 150_000 if settings.quick else _OBJECTS
     os.environ.update(_CREDENTIALS)
     with (
         tempfile.TemporaryDirectory(prefix="segformer_benchmark_", dir=_roomy()) as folder,
@@ -37,7 +39,7 @@ def run(settings: Settings) -> list[Table]:
             ("one folder", files, _one_folder(Path(folder, "flat"), settings.photos[0], files)),
             (f"folders of {_PER_FOLDER:,}", files, _folders(Path(folder, "tree"), settings.photos[0], files)),
             ("a list file", most, _list(Path(folder, "list.txt"), settings.photos[0], most)),
-            ("a folder on S3", most, f"s3://bucket/{FOLDER}{store(most)}"),
+            ("a folder on S3", objects, f"s3://bucket/{FOLDER}{store(objects)}"),
         ]
         rows = []
         for name, count, source in inputs:
