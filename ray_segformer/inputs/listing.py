@@ -51,15 +51,15 @@ def files_below(location: Location) -> Iterator[str]:
 
     They include hidden files. In a local folder, they include broken symbolic links, too: reading them fails later, so
     that no image is lost silently. The files of a local folder of more than 262,144 entries come in the order of the
-    file system. S3 is asked for a page of files at a time if boto3 is installed, else for a folder at a time, as other
-    stores are.
+    file system. S3 is asked for a page of files at a time if boto3 is installed, else for a folder at a time, as HDFS
+    is. Other stores are listed as a whole.
 
     Raises:
         InputError: the folder cannot be listed. Hidden local folders are passed over instead.
     """
     if location.is_local:
         return _walk_local(location.path)
-    return pages_of_s3(location) if has_pages(location) else _walk_store(location.file_system, location.path)
+    return pages_of_s3(location) if has_pages(location) else _walk_store(location)
 
 
 def files_matching(location: Location, folder: str) -> Iterator[str]:
@@ -175,22 +175,26 @@ def _check_hidden(folder: str, root_length: int, error: OSError) -> None:
         ) from error
 
 
-def _walk_store(file_system: pa.fs.FileSystem, root: str) -> Iterator[str]:
+def _walk_store(location: Location) -> Iterator[str]:
     """Yield the files below a folder of a store, a folder at a time."""
-    folders = [iter([pa.fs.FileInfo(root, pa.fs.FileType.Directory)])]
+    folders = [iter(_listed(location, location.path))]
     while folders:
         info = next(folders[-1], None)
         if info is None:
             folders.pop()
-        elif info.type == pa.fs.FileType.Directory:
-            selector = pa.fs.FileSelector(info.path, allow_not_found=True)
-            try:
-                found = retried(file_system.get_file_info, selector)
-            except OSError as error:
-                raise InputError(f"{info.path}: cannot be listed: {error}") from error
-            folders.append(iter(sorted(found, key=_path_in_order)))
-        else:
+        elif info.type == pa.fs.FileType.File:
             yield info.path
+        elif location.finds_folders:
+            folders.append(iter(_listed(location, info.path)))
+
+
+def _listed(location: Location, folder: str) -> list[pa.fs.FileInfo]:
+    """Return what is in a folder, or all below it where that is the only way, in the order of paths."""
+    selector = pa.fs.FileSelector(folder, allow_not_found=True, recursive=not location.finds_folders)
+    try:
+        return sorted(retried(location.file_system.get_file_info, selector), key=_path_in_order)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed: {error}") from error
 
 
 def _path_in_order(info: pa.fs.FileInfo) -> str:

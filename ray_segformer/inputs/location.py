@@ -87,6 +87,11 @@ class Location:
         """Whether it is on this machine's file system."""
         return isinstance(self.file_system, pa.fs.LocalFileSystem)
 
+    @property
+    def finds_folders(self) -> bool:
+        """Whether the list of a folder has the folders in it. On GCS, pyarrow finds none but those that it made."""
+        return self.file_system.type_name in ("local", "s3", "hdfs")
+
     def at(self, path: str) -> Location:
         """Return the location of another path of this file system."""
         location = copy.copy(self)

@@ -34,6 +34,7 @@ class RemoteStorage(Storage):
         self.shown = location.shown
         self._file_system = location.file_system
         self._path = location.path.rstrip("/")
+        self._finds_folders = location.finds_folders
 
     def write(self, name: str, content: bytes | pa.Buffer, *, durable: bool = True) -> None:
         """See `Storage`."""
@@ -78,7 +79,9 @@ class RemoteStorage(Storage):
 
     def entries(self) -> list[str]:
         """See `Storage`."""
-        return sorted(info.base_name for info in self._list("", recursive=False))
+        if self._finds_folders:
+            return sorted(info.base_name for info in self._list("", recursive=False))
+        return sorted({name.partition("/")[0] for name in self.names("")})
 
     def delete(self, names: Iterable[str]) -> None:
         """See `Storage`."""
@@ -94,6 +97,8 @@ class RemoteStorage(Storage):
             if info.base_name != but:
                 with self._errors(info.base_name, "deleted"):
                     retried(delete, info.path)
+        if not self._finds_folders:
+            self.delete(name for name in self.names("") if name != but)
 
     def remove_if_empty(self) -> None:
         """See `Storage`. A folder is an object of its own in some stores."""
