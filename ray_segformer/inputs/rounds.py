@@ -26,6 +26,7 @@ from ray_segformer.inputs.selection import Selection, below
 
 FIRST_ROUND = 50_000  # images, which take a second to list, or 50 requests to S3
 _LATER_ROUNDS = 250_000  # images: actors start again in each round, and the driver keeps a few hundred bytes of each
+_MERGED = 2**20  # digests: parts of fewer are merged
 _PART = 2**15  # images of a round that are Python text at a time
 
 
@@ -172,7 +173,7 @@ class _Seen:
     """Digests of texts, eight bytes of each. Among ten million texts, the probability of a collision is 3e-6."""
 
     def __init__(self) -> None:
-        self._parts: list[npt.NDArray[np.uint64]] = []  # sorted; each at least twice as long as the next one
+        self._parts: list[npt.NDArray[np.uint64]] = []  # each is sorted
 
     def add(self, digests: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bool_]:
         """Add digests, from `digests_of`, and return for each one whether it came before."""
@@ -182,7 +183,11 @@ class _Seen:
         before[first] = False
         for part in self._parts:
             before |= part[np.searchsorted(part, beginnings).clip(max=len(part) - 1)] == beginnings
-        while self._parts and len(self._parts[-1]) < 2 * len(new):
-            new = np.union1d(self._parts.pop(), new)
-        self._parts.append(new)
+        new = new[~before[first]]
+        # Few parts are quick to look through. Large ones take too much memory while they are merged.
+        while self._parts and len(self._parts[-1]) < min(2 * len(new), _MERGED):
+            new = np.concatenate([self._parts.pop(), new])
+            new.sort()
+        if len(new):
+            self._parts.append(new)
         return before
