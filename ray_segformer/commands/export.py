@@ -61,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not summary["source_finished"]:
         print("OUTPUT is not finished: these are the images so far")
     if summary["failures"]:
-        print(f"{summary['failures']} images have no mask, and are left out")
+        count = summary["failures"]
+        print(
+            "1 image has no mask, and is left out" if count == 1 else f"{count} images have no mask, and are left out"
+        )
     print(f"{summary['images']} images: {public_uri(readable(arguments.destination))}")
     return 0

@@ -37,7 +37,7 @@ class Png(ExportFormat):
 
     def files(self, image: ExportImage) -> Mapping[str, bytes]:
         """See `ExportFormat`."""
-        picture = Image.fromarray(image.mask)
+        picture = Image.fromarray(image.mask.astype(np.uint8))  # of 256 classes, it has uint16
         picture.putpalette(self._palette.tobytes())
         return {f"masks/{image.name}.png": encode(picture, "PNG")}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import xml.etree.ElementTree
 
@@ -14,7 +15,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from reference import decode, picture
 
-from ray_segformer.exports import ExportError, Png
+from ray_segformer.exports import FORMATS, ExportError, ExportImage, Png
 from ray_segformer.viz import class_palette
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -72,7 +73,7 @@ def files_of(folder):
 @pytest.mark.parametrize("source", ["parquet", "png"])
 def test_png_files_have_ids_and_open_in_colours(outputs, masks, id2label, tmp_path, run_command, source):
     code, printed, _ = run_command("export", outputs / source, tmp_path / "out", "--format", "png")
-    assert code == 0 and "5 images: " in printed and "1 images have no mask" in printed
+    assert code == 0 and "5 images: " in printed and "1 image has no mask, and is left out" in printed
     found = {name: Image.open(tmp_path / "out" / name) for name in files_of(tmp_path / "out") if ".png" in name}
     palette = class_palette(id2label)
     for opened in found.values():
@@ -103,6 +104,17 @@ def test_each_class_has_a_colour_of_its_own(shared):
     ((_, parts),) = Png(id2label).joint_files(lambda: iter([]))
     colours = np.array(json.loads(b"".join(parts))["segmentation_colors"])
     assert len(np.unique(colours, axis=0)) == 150 and np.abs(colours - usual).max() == 1
+
+
+def test_as_many_classes_as_a_palette_holds():
+    """Their masks have uint16."""
+    mask = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    (content,) = (
+        Png({number: str(number) for number in range(256)})
+        .files(ExportImage("a.jpg", "a.jpg", "a", 0, mask, [*range(256)], [1] * 256))
+        .values()
+    )
+    np.testing.assert_array_equal(np.asarray(decode(content)), mask)
 
 
 def test_coco(outputs, masks, id2label, tmp_path, run_command):
@@ -157,26 +169,25 @@ def test_label_studio(scenes, outputs, masks, id2label, tmp_path, run_command):
 
 
 def test_an_export_goes_on_where_it_was_interrupted(outputs, tmp_path, run_command):
-    """The mask of the last file of rows is away for a while. When it is back, those of the first are away."""
+    """First a mask is away, then the joint file cannot be written, and then all masks are away."""
     arguments = ["export", outputs / "png", tmp_path / "out", "--format", "coco", "--resume"]
-    shards = sorted((outputs / "png/rows").iterdir())
-    first, last = (
-        next(mask for mask in pa.parquet.read_table(shard).column("mask").to_pylist() if mask)
-        for shard in (shards[0], shards[-1])
-    )
+    rows = pa.parquet.read_table(outputs / "png/rows").to_pylist()
+    last = max(row["mask"] for row in rows if row["mask"])
     (outputs / "png" / last).rename(tmp_path / "last")
     code, _, said = run_command(*arguments)
     assert code != 0 and f"{last}: no such file, but its row is there" in said
-    assert not (tmp_path / "out/annotations.json").exists() and not (tmp_path / "out/export.json").exists()
-    done = [path for path in (tmp_path / "out/records").iterdir() if shards[0].name in path.name]
     (tmp_path / "last").rename(outputs / "png" / last)
-    if done:  # tasks ran in another order
-        (outputs / "png" / first).rename(tmp_path / "first")
+    assert not (tmp_path / "out/annotations.json").exists() and not (tmp_path / "out/export.json").exists()
+    (tmp_path / "out/annotations.json").mkdir()
+    code, _, said = run_command(*arguments)
+    assert code == 2 and "annotations.json: cannot be written" in said
+    assert not (tmp_path / "out/export.json").exists()
+    (tmp_path / "out/annotations.json").rmdir()
+    (outputs / "png/masks").rename(tmp_path / "masks")
     try:
-        assert run_command(*arguments)[0] == 0
+        assert run_command(*arguments)[0] == 0  # what was done is not done again
     finally:
-        if done:
-            (tmp_path / "first").rename(outputs / "png" / first)
+        (tmp_path / "masks").rename(outputs / "png/masks")
     assert run_command("export", outputs / "parquet", tmp_path / "whole", "--format", "coco")[0] == 0
     found, whole = ((tmp_path / name / "annotations.json").read_bytes() for name in ("out", "whole"))
     assert found == whole
@@ -209,8 +220,8 @@ def test_an_unfinished_output_on_a_store_of_objects(outputs, object_store, tmp_p
 def test_what_cannot_be_exported(outputs, tmp_path, run_command):
     (tmp_path / "other").mkdir()
     (tmp_path / "other/summary.json").write_text("{}")
-    for source in ("other", "nothing"):
-        code, _, said = run_command("export", tmp_path / source, tmp_path / "out", "--format", "png")
+    for source, file_format in itertools.product(("other", "nothing"), FORMATS):
+        code, _, said = run_command("export", tmp_path / source, tmp_path / "out", "--format", file_format)
         assert code == 2 and f"{tmp_path}/{source}: no output of ray-segformer predict" in said
     code, _, said = run_command("export", outputs / "png", tmp_path / "out", "--format", "png", "--panoptic")
     assert code == 2 and "--panoptic is for --format coco" in said
