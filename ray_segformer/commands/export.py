@@ -16,7 +16,7 @@ def add_parser(commands: Any) -> None:
         "export",
         help="turn masks into the files of another program",
         description="Turn an output of `predict` into the files of another program: png (with a palette, as Datumaro "
-        "and CVAT import it), coco (run lengths in annotations.json), or label-studio (pre-annotations).",
+        "imports it), coco (run lengths in annotations.json), or label-studio (pre-annotations).",
         formatter_class=HelpFormatter,
     )
     export.add_argument("output", metavar="OUTPUT", help="the output of predict, finished or not; a path or a URI")

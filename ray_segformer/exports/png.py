@@ -1,4 +1,4 @@
-"""PNG files of class ids that open in the colours of the classes, as Datumaro and CVAT import them."""
+"""PNG files of class ids that open in the colours of the classes, as Datumaro imports them."""
 
 from __future__ import annotations
 
