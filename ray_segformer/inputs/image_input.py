@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import ray
 
 from ray_segformer.guesses import Guess
@@ -32,11 +33,13 @@ class ImageInput:
             * `name`: a name for the output file: relative and without suffix. Names of files differ; those in parquet
               do with `distinct_names=True`.
             * `key`: identifies the row, in whatever order the rows come.
+            * those of `columns`.
         keys: returns the keys of all rows, in any order.
         take: returns the first rows of the dataset, as many as its argument says, without Ray.
         file: a file that tasks read, as an image cell: an image, or parquet.
         guesses: what is to be said about the input, such as files that are not looked at.
         is_last: whether these are the last images of the input, or all. Rounds are not, but for the last one.
+        columns: what else says which image a row is, where a file has several. Outputs have these columns, too.
     """
 
     rows: int
@@ -46,3 +49,4 @@ class ImageInput:
     file: str
     guesses: list[Guess] = field(default_factory=list)
     is_last: bool = True
+    columns: pa.Schema = field(default_factory=lambda: pa.schema([]))

@@ -68,7 +68,7 @@ def rounds_of_files(
     names_before = _Seen()
     if distinct_names and following is not None:
         names_before.add(digests_of_names(names))
-    images = _images(_table(beginning, 0, keys, names), cell, guesses, is_last=following is None)
+    images = images_of_rows(_table(beginning, 0, keys, names), cell, guesses, is_last=following is None)
     del beginning, paths, keys, names  # before this generator waits for the round to be done
     yield images
     while following is not None:
@@ -87,7 +87,7 @@ def rounds_of_files(
         if following is None:
             selection.check()
         guesses = [*selection.guesses(), *masks]
-        yield _images(pa.concat_tables(parts), cell, guesses, is_last=following is None)
+        yield images_of_rows(pa.concat_tables(parts), cell, guesses, is_last=following is None)
 
 
 class ListedAhead:
@@ -129,8 +129,10 @@ def _table(files: Sequence[FileName], index: int, keys: Sequence[str], names: Se
     return pa.table({"path": paths, "index": places, "image": cells, "name": pa.array(names), "key": keys_column})
 
 
-def _images(rows: pa.Table, file: str, guesses: list[Guess], *, is_last: bool) -> ImageInput:
-    """Return rows of files as an input."""
+def images_of_rows(
+    rows: pa.Table, file: str, guesses: list[Guess], *, is_last: bool, columns: pa.Schema | None = None
+) -> ImageInput:
+    """Return rows, which the driver has in memory, as an input. The arguments are attributes of `ImageInput`."""
 
     def keys() -> Iterator[str]:
         """Yield the keys of all rows. There may be millions, so only a part of them is Python text at a time."""
@@ -150,7 +152,7 @@ def _images(rows: pa.Table, file: str, guesses: list[Guess], *, is_last: bool) -
         first: list[dict[str, Any]] = rows.slice(0, limit).to_pylist()
         return first
 
-    return ImageInput(len(rows), dataset, keys, take, file, guesses, is_last)
+    return ImageInput(len(rows), dataset, keys, take, file, guesses, is_last, columns or pa.schema([]))
 
 
 class _Numbered:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,18 @@ class EncodeMasks:
         palette: uint8 `(classes, 3)`, the colours of overlays. The images to draw on are then in the column `source`.
             None draws no overlays.
         max_pixels: as for `SegformerPredictor`.
+        columns: as for `schema_of`.
     """
 
-    def __init__(self, palette: npt.NDArray[np.uint8] | None, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        palette: npt.NDArray[np.uint8] | None,
+        max_pixels: int = MAX_PIXELS,
+        columns: Iterable[pa.Field] = (),
+    ) -> None:
         self._palette = palette
         self._max_pixels = max_pixels
+        self._columns = list(columns)
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> pa.Table:
         """Encode a batch. A row whose prediction failed has nulls, and its error.
@@ -59,6 +66,7 @@ class EncodeMasks:
                     if "error" not in batch:
                         raise ImageError(error) from problem
             row_of_image: dict[str, Any] = {"path": str(batch["path"][row]), "index": int(batch["index"][row])}
+            row_of_image |= {column.name: batch[column.name][row] for column in self._columns}
             row_of_image |= {"error": error if failed else None}
             row_of_image |= {"name": str(batch["name"][row]), "key": str(batch["key"][row]), "overlay": overlay_jpeg}
             if not failed:
@@ -69,7 +77,7 @@ class EncodeMasks:
                     row_of_image["confidence"] = encode(grey_levels(batch["confidence"][row]), "PNG")
             rows.append(row_of_image)
         own = [("name", pa.string()), ("key", pa.string()), ("overlay", pa.binary())]
-        schema = pa.schema([*schema_of("parquet", confidence="confidence" in batch), *own])
+        schema = pa.schema([*schema_of("parquet", confidence="confidence" in batch, columns=self._columns), *own])
         return pa.Table.from_pylist(rows, schema=schema)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -164,7 +164,7 @@ def predict(
         totals = start_totals()
         folder.begin(names)
         palette = class_palette(names) if overlays else None
-        write = WriteShards(folder.storage, mask_format, confidence=confidence)
+        write = WriteShards(folder.storage, mask_format, confidence=confidence, columns=images.columns)
         said = {guess.code for guess in images.guesses}
         found, all_listed = resumed, False  # the images of the rounds so far
         with ListedAhead(itertools.chain([images], rounds)) as ahead, contextlib.ExitStack() as stack:
@@ -179,7 +179,7 @@ def predict(
                     continue
                 dataset = images.dataset(done, distinct_names=distinct_names)
                 dataset.context.execution_options.preserve_order = True
-                encoded = encoded_masks(dataset, checkpoint, options, palette, resources)
+                encoded = encoded_masks(dataset, checkpoint, options, palette, resources, images.columns)
                 written = encoded.map_batches(
                     write, batch_format="pyarrow", batch_size=rows_per_shard, **_where_to_write(folder.storage)
                 )
@@ -212,6 +212,7 @@ def encoded_masks(
     options: dict[str, Any],
     palette: npt.NDArray[np.uint8] | None,
     resources: dict[str, Any],
+    columns: Iterable[pa.Field] = (),
 ) -> ray.data.Dataset:
     """Segment a dataset, and encode the masks.
 
@@ -221,11 +222,13 @@ def encoded_masks(
         options: arguments of `SegformerPredictor`. `on_error` is required.
         palette: uint8 `(classes, 3)`, the colours of overlays; None draws none.
         resources: arguments of `BatchPredictor.predict`, from `resources_for`.
+        columns: those of the `ImageInput`. Default: none.
 
     Returns:
         A lazy dataset of the rows of `EncodeMasks`.
     """
-    keep_columns = ["path", "index", "name", "key"]
+    columns = list(columns)
+    keep_columns = ["path", "index", "name", "key", *(column.name for column in columns)]
     if palette is not None:  # overlays need the image, which the preprocessor drops; its cell before decoding is small
         dataset = dataset.map_batches(_with_source, batch_format="pyarrow")
         keep_columns.append("source")
@@ -235,7 +238,7 @@ def encoded_masks(
         images["resize"] = protocol_in(options).resize_in_cpu_stage
         predictor.set_preprocessor(checkpoint.get_preprocessor(**images))
     predictions: ray.data.Dataset = predictor.predict(dataset, keep_columns=keep_columns, **resources)
-    encode = EncodeMasks(palette, options.get("max_pixels", MAX_PIXELS))
+    encode = EncodeMasks(palette, options.get("max_pixels", MAX_PIXELS), columns)
     return predictions.map_batches(encode, batch_size=resources["batch_size"], num_cpus=ENCODING_CPUS)
 
 

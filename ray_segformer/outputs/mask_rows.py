@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 
-def schema_of(mask_format: str, *, confidence: bool = False) -> pa.Schema:
+def schema_of(mask_format: str, *, confidence: bool = False, columns: Iterable[pa.Field] = ()) -> pa.Schema:
     """Return the columns of an output.
 
     Args:
         mask_format: "parquet" has the bytes of PNG files in `segmentation` and `confidence`. "png" has the paths of
             these files in the output, in `mask` and `confidence`.
         confidence: whether there is a column `confidence`.
+        columns: those of the `ImageInput`. Default: none.
 
     Returns:
-        `path`; `index`, the place in the input, from 0; `height` and `width`; `segmentation` or `mask`, class ids;
-        `confidence`, 8-bit grey, where 255 is 1.0; `class_ids`, the classes that occur, most pixels first, and
-        `class_pixels`, how many pixels each has; `error`, null, or why the columns between `index` and this one are
-        null.
+        `path`; `index`, the place in the input, from 0; `columns`; `height` and `width`; `segmentation` or `mask`,
+        class ids; `confidence`, 8-bit grey, where 255 is 1.0; `class_ids`, the classes that occur, most pixels first,
+        and `class_pixels`, how many pixels each has; `error`, null, or why the columns from `height` on are null.
     """
     image = pa.string() if mask_format == "png" else pa.binary()
-    columns = [("path", pa.string()), ("index", pa.int64()), ("height", pa.int32()), ("width", pa.int32())]
-    columns.append(("mask" if mask_format == "png" else "segmentation", image))
+    fields = [pa.field("path", pa.string()), pa.field("index", pa.int64()), *columns]
+    fields += [pa.field("height", pa.int32()), pa.field("width", pa.int32())]
+    fields.append(pa.field("mask" if mask_format == "png" else "segmentation", image))
     if confidence:
-        columns.append(("confidence", image))
-    columns += [("class_ids", pa.list_(pa.uint16())), ("class_pixels", pa.list_(pa.int64())), ("error", pa.string())]
-    return pa.schema(columns)
+        fields.append(pa.field("confidence", image))
+    areas = [("class_ids", pa.list_(pa.uint16())), ("class_pixels", pa.list_(pa.int64()))]
+    return pa.schema([*fields, *areas, ("error", pa.string())])
 
 
 class ClassAreas:

@@ -47,13 +47,15 @@ class WriteShards:
 
     Args:
         storage: the output.
-        mask_format, confidence: as for `schema_of`.
+        mask_format, confidence, columns: as for `schema_of`.
     """
 
-    def __init__(self, storage: Storage, mask_format: str, *, confidence: bool = False) -> None:
+    def __init__(
+        self, storage: Storage, mask_format: str, *, confidence: bool = False, columns: Iterable[pa.Field] = ()
+    ) -> None:
         self._storage = storage
         self._folder = folder_of_shards(mask_format)
-        self._schema = schema_of(mask_format, confidence=confidence)
+        self._schema = schema_of(mask_format, confidence=confidence, columns=columns)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Write a batch, as several shards if its images are large.
