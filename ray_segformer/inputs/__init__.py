@@ -18,7 +18,16 @@ from ray_segformer.inputs.find import find_images, find_parquet, find_rounds
 from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.layouts import find_annotated, find_input
 from ray_segformer.inputs.location import Location
-from ray_segformer.inputs.output_names import digests_of_names, file_name_of, is_among, repeated, with_digest
+from ray_segformer.inputs.output_names import (
+    digests_of_names,
+    file_name_of,
+    is_among,
+    key_of_part,
+    name_of_part,
+    repeated,
+    unique_names,
+    with_digest,
+)
 from ray_segformer.inputs.parquet import READING_CPUS
 from ray_segformer.inputs.paths import readable
 from ray_segformer.inputs.rounds import ListedAhead
@@ -44,6 +53,8 @@ __all__ = [
     "find_rounds",
     "from_huggingface",
     "is_among",
+    "key_of_part",
+    "name_of_part",
     "read_ade20k",
     "read_cityscapes",
     "read_images",
@@ -52,5 +63,6 @@ __all__ = [
     "readable",
     "repeated",
     "small_blocks",
+    "unique_names",
     "with_digest",
 ]
