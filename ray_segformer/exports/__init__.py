@@ -7,11 +7,17 @@ naming it in `FORMATS`. This room knows neither Ray nor the command line.
 
 from ray_segformer.exports.coco import Coco
 from ray_segformer.exports.export_format import ExportError, ExportFormat, ExportImage
+from ray_segformer.exports.geotiff import GeoTiff
 from ray_segformer.exports.label_studio import LabelStudio
 from ray_segformer.exports.png import Png
 from ray_segformer.exports.source_format import SourceFormat, SourcePart
 
-FORMATS: dict[str, type[ExportFormat | SourceFormat]] = {"png": Png, "coco": Coco, "label-studio": LabelStudio}
+FORMATS: dict[str, type[ExportFormat | SourceFormat]] = {
+    "png": Png,
+    "coco": Coco,
+    "label-studio": LabelStudio,
+    "geotiff": GeoTiff,
+}
 
 __all__ = [
     "FORMATS",
@@ -19,6 +25,7 @@ __all__ = [
     "ExportError",
     "ExportFormat",
     "ExportImage",
+    "GeoTiff",
     "LabelStudio",
     "Png",
     "SourceFormat",

@@ -16,7 +16,7 @@ class SourcePart:
     """An image that is a part of a file, and its mask.
 
     Attributes:
-        place: where it is in the file: the values of `SourceFormat.columns`.
+        place: where it is in the file: the values of `SourceFormat.columns`. Empty if the image is the whole file.
         mask: class ids `(height, width)`, uint8 or uint16.
     """
 
@@ -34,6 +34,7 @@ class SourceFormat(ABC):
         suffix: of its files, such as ".mp4".
         kind: the input that it needs, for messages, such as "a video".
         columns: the columns of `ImageInput.columns` that such an input has. They are the order of its images.
+        takes_whole_files: whether an image that is a file of its own, without these columns, can be the only part.
 
     Raises:
         ExportError: the format cannot hold these classes, or a package that it needs is not installed.
@@ -42,6 +43,7 @@ class SourceFormat(ABC):
     suffix: str
     kind: str
     columns: tuple[str, ...]
+    takes_whole_files = False
 
     def __init__(self, id2label: Mapping[int, str]) -> None:
         self.id2label = dict(sorted(id2label.items()))

@@ -32,6 +32,7 @@ from ray_segformer.inputs.parquet import READING_CPUS
 from ray_segformer.inputs.paths import readable
 from ray_segformer.inputs.rounds import ListedAhead
 from ray_segformer.inputs.row_keys import DIGEST, DIGEST_BYTES, DoneRows, digests_of
+from ray_segformer.inputs.scenes import find_scenes
 
 __all__ = [
     "DIGEST",
@@ -51,6 +52,7 @@ __all__ = [
     "find_input",
     "find_parquet",
     "find_rounds",
+    "find_scenes",
     "from_huggingface",
     "is_among",
     "key_of_part",

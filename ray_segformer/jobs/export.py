@@ -81,7 +81,7 @@ def _check(output: MaskOutput, shards: list[str], name: str, to_format: ExportFo
     """
     columns = output.place_columns(shards[0]).names
     if isinstance(to_format, SourceFormat):
-        if not {*to_format.columns} <= {*columns}:
+        if not ({*to_format.columns} <= {*columns} or (to_format.takes_whole_files and not columns)):
             raise ExportError(
                 f"{output.storage.shown}: --format {name} is for masks of {to_format.kind}, whose rows have "
                 f"{' and '.join(to_format.columns)}"

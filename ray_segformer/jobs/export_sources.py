@@ -37,7 +37,8 @@ def export_sources(
     progress: bool,
 ) -> dict[str, int]:
     """Write a file for each file of the input. Arguments and result are those of `export_images`."""
-    sources = _sources(output, shards, to_format.columns, where)
+    columns = [name for name in to_format.columns if name in output.place_columns(shards[0]).names]
+    sources = _sources(output, shards, columns, where)
     paths = sorted(sources)
     names = unique_names(paths, _folder_of(output, paths), paths)
     remaining = []
@@ -48,7 +49,7 @@ def export_sources(
     if any("://" not in path for path in paths):
         where = installed.on_driver_node()
     if remaining:
-        write = _ExportSource(output, to_format, folder.storage)
+        write = _ExportSource(output, to_format, columns, folder.storage)
         tasks = installed.from_items(remaining, len(remaining))
         written = tasks.map_batches(write, batch_size=1, num_cpus=1, **where).iter_rows()
         for _ in with_progress(written, len(remaining), unit=" files") if progress else written:
@@ -93,8 +94,8 @@ def _sources(
 class _ExportSource:
     """Writes the file of a file of the input. For `map_batches`."""
 
-    def __init__(self, output: MaskOutput, to_format: SourceFormat, storage: Storage) -> None:
-        self._output, self._format, self._storage = output, to_format, storage
+    def __init__(self, output: MaskOutput, to_format: SourceFormat, columns: Sequence[str], storage: Storage) -> None:
+        self._output, self._format, self._columns, self._storage = output, to_format, columns, storage
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
         """Export the files of a batch."""
@@ -126,17 +127,17 @@ class _ExportSource:
                 rows = self._rows(path, shard)
             elif place != last and (mask := self._output.mask(row)) is not None:
                 last = place
-                yield SourcePart(dict(zip(self._format.columns, place, strict=True)), mask)
+                yield SourcePart(dict(zip(self._columns, place, strict=True)), mask)
             following = next(rows, None)
             if following is not None:
-                heapq.heappush(heap, ([following[name] for name in self._format.columns], shard, rows, following))
+                heapq.heappush(heap, ([following[name] for name in self._columns], shard, rows, following))
 
     def _rows(self, path: str, shard: str) -> Iterator[dict[str, Any]]:
         """Yield the rows with a mask that a file of rows has of a file of the input, in the order of their places."""
         table = self._output.rows(shard)
         has_mask = pa.compute.is_null(table.column("error"))
         table = table.filter(pa.compute.and_(pa.compute.equal(table.column("path"), path), has_mask))
-        table = table.sort_by([(name, "ascending") for name in self._format.columns])
+        table = table.sort_by([(name, "ascending") for name in (self._columns or ["index"])])
         for batch in table.to_batches(1):
             yield from batch.to_pylist()
 
