@@ -24,7 +24,8 @@ class ExportImage:
         file_name: its path relative to the input; of a part of a file, such as a frame, with its place in the file.
         name: the same without suffix, for files. It differs from those of all other images on every common file system.
         index: its place in the input, from 0.
-        mask: class ids `(height, width)`, uint8 or uint16.
+        mask: class ids `(height, width)`, uint8 or uint16. 255, or 65535 of uint16, is no class, but a pixel of a scene
+            that has no data.
         class_ids, class_pixels: the classes that occur, most pixels first, and how many pixels each has.
     """
 

@@ -123,6 +123,20 @@ def test_parts_put_together_are_the_whole_scene(
             assert made.colormap(1)[3] == (*palette[3].tolist(), 255)
 
 
+def test_pixels_without_data_are_in_no_segment(folder, expected, small_dir, run_command, tmp_path):
+    """COCO's panoptic images are read as its authors' tools do: red + 256 * green + 65536 * blue."""
+    assert run_command("predict", folder / "large.tif", tmp_path / "out", "--model", small_dir, *OPTIONS)[0] == 0
+    code, _, error = run_command("export", tmp_path / "out", tmp_path / "coco", "--format", "coco", "--panoptic")
+    assert code == 0, error
+    mask, _ = expected["large.tif"]
+    (annotation,) = json.loads((tmp_path / "coco/panoptic.json").read_text())["annotations"]
+    colours = np.asarray(Image.open(tmp_path / "coco/panoptic" / annotation["file_name"]).convert("RGB")).astype(int)
+    segments = colours @ [1, 256, 65536]
+    np.testing.assert_array_equal(segments == 0, mask == 255)
+    areas = {each["id"]: each["area"] for each in annotation["segments_info"]}
+    assert areas == {int(number): int((segments == number).sum()) for number in np.unique(segments[segments > 0])}
+
+
 def test_masks_of_whole_files_get_their_place_on_earth(small_dir, run_command, tmp_path):
     """Three bands of 8 bits are read as any image, too; pixels without data become nodata in the export."""
     rgb = picture(60, 80, 3).transpose(2, 0, 1) // 2 + 1
