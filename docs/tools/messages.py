@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "ray_segformer"
@@ -22,6 +23,7 @@ class Message:
     text: str
 
 
+@cache
 def messages() -> list[Message]:
     """Return the messages of all errors and warnings that the package makes, except those that only pass on another."""
     found = []

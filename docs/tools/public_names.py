@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "ray_segformer"
@@ -56,9 +57,10 @@ def reference() -> str:
     return "\n".join(lines)
 
 
+@cache
 def origin(module: str, name: str) -> tuple[str, str]:
     """Return the module that defines a name, and its name there, following imports inside of the package."""
-    for node in ast.walk(ast.parse(_file_of(module).read_text("utf-8"))):
+    for node in ast.walk(_tree(_file_of(module))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ray_segformer."):
             source = (node.module or "").removeprefix("ray_segformer.")
             for alias in node.names:
@@ -77,7 +79,7 @@ def _is_seen(module: str, name: str, seen: set[tuple[str, str]]) -> bool:
 
 def _defines(module: str, name: str) -> bool:
     """Return whether a module of the package defines a name by itself, as a class, function or variable."""
-    for node in ast.parse(_file_of(module).read_text("utf-8")).body:
+    for node in _tree(_file_of(module)).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if getattr(node, "name", "") == name or any(getattr(target, "id", "") == name for target in targets):
             return True
@@ -89,8 +91,13 @@ def _file_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def _names_in(path: Path) -> list[str]:
-    for node in ast.parse(path.read_text("utf-8")).body:
+    for node in _tree(path).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
             names: list[str] = ast.literal_eval(node.value)
             return names

@@ -10,5 +10,6 @@ from ray_segformer.exports.label_studio import LabelStudio
 from ray_segformer.exports.png import Png
 
 FORMATS: dict[str, type[ExportFormat]] = {"png": Png, "coco": Coco, "label-studio": LabelStudio}
+"""The class of each format, by the name that `--format` takes."""
 
 __all__ = ["FORMATS", "Coco", "ExportError", "ExportFormat", "ExportImage", "LabelStudio", "Png"]
