@@ -39,6 +39,9 @@ def on_files(files: Files, config: Any) -> Files:
         for path in ROOT.glob(pattern):
             name = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, name, abs_src_path=str(path)))
+    text = (ROOT / "docs/llms.txt").read_text("utf-8").replace(".md)", ".html)")
+    files.remove(files.src_uris["llms.txt"])
+    files.append(File.generated(config, "llms.txt", content=text))
     return files
 
 

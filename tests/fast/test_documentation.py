@@ -9,7 +9,7 @@ import pytest
 import yaml
 from griffe import load
 
-from docs.tools import messages, public_names
+from docs.tools import figures, messages, public_names
 from ray_segformer.images import CAUSES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,8 +84,19 @@ def test_every_public_name_is_in_the_reference_once():
     assert set(origins) == {public_names.origin(*names) for names in NAMES}
 
 
+def test_llms_txt_names_every_page():
+    linked = re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs/llms.txt").read_text("utf-8"))
+    assert sorted(linked) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
 def test_pages_that_lie_elsewhere_are_on_the_site():
     config = yaml.load((ROOT / "mkdocs.yml").read_text("utf-8"), yaml.BaseLoader)
     (project,) = [pages["The project"] for pages in config["nav"] if "The project" in pages]
     names = [name for page in project for name in page.values()]
     assert {"contributing.md", "security.md", "benchmarks.md"} <= set(names)
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_the_figures_show_what_there_is(name):
+    drawn = figures.FIGURES[name]()
+    assert (figures.FOLDER / name).read_text("utf-8") == drawn, "draw it again: python -m docs.tools.figures"
