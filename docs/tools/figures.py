@@ -53,7 +53,7 @@ def flow() -> str:
     x = 16 + 2 * 196
     drawing.box(x, 258, 168, 52, "box")
     drawing.text(x + 12, 280, "Weights", "title")
-    drawing.text(x + 12, 298, "B0: 15 MB, once a node", "note")
+    drawing.text(x + 12, 298, "B0: 15 MB for a node", "note")
     drawing.arrow(x + 84, 258, x + 84, 224)
     x = 16 + 4 * 196
     drawing.box(x, 258, 168, 52, "box")
