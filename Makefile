@@ -25,10 +25,10 @@ benchmark: .venv/ready
 	.venv/bin/python $(PIP) -c constraints.txt -e ".[benchmarks]"
 	.venv/bin/python -m benchmarks --output out/benchmarks
 
-# A broken link, or a public name without a docstring, is an error.
+# Strict: a broken link is an error. `--quiet` would hide warnings from it.
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: .venv/ready
-	.venv/bin/mkdocs build --quiet
+	.venv/bin/mkdocs build
 
 # Lint, types and documentation first, beside the tests on the two older Rays; then those on Ray 2.60, which take most of the time.
 test:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ray_segformer.preprocessor import SegformerPreprocessor
     from ray_segformer.pretrained import CheckpointError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "BatchMapper": "air",

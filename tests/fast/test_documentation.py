@@ -31,6 +31,12 @@ def test_readme_is_short():
     assert len(text.split()) <= 800
 
 
+def test_the_links_of_readme_lead_somewhere():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text("utf-8"))
+    assert len(links) > 20
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_every_page_is_on_the_site():
     nav = re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8").split("\nnav:")[1])
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
