@@ -6,12 +6,13 @@ PIP = -m pip install --quiet --no-compile
 # Many images of containers set this. Then each process would compile all that it imports, and the tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo benchmark test test-fast check test-ray-2.60 test-ray-2.55 test-ray-2.6 ray-2.6 format clean
+.PHONY: help demo benchmark docs test test-fast check test-ray-2.60 test-ray-2.55 test-ray-2.6 ray-2.6 format clean
 
 help:
 	@echo "make demo       segment synthetic scenes, and draw out/demo/contact_sheet.png"
 	@echo "make benchmark  measure this package and its peers on the images in ../shared: out/benchmarks"
-	@echo "make test       lint, types, and the tests, on Ray 2.60, 2.55.1 and 2.6.3"
+	@echo "make docs       build the documentation as a site: out/site/index.html"
+	@echo "make test       lint, types, documentation and the tests, on Ray 2.60, 2.55.1 and 2.6.3"
 	@echo "make test-fast  the tests that start no Ray, for every save"
 	@echo "make check      lint and types alone"
 	@echo "make format     let ruff format the code"
@@ -24,10 +25,15 @@ benchmark: .venv/ready
 	.venv/bin/python $(PIP) -c constraints.txt -e ".[benchmarks]"
 	.venv/bin/python -m benchmarks --output out/benchmarks
 
-# Lint and types first, beside the tests on the two older Rays; then those on Ray 2.60, which take most of the time.
+# Strict: a broken link is an error. `--quiet` would hide warnings from it.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: .venv/ready
+	.venv/bin/mkdocs build
+
+# Lint, types and documentation first, beside the tests on the two older Rays; then those on Ray 2.60, which take most of the time.
 test:
 	$(MAKE) --no-print-directory -j2 .venv/ready ray-2.6
-	$(MAKE) --no-print-directory -j3 check test-ray-2.55 test-ray-2.6
+	$(MAKE) --no-print-directory -j3 check docs test-ray-2.55 test-ray-2.6
 	$(MAKE) --no-print-directory test-ray-2.60
 
 # For every save: the tests that start no Ray.

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ray_segformer.air import BatchMapper, BatchPredictor, Predictor
     from ray_segformer.checkpoint import SegformerCheckpoint
+    from ray_segformer.guesses import SegformerWarning
     from ray_segformer.images import ImageError
     from ray_segformer.predictor import SegformerPredictor
     from ray_segformer.preprocessor import SegformerPreprocessor
     from ray_segformer.pretrained import CheckpointError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "BatchMapper": "air",
@@ -27,6 +28,7 @@ _MODULES = {
     "SegformerCheckpoint": "checkpoint",
     "SegformerPredictor": "predictor",
     "SegformerPreprocessor": "preprocessor",
+    "SegformerWarning": "guesses",
 }
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "SegformerCheckpoint",
     "SegformerPredictor",
     "SegformerPreprocessor",
+    "SegformerWarning",
 ]
 
 

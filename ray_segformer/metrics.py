@@ -18,6 +18,8 @@ from ray_segformer.images import cells, reduce_labels, to_class_ids
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+__all__ = ["SegmentationMetrics", "confusion_matrix", "mean_iou", "per_class_iou", "score_dataset"]
+
 _BATCH_SIZE = 16
 
 

@@ -16,6 +16,8 @@ from ray_segformer.pretrained import ImageSettings
 if TYPE_CHECKING:
     from ray_segformer.network import View
 
+__all__ = ["Protocol"]
+
 # mmsegmentation's protocol for ADE20K, in pixels
 _SHORT_SIDE, _LONGEST, _MULTIPLE = 512, 2048, 32
 _RESIZES = ("square", "short-side", "none")

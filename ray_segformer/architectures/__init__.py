@@ -45,6 +45,7 @@ from ray_segformer.architectures.timeline import Event, Timeline
 ARCHITECTURES = {
     function.__name__: function for function in (sequential, tasks, actors, actor_pool, dataset, batch_predictor)
 }
+"""The six functions by their names."""
 
 __all__ = [
     "ARCHITECTURES",

@@ -18,6 +18,7 @@ FORMATS: dict[str, type[ExportFormat | SourceFormat]] = {
     "label-studio": LabelStudio,
     "geotiff": GeoTiff,
 }
+"""The class of each format, by the name that `--format` takes."""
 
 __all__ = [
     "FORMATS",

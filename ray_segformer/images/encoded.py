@@ -22,10 +22,9 @@ from ray_segformer.images.png import MAGIC as PNG_MAGIC
 from ray_segformer.images.png import without_text
 from ray_segformer.images.uris import escaped_uri, public_uri
 
-# The default limit of an image's size: 512 MiB as RGB. By default, Pillow refuses larger images, too.
 MAX_PIXELS = 178_956_970
+"""The default limit of an image's size: 512 MiB as RGB. By default, Pillow refuses larger images, too."""
 
-# The suffixes of the files that count as images in a folder.
 SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff"),
@@ -33,6 +32,7 @@ SUFFIXES = frozenset(
         *(heif.SUFFIXES if heif.INSTALLED else ()),
     )
 )
+"""The suffixes of the files that count as images in a folder."""
 
 # Pillow's names. An explicit list, because Pillow hands files of some other formats to external programs (EPS to
 # Ghostscript). JPEG includes MPO. HEIF is opened by `heif.open_heif`.

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-# The message of every `ImageError` starts with one of these.
 CAUSES = (
     *("null", "empty", "cannot read", "not an image", "cannot decode", "too large"),
     *("wrong type", "wrong shape", "wrong pixels", "wrong annotation"),
 )
+"""The message of every `ImageError` starts with one of these."""
+
 _CAUSE = re.compile(
     rf"(?:row \d+ of the batch(?: \(.*?\))?: )?({'|'.join(CAUSES)})(?=: | the | in | for | \()", re.DOTALL
 )

@@ -104,3 +104,4 @@ SCENE_CELL = pa.struct(
         ("core", pa.list_(pa.int32())),
     ]
 )
+"""The type of a `ScenePart` as an image cell."""

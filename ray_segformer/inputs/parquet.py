@@ -26,7 +26,9 @@ from ray_segformer.inputs.parquet_columns import CellColumn, as_text, check_colu
 from ray_segformer.inputs.paths import readable
 from ray_segformer.inputs.row_keys import DIGEST, DoneRows
 
-READING_CPUS = 0.25  # of a task that reads parquet: it mostly waits
+READING_CPUS = 0.25
+"""Reserved by a task that reads parquet: it mostly waits."""
+
 _ROWS_PER_BATCH = 64
 _SAMPLED_GROUPS = 32
 _NUMBERS = ("group", "rows", "before", "index")  # of a row group

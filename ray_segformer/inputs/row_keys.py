@@ -9,7 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 DIGEST_BYTES = 16
-DIGEST = f"S{DIGEST_BYTES}"  # the dtype
+"""The length of a digest."""
+
+DIGEST = f"S{DIGEST_BYTES}"
+"""The dtype of digests in an array."""
 
 
 class DoneRows:

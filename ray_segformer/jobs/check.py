@@ -26,6 +26,7 @@ from ray_segformer.jobs.totals import FileTotals, Totals
 from ray_segformer.labels import Labels
 
 CHECKED_ROWS = 1000
+"""The images that `check` reads by default, about."""
 
 
 def check(

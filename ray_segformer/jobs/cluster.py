@@ -13,9 +13,12 @@ import ray
 
 from ray_segformer.inputs import READING_CPUS
 
-# Reserved by a stage that encodes masks or scores predictions. It must fit beside all other stages: Ray Data gives CPUs
-# to stages from first to last, and without any for the last, nothing is written until all images are preprocessed.
 ENCODING_CPUS = 0.25
+"""Reserved by a stage that encodes masks or scores predictions.
+
+It must fit beside all other stages: Ray Data gives CPUs to stages from first to last, and without any for the last,
+nothing is written until all images are preprocessed.
+"""
 
 _DEFAULT_MAX_WORKERS = 8  # every worker holds its own copy of torch
 

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 _CROPS_AT_ONCE = 16  # windows that are asked for at once: as many as the largest batch of the network
 
-# What a segmentation asks for: pixel values `(3, height, width)`, all of one size. And what it gets: their logits, `(n,
-# h, w, classes)`. If it asked for one alone, these are valid until it asks for more.
 Crops = list[npt.NDArray[Any]]
 Segmentation = Generator[Crops, torch.Tensor, Any]
+"""A generator that asks for the logits of crops.
+
+It yields pixel values `(3, height, width)`, all of one size, and gets their logits, `(n, h, w, classes)`. If it asked
+for one alone, these are valid until it asks for more.
+"""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from ray_segformer.network import Runtime
 
 CONFIG_NAME = "config.json"
+"""The file that says how the network is built."""
+
 TRAINING_NAME = "training.json"
+"""The file with the settings and scores of training."""
+
 # Settings that are dropped when a configuration is read. Some change the precision, but weights are always converted to
 # float32. Others let transformers fetch or run code from elsewhere. So may settings that begin with an underscore.
 _DROPPED_SETTINGS = frozenset(

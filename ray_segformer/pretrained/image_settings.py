@@ -11,6 +11,8 @@ from typing import Any
 from PIL import Image
 
 CONFIG_NAME = "preprocessor_config.json"
+"""The file that says how images are resized and normalised."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

@@ -14,7 +14,8 @@ from PIL import Image, ImageEnhance
 SCALES = (0.5, 2.0)
 BRIGHTNESS = CONTRAST = SATURATION = 0.25
 HUE = 0.1  # of a full turn
-IGNORED = 255  # the class id of pixels that do not count
+IGNORED = 255
+"""The class id of pixels that do not count."""
 
 _PADDING = (124, 116, 104)  # ImageNet's mean colour, which normalisation turns into zero
 
