@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ray_segformer.guesses import Guess
+
 
 class ExportError(ValueError):
     """An output cannot be exported to a format. The message says why, and what to do."""
@@ -46,12 +48,16 @@ class ExportFormat(ABC):
     Args:
         id2label: class names by class id.
 
+    Attributes:
+        guesses: what is to be said about these classes; none by default.
+
     Raises:
         ExportError: the format cannot hold these classes, or a package that it needs is not installed.
     """
 
     def __init__(self, id2label: Mapping[int, str]) -> None:
         self.id2label = dict(sorted(id2label.items()))
+        self.guesses: list[Guess] = []
 
     @abstractmethod
     def files(self, image: ExportImage) -> Mapping[str, bytes]:

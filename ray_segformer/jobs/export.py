@@ -15,6 +15,7 @@ import ray
 
 from ray_segformer.air import installed
 from ray_segformer.exports import FORMATS, ExportFormat, ExportImage
+from ray_segformer.guesses import say
 from ray_segformer.inputs import DIGEST, digests_of_names, file_name_of, is_among, repeated, with_digest
 from ray_segformer.jobs.cluster import ENCODING_CPUS, start_ray
 from ray_segformer.jobs.progress import with_progress
@@ -51,7 +52,7 @@ def export(
 
     Returns:
         The content of `export.json`: `images`, how many were exported; `failures`, how many have no mask, and are left
-        out; `source_finished`; and `options`.
+        out; `source_finished`; `warnings` (what the format guessed: `code`, `message`, `rows`); and `options`.
 
     Raises:
         ExportError: the format cannot hold the classes, or needs a package that is not installed.
@@ -67,6 +68,7 @@ def export(
         shards = output.shards()
         if not shards:
             raise OutputError(f"{output.storage.shown}: no images there yet")
+        say(to_format.guesses)
         if not ray.is_initialized():
             start_ray()
         folder.begin()
@@ -92,10 +94,12 @@ def export(
         for name, parts in to_format.joint_files(records):
             folder.lease.check()
             folder.storage.write_parts(name, parts)
+        images = sum(count["images"] for count in counts)
         summary = {
-            "images": sum(count["images"] for count in counts),
+            "images": images,
             "failures": sum(count["failures"] for count in counts),
             "source_finished": output.is_finished,
+            "warnings": [guess.as_json(images) for guess in to_format.guesses],
         }
         folder.lease.look()
         folder.storage.delete(_record_of(shard) for shard in shards)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import json
+import shutil
 import xml.etree.ElementTree
 
 import numpy as np
@@ -15,12 +17,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 from reference import decode, picture
 
-from ray_segformer.exports import FORMATS, ExportError, ExportImage, Png
+from ray_segformer.exports import FORMATS, Cityscapes, ExportError, ExportImage, Png
 from ray_segformer.viz import class_palette
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
-IMAGES = ("a/1.png", "a/2.png", "a/2.webp", "b/c/3.png", "b/4.png")  # two of which have one name without suffix
+STREET = "b/aachen/aachen_000000_000019_leftImg8bit.png"  # a name of Cityscapes
+IMAGES = ("a/1.png", "a/2.png", "a/2.webp", STREET, "b/4.png")  # two of which have one name without suffix
 BROKEN = "b/5.png"
 
 
@@ -79,8 +82,8 @@ def test_png_files_have_ids_and_open_in_colours(outputs, masks, id2label, tmp_pa
     for opened in found.values():
         assert opened.mode == "P"
         np.testing.assert_array_equal(np.asarray(opened.convert("RGB")), palette[np.asarray(opened)])
-    for name in ("a/1", "b/c/3", "b/4"):
-        np.testing.assert_array_equal(np.asarray(found.pop(f"masks/{name}.png")), masks[f"{name}.png"])
+    for name in ("a/1.png", STREET, "b/4.png"):
+        np.testing.assert_array_equal(np.asarray(found.pop(f"masks/{name}")), masks[name])
     assert len(found) == 2 and all(name.startswith("masks/a/2~") for name in found)  # of one name without suffix
     by_size = {opened.size[::-1]: np.asarray(opened) for opened in found.values()}
     for name in ("a/2.png", "a/2.webp"):
@@ -168,6 +171,41 @@ def test_label_studio(scenes, outputs, masks, id2label, tmp_path, run_command):
             np.testing.assert_array_equal(pixels, np.repeat((mask == class_id)[..., None] * 255, 4, axis=2))
 
 
+def test_label_ids_of_cityscapes(outputs, masks, tmp_path, run_command):
+    """Its evaluation looks in all folders for the one PNG whose name begins with city, sequence and frame."""
+    shutil.copytree(outputs / "parquet", tmp_path / "source")
+    names = ["road", "Traffic_Light", "lamp", "bicycle", "unlabeled", "sky", "person"]
+    (tmp_path / "source/classes.json").write_text(json.dumps(dict(enumerate(names))))
+    code, _, said = run_command("export", tmp_path / "source", tmp_path / "out", "--format", "cityscapes")
+    assert code == 0 and said.count("1 of 7 classes become 0 (unlabeled), because Cityscapes has no") == 1
+    assert "of their names: lamp\n" in said
+    label_ids = np.array([7, 19, 0, 33, 0, 23, 24])
+    assert json.loads((tmp_path / "out/label_ids.json").read_text()) == dict(zip(names, label_ids, strict=True))
+    (warning,) = json.loads((tmp_path / "out/export.json").read_text())["warnings"]
+    assert (warning["code"], warning["rows"]) == ("unlabeled-classes", 5)
+    found = fnmatch.filter(files_of(tmp_path / "out"), "*/aachen_000000_000019*.png")
+    assert found == [f"labelIds/{STREET}"]
+    for name in (STREET, "a/1.png", "b/4.png"):
+        with Image.open(tmp_path / "out/labelIds" / name) as opened:
+            assert opened.mode == "L"
+            np.testing.assert_array_equal(np.asarray(opened), label_ids[masks[name]])
+    assert len(fnmatch.filter(files_of(tmp_path / "out"), "*.png")) == 5
+
+
+def test_the_classes_of_cityscapes_have_the_ids_of_its_authors():
+    """Those that count, in the order of the train ids, as cityscapesscripts 2.3.0 has them."""
+    names = (
+        *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+        *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+    )
+    label_ids = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+    cityscapes = Cityscapes(dict(enumerate(names)))
+    assert cityscapes.guesses == []
+    mask = np.arange(19, dtype=np.uint8)[None]
+    (content,) = cityscapes.files(ExportImage("a.png", "a.png", "a", 0, mask, [*range(19)], [1] * 19)).values()
+    assert np.asarray(decode(content)).tolist() == [label_ids]
+
+
 def test_an_export_goes_on_where_it_was_interrupted(outputs, tmp_path, run_command):
     """First a mask is away, then the joint file cannot be written, and then all masks are away."""
     arguments = ["export", outputs / "png", tmp_path / "out", "--format", "coco", "--resume"]
@@ -229,3 +267,5 @@ def test_what_cannot_be_exported(outputs, tmp_path, run_command):
     assert code == 2 and "name a new folder" in said
     with pytest.raises(ExportError, match="at most 256 classes"):
         Png({number: str(number) for number in range(300)})
+    code, _, said = run_command("export", outputs / "png", tmp_path / "out", "--format", "cityscapes")
+    assert code == 2 and "no class of this output has a name of Cityscapes" in said and "class 0, class 1, " in said
