@@ -1,19 +1,24 @@
-"""Masks as the files of other programs, read by pycocotools, Label Studio's converter, Pillow and an XML parser."""
+"""Masks as the files of other programs, read by pycocotools, Label Studio's converter, Pillow and an XML parser.
+
+The recipes of docs/recipes.md are tested here, too: they need the same outputs.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import itertools
 import json
+import re
 import shutil
 import xml.etree.ElementTree
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from label_studio_converter.brush import decode_rle
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from reference import decode, picture
 
@@ -25,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 STREET = "b/aachen/aachen_000000_000019_leftImg8bit.png"  # a name of Cityscapes
 IMAGES = ("a/1.png", "a/2.png", "a/2.webp", STREET, "b/4.png")  # two of which have one name without suffix
 BROKEN = "b/5.png"
+UPRIGHT_AFTER_TURNING = "a/1.png"  # which has a place on Earth, too
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +38,12 @@ def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     for number, name in enumerate(IMAGES):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(40 + 3 * number, 50 + number, number)).save(folder / name, lossless=True)
+        exif = Image.Exif()
+        if name == UPRIGHT_AFTER_TURNING:
+            exif[0x0112] = 6
+            exif[0x8825] = {1: "S", 2: (33.0, 52.0, 10.0), 3: "E", 4: (151.0, 12.0, 30.0)}
+        image = Image.fromarray(picture(40 + 3 * number, 50 + number, number))
+        image.save(folder / name, lossless=True, exif=exif)
     (folder / BROKEN).write_bytes(b"broken")
     return folder
 
@@ -269,3 +280,66 @@ def test_what_cannot_be_exported(outputs, tmp_path, run_command):
         Png({number: str(number) for number in range(300)})
     code, _, said = run_command("export", outputs / "png", tmp_path / "out", "--format", "cityscapes")
     assert code == 2 and "no class of this output has a name of Cityscapes" in said and "class 0, class 1, " in said
+
+
+def test_recipes(scenes, outputs, masks, tmp_path, monkeypatch):
+    """Each block of Python on the page, with a class of the small model called road."""
+    shutil.copytree(outputs / "parquet", tmp_path / "out")
+    road = next(number for number in range(7) if 0 < sum((mask == number).mean() > 0.1 for mask in masks.values()) < 5)
+    names = {number: "road" if number == road else f"class {number}" for number in range(7)}
+    (tmp_path / "out/classes.json").write_text(json.dumps(names))
+    (tmp_path / "places.csv").write_text(
+        f"path,longitude,latitude\n{scenes}/b/4.png,-0.5,10.25\n{scenes}/{BROKEN},1.0,1.0\n"
+    )
+    rows = [row for row in pa.parquet.read_table(tmp_path / "out/masks").to_pylist() if row["error"] is None]
+    of_row = {row["index"]: masks[row["path"].removeprefix(f"{scenes}/")] for row in rows}
+    photos = {row["index"]: np.asarray(ImageOps.exif_transpose(Image.open(row["path"])).convert("RGB")) for row in rows}
+    shares = {row["path"]: (of_row[row["index"]] == road).mean() for row in rows}
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    page = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
+    duckdb, pandas, dataset, cut, from_exif, from_table, geojson = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    scope: dict = {}
+
+    exec(duckdb, scope)
+    most = sorted(((path, share) for path, share in shares.items() if share > 0.1), key=lambda row: -row[1])
+    assert [path for path, _ in scope["found"].fetchall()] == [path for path, _ in most]
+    assert [share for _, share in scope["found"].fetchall()] == pytest.approx([share for _, share in most])
+
+    exec(pandas, scope)
+    assert dict(zip(*(scope["found"][name] for name in ("path", "share")), strict=True)) == pytest.approx(dict(most))
+    of_classes = scope["shares"].set_index(["path", "class"])["share"]
+    assert of_classes.to_dict() == pytest.approx(
+        {
+            (row["path"], names[number]): (of_row[row["index"]] == number).mean()
+            for row in rows
+            for number in np.unique(of_row[row["index"]]).tolist()
+        }
+    )
+
+    exec(dataset, scope)
+    assert len(scope["pairs"]) == 5
+    for pair, index in zip(scope["pairs"], of_row, strict=True):
+        np.testing.assert_array_equal(np.asarray(pair["image"]), photos[index])
+        np.testing.assert_array_equal(np.asarray(pair["segmentation"]), of_row[index])
+
+    exec(cut, scope)
+    assert files_of(tmp_path / "cut") == {f"{index}.png" for index in of_row}
+    for index, mask in of_row.items():
+        cut_out = np.asarray(Image.open(tmp_path / f"cut/{index}.png"))
+        np.testing.assert_array_equal(cut_out[..., :3], photos[index])
+        np.testing.assert_array_equal(cut_out[..., 3], (mask == road) * 255)
+
+    for block in (from_exif, from_table, geojson):
+        exec(block, scope)
+    written = json.loads((tmp_path / "road.geojson").read_text())
+    assert written["type"] == "FeatureCollection" and {each["type"] for each in written["features"]} == {"Feature"}
+    by_path = {each["properties"]["path"]: each for each in written["features"]}
+    places = {path: each["geometry"]["coordinates"] for path, each in by_path.items()}
+    assert {each["geometry"]["type"] for each in by_path.values()} == {"Point"}
+    assert places.keys() == {f"{scenes}/{UPRIGHT_AFTER_TURNING}", f"{scenes}/b/4.png"}
+    assert places[f"{scenes}/{UPRIGHT_AFTER_TURNING}"] == pytest.approx([151.20833333, -33.86944444])
+    assert places[f"{scenes}/b/4.png"] == [-0.5, 10.25]
+    for path, each in by_path.items():
+        assert each["properties"]["road"] == pytest.approx(shares[path])
