@@ -5,16 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
+from ray_segformer import __version__
 from ray_segformer.commands import check, common, compare, demo, evaluate, export, info, predict
-
-
-class _Parser(argparse.ArgumentParser):
-    """Prints an error as one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(common.EXIT_USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+from ray_segformer.commands.parser import Parser, PrintCompletion
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +34,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ray-segformer", description="Batch semantic segmentation with SegFormer on Ray.")
+    parser = Parser(
+        prog="ray-segformer",
+        description="Batch semantic segmentation with SegFormer on Ray.",
+        epilog="Begin with: ray-segformer demo out/demo",
+    )
+    parser.add_argument("--version", action="version", version=f"ray-segformer {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=("bash", "zsh", "tcsh"),
+        metavar="SHELL",
+        help="print what lets bash, zsh or tcsh complete this command, to be put where the shell reads it",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (predict, compare, evaluate, export, check, info, demo):
         command.add_parser(commands)

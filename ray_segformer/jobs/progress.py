@@ -1,16 +1,18 @@
-"""Progress bars on stderr."""
+"""Progress on stderr: a bar on a terminal, and lines elsewhere, such as in the log of a job on a cluster."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ray
 
 _SECONDS = 0.5  # between two looks at what is done
+_SECONDS_OF_LINES = 30.0  # between two lines
 
 
 def with_progress(
@@ -44,8 +46,7 @@ def progress_of_workers(totals: Any, count: Callable[[], int | None], done: int)
         bar.total = count()
         # A batch that is repeated counts twice.
         new = (images if bar.total is None else min(images, bar.total)) - bar.n
-        if new > 0:
-            bar.update(new)
+        bar.update(max(new, 0))
 
     with _bar(count(), done) as bar:
         thread = threading.Thread(target=watch, args=(bar,), daemon=True)
@@ -59,6 +60,36 @@ def progress_of_workers(totals: Any, count: Callable[[], int | None], done: int)
 
 
 def _bar(count: int | None, done: int = 0, unit: str = " images") -> Any:
+    if not sys.stderr.isatty():
+        return _Lines(count, done, unit)
     from tqdm import tqdm
 
     return tqdm(total=count, initial=done, unit=unit, file=sys.stderr, mininterval=0.5)
+
+
+class _Lines:
+    """Prints a line every half minute, and one at the end. It is used as tqdm's bars are."""
+
+    def __init__(self, total: int | None, done: int, unit: str) -> None:
+        self.total, self.n, self._unit = total, done, unit
+        self._done, self._started = done, time.monotonic()
+        self._next = self._started + _SECONDS_OF_LINES
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._print()
+
+    def update(self, new: int = 1) -> None:
+        self.n += new
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _SECONDS_OF_LINES
+            self._print()
+
+    def _print(self) -> None:
+        speed = (self.n - self._done) / max(time.monotonic() - self._started, 1e-9)
+        count = f"{self.n}" if self.total is None else f"{self.n} of {self.total}"
+        left = self.total is not None and speed > 0 and self.n < self.total
+        rest = f", {round((self.total - self.n) / speed)} s left" if left else ""  # type: ignore[operator]
+        print(f"{count}{self._unit}, {speed:.2f}/s{rest}", file=sys.stderr, flush=True)
