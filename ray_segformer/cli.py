@@ -7,8 +7,18 @@ import sys
 from collections.abc import Sequence
 
 from ray_segformer import __version__
-from ray_segformer.commands import check, common, compare, demo, evaluate, export, info, predict
-from ray_segformer.commands.parser import Parser, PrintCompletion
+from ray_segformer.commands import (
+    Parser,
+    PrintCompletion,
+    check,
+    common,
+    compare,
+    demo,
+    evaluate,
+    export,
+    info,
+    predict,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

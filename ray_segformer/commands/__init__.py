@@ -4,4 +4,6 @@ A command reads its options, calls a job, and prints the result. The work itself
 import Ray, torch and the other rooms only when they run, so that `--help` is fast.
 """
 
-__all__ = ["check", "common", "compare", "demo", "evaluate", "export", "info", "predict"]
+from ray_segformer.commands.parser import Parser, PrintCompletion
+
+__all__ = ["Parser", "PrintCompletion", "check", "common", "compare", "demo", "evaluate", "export", "info", "predict"]

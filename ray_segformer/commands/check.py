@@ -15,6 +15,7 @@ from ray_segformer.commands.common import (
     add_exclude,
     add_max_pixels,
     checkpoint_of,
+    example,
     fail,
     fail_in_job,
     printable,
@@ -37,6 +38,7 @@ def add_parser(commands: Any) -> None:
         help="look at an input before a run",
         description="Look at the images and annotations of an input, on Ray and without a network, and print what "
         "predict or evaluate would meet. Writes nothing. The exit code is 1 if there are findings.",
+        epilog=example("check photos/ --model nvidia/segformer-b0-finetuned-ade-512-512"),
         formatter_class=HelpFormatter,
     )
     check.add_argument("input", metavar="INPUT", help="as for predict; or a dataset, as for evaluate")

@@ -13,15 +13,28 @@ from typing import Any
 EXIT_FAILURES = 1  # some images failed, or the run stopped early
 EXIT_USAGE = 2  # the arguments are wrong, or the input cannot be used
 
+_EXAMPLE = "example:"
+
 MODEL_HELP = 'a directory, a name on the Hugging Face Hub, or "demo" for the packaged model of synthetic scenes'
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default to the help of an option, but not where it says nothing: None, and False of a flag."""
+class HelpFormatter(argparse.HelpFormatter):
+    """Adds the default to the help of an option, but not where it says nothing, and keeps the lines of examples."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        says_nothing = action.default is None or action.default is False
-        return action.help if says_nothing else super()._get_help_string(action)
+        default, text = action.default, action.help or ""
+        if default is None or default is False or default == argparse.SUPPRESS or "(default: " in text:
+            return action.help
+        values = default if isinstance(default, list) else [default]
+        return f"{text} (default: {' '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)})"
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(_EXAMPLE) else super()._fill_text(text, width, indent)
+
+
+def example(command: str) -> str:
+    """Return the end of a command's help, which shows a use of it."""
+    return f"{_EXAMPLE}\n  ray-segformer {command}"
 
 
 def probability(text: str) -> float:
@@ -56,7 +69,7 @@ def not_negative(text: str) -> float:
     return number
 
 
-def add_max_pixels(command: argparse.ArgumentParser) -> None:
+def add_max_pixels(command: argparse._ActionsContainer) -> None:
     """Add the option `--max-pixels`, which all commands that read images have. Its value is None if it is not given."""
     command.add_argument(
         "--max-pixels",
@@ -66,7 +79,7 @@ def add_max_pixels(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_exclude(command: argparse.ArgumentParser) -> None:
+def add_exclude(command: argparse._ActionsContainer) -> None:
     """Add the option `--exclude`, which all commands that read folders have. Its value is a list, empty by default."""
     command.add_argument(
         "--exclude",

@@ -13,6 +13,7 @@ from ray_segformer.commands.common import (
     add_exclude,
     add_max_pixels,
     checkpoint_of,
+    example,
     fail,
     not_negative,
     positive,
@@ -39,39 +40,42 @@ def add_parser(commands: Any) -> None:
         description="Segment the same images with each architecture. Prints a table, and writes timelines and a report "
         "to open in a browser. Each architecture runs in its own process and starts its own Ray; on the cluster that "
         "RAY_ADDRESS names, it runs as its own job.",
+        epilog=example("compare photos/ compared/ --model nvidia/segformer-b0-finetuned-ade-512-512 --images 100"),
         formatter_class=HelpFormatter,
     )
     compare.add_argument("input", metavar="INPUT", help="as for predict")
     compare.add_argument(
         "output", metavar="OUTPUT", help="the folder to make, with report.html, timelines.png and comparison.json"
     )
-    compare.add_argument(
+    compare.add_argument("--model", default="demo", help="as for predict")
+    compare.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    read = compare.add_argument_group("what is read")
+    read.add_argument(
+        "--images", type=positive, default=48, metavar="N", help="the number of images: the first N of the input"
+    )
+    add_exclude(read)
+    add_max_pixels(read)
+    add_protocol_options(compare)
+    work = compare.add_argument_group("architectures and their workers")
+    work.add_argument(
         "--architectures",
         nargs="+",
         choices=_ARCHITECTURES,
         metavar="NAME",
         help=f"the architectures to run: some of {', '.join(_ARCHITECTURES)} (default: all)",
     )
-    add_exclude(compare)
-    compare.add_argument("--model", default="demo", help="as for predict")
-    compare.add_argument(
-        "--images", type=positive, default=48, metavar="N", help="the number of images: the first N of the input"
-    )
-    compare.add_argument(
+    work.add_argument(
         "--workers", type=positive, default=2, metavar="N", help="workers of each architecture except sequential"
     )
-    compare.add_argument("--batch-size", type=positive, default=4, metavar="N", help="images predicted at once")
-    compare.add_argument(
+    work.add_argument(
         "--gpus-per-worker", type=not_negative, default=0.0, metavar="X", help="GPUs that each worker reserves"
     )
-    add_protocol_options(compare)
-    compare.add_argument(
+    work.add_argument("--batch-size", type=positive, default=4, metavar="N", help="images predicted at once")
+    work.add_argument(
         "--uneven",
         action="store_true",
         help="scale images to very different sizes, and slow down one worker, so that scheduling matters",
     )
-    add_max_pixels(compare)
-    compare.add_argument("--overwrite", action="store_true", help="replace an earlier output")
     compare.set_defaults(run=run)
 
 

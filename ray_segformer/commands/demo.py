@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_USAGE, HelpFormatter, fail, positive
+from ray_segformer.commands.common import EXIT_USAGE, HelpFormatter, example, fail, positive
 
 
 def add_parser(commands: Any) -> None:
@@ -19,6 +19,7 @@ def add_parser(commands: Any) -> None:
         "demo",
         help="segment synthetic scenes and show the result",
         description="Make synthetic scenes, segment them with the packaged model, and draw a contact sheet.",
+        epilog=example("demo out/demo"),
         formatter_class=HelpFormatter,
     )
     demo.add_argument("output", metavar="OUTPUT", nargs="?", default="out/demo", help="the folder to make")

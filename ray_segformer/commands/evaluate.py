@@ -18,6 +18,7 @@ from ray_segformer.commands.common import (
     add_exclude,
     add_max_pixels,
     checkpoint_of,
+    example,
     fail,
     fail_by_line,
     fail_in_job,
@@ -33,6 +34,7 @@ def add_parser(commands: Any) -> None:
         "evaluate",
         help="score a model on annotated images",
         description="Score a model on annotated images: mIoU and accuracies over the whole dataset.",
+        epilog=example("evaluate ADEChallengeData2016 --model nvidia/segformer-b0-finetuned-ade-512-512 --output out"),
         formatter_class=HelpFormatter,
     )
     evaluate.add_argument(
@@ -41,20 +43,23 @@ def add_parser(commands: Any) -> None:
         help="the folder of ADE20K, Cityscapes or PASCAL VOC as downloaded, a folder with images/ and annotations/ (or "
         "masks/, labels/), parquet (a file or a folder), or a Hugging Face dataset that save_to_disk wrote",
     )
-    evaluate.add_argument(
+    evaluate.add_argument("--model", default="demo", help=MODEL_HELP)
+    written = evaluate.add_argument_group("what is written")
+    written.add_argument(
         "--output",
         required=True,
         metavar="DIR",
         help="the folder to make, with evaluation.json, and pictures of the worst images and of confused classes",
     )
-    add_exclude(evaluate)
-    evaluate.add_argument("--model", default="demo", help=MODEL_HELP)
-    add_label_options(evaluate)
+    written.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    read = evaluate.add_argument_group("what is read")
+    add_exclude(read)
+    add_label_options(read)
+    add_max_pixels(read)
     add_protocol_options(evaluate)
-    evaluate.add_argument("--workers", type=positive, default=2, metavar="N", help="the most actors that predict")
-    evaluate.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
-    add_max_pixels(evaluate)
-    evaluate.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    workers = evaluate.add_argument_group("workers")
+    workers.add_argument("--workers", type=positive, default=2, metavar="N", help="the most actors that predict")
+    workers.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
     evaluate.set_defaults(run=run)
 
 

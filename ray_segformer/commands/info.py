@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_USAGE, MODEL_HELP, checkpoint_of, fail
+from ray_segformer.commands.common import EXIT_USAGE, MODEL_HELP, HelpFormatter, checkpoint_of, example, fail
 
 # The names of batch norm's running statistics, which are not parameters.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -18,6 +18,8 @@ def add_parser(commands: Any) -> None:
         "info",
         help="describe a checkpoint",
         description="Print a checkpoint's size, cost, classes, preprocessing, and what it was trained with.",
+        epilog=example("info nvidia/segformer-b0-finetuned-ade-512-512"),
+        formatter_class=HelpFormatter,
     )
     info.add_argument("model", metavar="CHECKPOINT", help=MODEL_HELP)
     info.add_argument("--json", action="store_true", help="print as JSON, with the scores by class of each epoch")

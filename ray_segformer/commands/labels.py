@@ -8,7 +8,7 @@ from typing import Any
 from ray_segformer.commands.common import class_id
 
 
-def add_label_options(command: argparse.ArgumentParser) -> None:
+def add_label_options(command: argparse._ActionsContainer) -> None:
     """Add `--split`, the names of columns, and the options of `labels_of`."""
     command.add_argument(
         "--split",

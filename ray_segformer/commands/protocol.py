@@ -8,8 +8,9 @@ from typing import Any
 from ray_segformer.commands.common import positive
 
 
-def add_protocol_options(command: argparse.ArgumentParser) -> None:
-    """Add `--resize`, `--window`, `--stride`, `--flip` and `--scales`."""
+def add_protocol_options(command: argparse._ActionsContainer) -> None:
+    """Add a group with `--resize`, `--window`, `--stride`, `--flip` and `--scales`."""
+    command = command.add_argument_group("how images are shown to the network")
     command.add_argument(
         "--resize",
         choices=("square", "short-side", "none"),

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 
-def add_scene_options(command: argparse.ArgumentParser) -> None:
+def add_scene_options(command: argparse._ActionsContainer) -> None:
     """Add `--bands` and `--range`."""
     command.add_argument(
         "--bands",
