@@ -20,6 +20,7 @@ SECTIONS = {
     "memory": "memory",
     "windows": "windows",
     "huge": "huge",
+    "scenes": "scenes",
     "scaling": "scaling",
     "startup": "startup",
     "fuzz": "fuzz",
@@ -30,7 +31,7 @@ SECTIONS = {
     "soak": "soak",
     "night": "night",
 }
-_ONLY_BY_NAME = ("huge", "listing", "finetune", "soak", "night")  # they take 10 to 20 minutes on two cores
+_ONLY_BY_NAME = ("huge", "scenes", "listing", "finetune", "soak", "night")  # they take 10 to 20 minutes on two cores
 
 
 def main() -> int:

@@ -78,6 +78,13 @@ class Protocol:
         """Whether there are logits of the whole image, to which a loss belongs."""
         return self.window is None and self.scales == (1,)
 
+    @property
+    def windows_alone(self) -> tuple[int, int] | None:
+        """The side of windows and the distance between them, in pixels, if that is all that is done; else None."""
+        if self.window is None or self.resize_of_image != "none" or self.flip or self.scales != (1,):
+            return None
+        return self.window, self.stride or self.window
+
     def options(self) -> dict[str, Any]:
         """Return the attributes that do not have their default, for JSON."""
         return {

@@ -22,6 +22,7 @@ from ray_segformer.commands.common import (
     probability,
 )
 from ray_segformer.commands.protocol import add_protocol_options, protocol_of
+from ray_segformer.commands.scenes import add_scene_options, bands_of
 
 _LARGEST = 10  # classes in the closing table
 _RESUME_HINT = "; --resume continues after the images that are done"
@@ -47,6 +48,7 @@ def add_parser(commands: Any) -> None:
         help="the folder to make, with masks/, classes.json and summary.json; a local path, or a URI such as s3://",
     )
     add_exclude(predict)
+    add_scene_options(predict)
     predict.add_argument("--model", default="demo", help=MODEL_HELP)
     predict.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
     predict.add_argument(
@@ -120,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         check_options(arguments.runtime, arguments.dtype, "cuda" if arguments.gpus_per_worker else "cpu")
-        protocol = protocol_of(arguments)
+        protocol, bands = protocol_of(arguments), bands_of(arguments)
         checkpoint = checkpoint_of(arguments.model)
         check_foreground_threshold(arguments.foreground_threshold, checkpoint.content.num_labels)
     except (CheckpointError, OSError, RuntimeError, ValueError) as error:
@@ -131,6 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.output,
             checkpoint,
             exclude=arguments.exclude or (),
+            bands=bands,
             mask_format=arguments.format,
             overlays=arguments.overlay,
             on_error=arguments.on_error,

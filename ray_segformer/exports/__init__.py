@@ -1,15 +1,34 @@
 """Formats of other programs, to which an output of `predict` can be exported.
 
-Each format is a file of this room: a class that says which files an image becomes, and which files all become together.
-Add one by writing such a class, and naming it in `FORMATS`. This room knows neither Ray nor the command line.
+Each format is a file of this room. An `ExportFormat` says which files an image becomes, and which files all become
+together. A `SourceFormat` makes one file of all images that are parts of a file. Add one by writing such a class, and
+naming it in `FORMATS`. This room knows neither Ray nor the command line.
 """
 
 from ray_segformer.exports.coco import Coco
 from ray_segformer.exports.export_format import ExportError, ExportFormat, ExportImage
+from ray_segformer.exports.geotiff import GeoTiff
 from ray_segformer.exports.label_studio import LabelStudio
 from ray_segformer.exports.png import Png
+from ray_segformer.exports.source_format import SourceFormat, SourcePart
 
-FORMATS: dict[str, type[ExportFormat]] = {"png": Png, "coco": Coco, "label-studio": LabelStudio}
+FORMATS: dict[str, type[ExportFormat | SourceFormat]] = {
+    "png": Png,
+    "coco": Coco,
+    "label-studio": LabelStudio,
+    "geotiff": GeoTiff,
+}
 """The class of each format, by the name that `--format` takes."""
 
-__all__ = ["FORMATS", "Coco", "ExportError", "ExportFormat", "ExportImage", "LabelStudio", "Png"]
+__all__ = [
+    "FORMATS",
+    "Coco",
+    "ExportError",
+    "ExportFormat",
+    "ExportImage",
+    "GeoTiff",
+    "LabelStudio",
+    "Png",
+    "SourceFormat",
+    "SourcePart",
+]

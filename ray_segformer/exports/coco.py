@@ -18,7 +18,7 @@ class Coco(ExportFormat):
 
         annotations.json    images, annotations and categories
         panoptic.json       the same, of which the annotations name the segments
-        panoptic/a/b.png    segments: red + 256 * green is the class id + 1
+        panoptic/a/b.png    segments: red + 256 * green is the class id + 1, or 0 where a scene has no data
 
     The id of a category is the class id, and that of an image its place in the input, from 1. Needs pycocotools, which
     encodes the run lengths.
@@ -43,7 +43,8 @@ class Coco(ExportFormat):
         """See `ExportFormat`."""
         if not self._panoptic:
             return {}
-        segments = image.mask.astype(np.uint32) + 1
+        # A pixel without data, which no class has, belongs to no segment: it is 0.
+        segments = np.where(image.mask < self._classes, image.mask.astype(np.uint32) + 1, 0)
         colours = np.stack([segments & 255, segments >> 8, np.zeros_like(segments)], axis=-1).astype(np.uint8)
         return {f"panoptic/{image.name}.png": encode(colours, "PNG")}
 

@@ -21,10 +21,11 @@ class ExportImage:
 
     Attributes:
         path: its path or URI.
-        file_name: its path relative to the input.
+        file_name: its path relative to the input; of a part of a file, such as a frame, with its place in the file.
         name: the same without suffix, for files. It differs from those of all other images on every common file system.
         index: its place in the input, from 0.
-        mask: class ids `(height, width)`, uint8 or uint16.
+        mask: class ids `(height, width)`, uint8 or uint16. 255, or 65535 of uint16, is no class, but a pixel of a scene
+            that has no data.
         class_ids, class_pixels: the classes that occur, most pixels first, and how many pixels each has.
     """
 
@@ -46,9 +47,14 @@ class ExportFormat(ABC):
     Args:
         id2label: class names by class id.
 
+    Attributes:
+        shows_files: whether its program opens the files of the images, and so needs images that have one each.
+
     Raises:
         ExportError: the format cannot hold these classes, or a package that it needs is not installed.
     """
+
+    shows_files = False
 
     def __init__(self, id2label: Mapping[int, str]) -> None:
         self.id2label = dict(sorted(id2label.items()))

@@ -28,6 +28,8 @@ class LabelStudio(ExportFormat):
     Label Studio must be able to read the images by these paths. See `ExportFormat`.
     """
 
+    shows_files = True
+
     def files(self, image: ExportImage) -> Mapping[str, bytes]:
         """See `ExportFormat`."""
         return {}

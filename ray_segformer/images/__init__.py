@@ -12,23 +12,34 @@ from ray_segformer.images.encoded import MAX_PIXELS, SUFFIXES, encode, encoded_b
 from ray_segformer.images.errors import CAUSES, ImageError, cause_of
 from ray_segformer.images.header import Header, read_header
 from ray_segformer.images.label_options import parse_label_map, read_label_colors
+from ray_segformer.images.scene_files import NO_RASTERIO, SCENE_SUFFIXES, opened_scene
+from ray_segformer.images.scene_parts import SCENE_CELL, Area, Bands, ScenePart
+from ray_segformer.images.scenes import has_data, scene_size
 from ray_segformer.images.uris import escaped_uri, is_percent_encoded, public_uri, quoted
 
 __all__ = [
     "CAUSES",
     "MAX_PIXELS",
+    "NO_RASTERIO",
+    "SCENE_CELL",
+    "SCENE_SUFFIXES",
     "SUFFIXES",
+    "Area",
+    "Bands",
     "Header",
     "ImageError",
     "LabelFormat",
+    "ScenePart",
     "cause_of",
     "cells",
     "describe",
     "encode",
     "encoded_bytes",
     "escaped_uri",
+    "has_data",
     "is_percent_encoded",
     "object_array",
+    "opened_scene",
     "parse_label_map",
     "public_uri",
     "quoted",
@@ -37,6 +48,7 @@ __all__ = [
     "reduce_labels",
     "retried",
     "say_where_arrays_differ",
+    "scene_size",
     "to_class_ids",
     "to_rgb",
 ]

@@ -18,11 +18,21 @@ from ray_segformer.inputs.find import find_images, find_parquet, find_rounds
 from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.layouts import find_annotated, find_input
 from ray_segformer.inputs.location import Location
-from ray_segformer.inputs.output_names import digests_of_names, file_name_of, is_among, repeated, with_digest
+from ray_segformer.inputs.output_names import (
+    digests_of_names,
+    file_name_of,
+    is_among,
+    key_of_part,
+    name_of_part,
+    repeated,
+    unique_names,
+    with_digest,
+)
 from ray_segformer.inputs.parquet import READING_CPUS
 from ray_segformer.inputs.paths import readable
 from ray_segformer.inputs.rounds import ListedAhead
 from ray_segformer.inputs.row_keys import DIGEST, DIGEST_BYTES, DoneRows, digests_of
+from ray_segformer.inputs.scenes import find_scenes
 
 __all__ = [
     "DIGEST",
@@ -42,8 +52,11 @@ __all__ = [
     "find_input",
     "find_parquet",
     "find_rounds",
+    "find_scenes",
     "from_huggingface",
     "is_among",
+    "key_of_part",
+    "name_of_part",
     "read_ade20k",
     "read_cityscapes",
     "read_images",
@@ -52,5 +65,6 @@ __all__ = [
     "readable",
     "repeated",
     "small_blocks",
+    "unique_names",
     "with_digest",
 ]

@@ -22,13 +22,13 @@ _MAX_BLOCKS = 2**15  # a block costs the driver a millisecond and ten kilobytes
 _ROWS_PER_OBJECT = 2**16
 
 
-def small_blocks(rows: pa.Table) -> ray.data.Dataset:
-    """Return the rows of a table, in order, as a dataset of blocks of at most 128 rows.
+def small_blocks(rows: pa.Table, most: int = ROWS_PER_BLOCK) -> ray.data.Dataset:
+    """Return the rows of a table, in order, as a dataset of blocks of at most `most` rows.
 
     Blocks are smaller if there would be fewer than 200 of them, and larger if there would be more than 32768. The
     object store holds the table in a few large objects. A block holds only the numbers of its rows.
     """
-    step = max(1, min(ROWS_PER_BLOCK, math.ceil(len(rows) / _MIN_BLOCKS)), math.ceil(len(rows) / _MAX_BLOCKS))
+    step = max(1, min(most, math.ceil(len(rows) / _MIN_BLOCKS)), math.ceil(len(rows) / _MAX_BLOCKS))
     parts = [ray.put(rows.slice(start, _ROWS_PER_OBJECT)) for start in range(0, max(1, len(rows)), _ROWS_PER_OBJECT)]
     numbers = installed.from_items(list(range(len(rows))), math.ceil(len(rows) / step))
     read: Callable[..., pa.Table] = _rows_of  # Ray's type of this argument allows no `parts`

@@ -39,6 +39,7 @@ class ImageInput:
         file: a file that tasks read, as an image cell: an image, or parquet.
         guesses: what is to be said about the input, such as files that are not looked at.
         is_last: whether these are the last images of the input, or all. Rounds are not, but for the last one.
+        rows_at_once: the most rows of a batch; fewer than in other inputs if images are large. None: any number.
         columns: what else says which image a row is, where a file has several. Outputs have these columns, too.
     """
 
@@ -49,4 +50,5 @@ class ImageInput:
     file: str
     guesses: list[Guess] = field(default_factory=list)
     is_last: bool = True
+    rows_at_once: int | None = None
     columns: pa.Schema = field(default_factory=lambda: pa.schema([]))

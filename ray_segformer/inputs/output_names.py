@@ -6,7 +6,7 @@ import hashlib
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,21 @@ def file_name_of(path: str, folder: str) -> str:
 def name_of(path: str) -> str:
     """Return a path without its suffix, as a relative path that stays below the folder it is joined to."""
     return valid_name(posixpath.splitext(safe_path(path))[0] or "image")
+
+
+def name_of_part(name: str, place: Iterable[int]) -> str:
+    """Return the name of a part of a file, such as `clip/000123`.
+
+    Args:
+        name: the name of the file.
+        place: the numbers that say which part it is.
+    """
+    return valid_name(f"{name}/{'-'.join(f'{number:06d}' for number in place)}")
+
+
+def key_of_part(key: str, place: Mapping[str, int]) -> str:
+    """Return the key of a part of a file, such as `clip.mp4#frame=123`, from that of the file. See `name_of_part`."""
+    return f"{key}#{','.join(f'{name}={number}' for name, number in place.items())}"
 
 
 def with_digest(name: str, key: str) -> str:

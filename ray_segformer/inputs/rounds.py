@@ -15,7 +15,7 @@ import ray
 
 from ray_segformer.guesses import Guess
 from ray_segformer.images import SUFFIXES
-from ray_segformer.inputs.blocks import small_blocks, spread
+from ray_segformer.inputs.blocks import ROWS_PER_BLOCK, small_blocks, spread
 from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.location import FileName
 from ray_segformer.inputs.mask_names import masks_among
@@ -130,7 +130,13 @@ def _table(files: Sequence[FileName], index: int, keys: Sequence[str], names: Se
 
 
 def images_of_rows(
-    rows: pa.Table, file: str, guesses: list[Guess], *, is_last: bool, columns: pa.Schema | None = None
+    rows: pa.Table,
+    file: str,
+    guesses: list[Guess],
+    *,
+    is_last: bool,
+    rows_at_once: int | None = None,
+    columns: pa.Schema | None = None,
 ) -> ImageInput:
     """Return rows, which the driver has in memory, as an input. The arguments are attributes of `ImageInput`."""
 
@@ -144,15 +150,17 @@ def images_of_rows(
     ) -> ray.data.Dataset:
         """Return the rows that are not done, or a sample. Names are what they are."""
         if sample is not None:
-            return small_blocks(rows.take(pa.array(spread(len(rows), sample))))
-        return small_blocks(rows if done is None else rows.filter(pa.array(~done.among(keys()))))
+            chosen = rows.take(pa.array(spread(len(rows), sample)))
+        else:
+            chosen = rows if done is None else rows.filter(pa.array(~done.among(keys())))
+        return small_blocks(chosen, min(ROWS_PER_BLOCK, rows_at_once or ROWS_PER_BLOCK))
 
     def take(limit: int) -> list[dict[str, Any]]:
         """Return the first rows."""
         first: list[dict[str, Any]] = rows.slice(0, limit).to_pylist()
         return first
 
-    return ImageInput(len(rows), dataset, keys, take, file, guesses, is_last, columns or pa.schema([]))
+    return ImageInput(len(rows), dataset, keys, take, file, guesses, is_last, rows_at_once, columns or pa.schema([]))
 
 
 class _Numbered:

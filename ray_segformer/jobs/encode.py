@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ray_segformer import stage_times
 from ray_segformer.batch_columns import of_row
-from ray_segformer.images import MAX_PIXELS, ImageError, encode, to_rgb
+from ray_segformer.images import MAX_PIXELS, ImageError, ScenePart, encode, has_data, to_rgb
 from ray_segformer.outputs import schema_of
 from ray_segformer.viz import overlay
 
@@ -21,11 +21,12 @@ _STRIP_PIXELS = 2**20  # that are converted at once, so that a huge mask needs n
 class EncodeMasks:
     """Encodes masks and confidence as PNG, and overlays as JPEG. For `map_batches`; returns Arrow tables.
 
-    A table has the columns of `schema_of("parquet")`, and `name`, `key` and `overlay`.
+    A table has the columns of `schema_of("parquet")`, and `name`, `key` and `overlay`. Of a part of a scene, only its
+    core is kept, and pixels without data get the class id 255, or 65535 of uint16, and the confidence 0.
 
     Args:
-        palette: uint8 `(classes, 3)`, the colours of overlays. The images to draw on are then in the column `source`.
-            None draws no overlays.
+        palette: uint8 `(classes, 3)`, the colours of overlays. None draws no overlays. The images to draw on, and the
+            parts of scenes, are in the column `source`.
         max_pixels: as for `SegformerPredictor`.
         columns: as for `schema_of`.
     """
@@ -52,33 +53,52 @@ class EncodeMasks:
         return encoded
 
     def _encoded(self, batch: dict[str, npt.NDArray[Any]]) -> pa.Table:
-        rows = []
-        for row, mask in enumerate(batch["segmentation"]):
-            error = batch["error"][row] if "error" in batch else None
-            failed = isinstance(error, str) and error != ""
-            overlay_jpeg = None
-            if not failed and self._palette is not None:
-                try:
-                    image = to_rgb(batch["source"][row], self._max_pixels)
-                    overlay_jpeg = encode(overlay(image, mask, self._palette), "JPEG", quality=90)
-                except ImageError as problem:  # such as a file that was deleted after it was predicted
-                    error, failed = of_row(row, batch["path"][row], problem), True
-                    if "error" not in batch:
-                        raise ImageError(error) from problem
-            row_of_image: dict[str, Any] = {"path": str(batch["path"][row]), "index": int(batch["index"][row])}
-            row_of_image |= {column.name: batch[column.name][row] for column in self._columns}
-            row_of_image |= {"error": error if failed else None}
-            row_of_image |= {"name": str(batch["name"][row]), "key": str(batch["key"][row]), "overlay": overlay_jpeg}
-            if not failed:
-                class_ids, class_pixels = class_areas(mask)
-                row_of_image |= {"height": mask.shape[0], "width": mask.shape[1], "segmentation": encode(mask, "PNG")}
-                row_of_image |= {"class_ids": class_ids, "class_pixels": class_pixels}
-                if "confidence" in batch:
-                    row_of_image["confidence"] = encode(grey_levels(batch["confidence"][row]), "PNG")
-            rows.append(row_of_image)
+        rows = [self._row({name: batch[name][row] for name in batch}, row) for row in range(len(batch["path"]))]
         own = [("name", pa.string()), ("key", pa.string()), ("overlay", pa.binary())]
         schema = pa.schema([*schema_of("parquet", confidence="confidence" in batch, columns=self._columns), *own])
         return pa.Table.from_pylist(rows, schema=schema)
+
+    def _row(self, values: dict[str, Any], row: int) -> dict[str, Any]:
+        """Return what is written of a row of the batch."""
+        error = values.get("error")
+        encoded = {"path": str(values["path"]), "index": int(values["index"])}
+        encoded |= {column.name: values[column.name] for column in self._columns}
+        encoded |= {"name": str(values["name"]), "key": str(values["key"])}
+        if isinstance(error, str) and error:
+            return {**encoded, "error": error}
+        try:
+            return {**encoded, **self._images(values)}
+        except ImageError as problem:  # such as a file that was deleted after it was predicted
+            error = of_row(row, values["path"], problem)
+            if "error" not in values:
+                raise ImageError(error) from problem
+            return {**encoded, "error": error}
+
+    def _images(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the encoded images of a row, and the areas of its classes."""
+        mask, confidence, source = values["segmentation"], values.get("confidence"), values.get("source")
+        part, valid, place = ScenePart.of(source), None, (slice(None), slice(None))
+        if part is not None:
+            place, valid = part.in_area(), has_data(part)
+            mask = mask[place] if valid is None else np.where(valid, mask[place], _no_data(mask.dtype))
+        class_ids, class_pixels = class_areas(mask)
+        if valid is not None and not valid.all():
+            without = class_ids.index(_no_data(mask.dtype))
+            del class_ids[without], class_pixels[without]
+        images = {"height": mask.shape[0], "width": mask.shape[1], "segmentation": encode(mask, "PNG")}
+        images |= {"class_ids": class_ids, "class_pixels": class_pixels}
+        if confidence is not None:
+            confidence = confidence[place] if valid is None else np.where(valid, confidence[place], 0)
+            images["confidence"] = encode(grey_levels(confidence), "PNG")
+        if self._palette is not None:
+            image = to_rgb(source, self._max_pixels)[place]
+            images["overlay"] = encode(overlay(image, mask, self._palette), "JPEG", quality=90)
+        return images
+
+
+def _no_data(dtype: np.dtype[Any]) -> int:
+    """Return the class id of pixels without data: 255, or 65535 of uint16. No class has it."""
+    return int(np.iinfo(dtype).max)
 
 
 def class_areas(mask: npt.NDArray[np.unsignedinteger[Any]]) -> tuple[list[int], list[int]]:

@@ -17,8 +17,8 @@ import ray
 from ray_segformer.air import BatchPredictor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.guesses import say
-from ray_segformer.images import MAX_PIXELS, public_uri
-from ray_segformer.inputs import ListedAhead, find_rounds, readable
+from ray_segformer.images import MAX_PIXELS, Bands, public_uri
+from ray_segformer.inputs import ListedAhead, find_rounds, find_scenes, readable
 from ray_segformer.jobs.cluster import ENCODING_CPUS, resources_for, start_ray
 from ray_segformer.jobs.encode import EncodeMasks
 from ray_segformer.jobs.preflight import check_nodes
@@ -31,6 +31,7 @@ from ray_segformer.stage_times import start_totals, totals_by_stage
 from ray_segformer.viz import class_palette
 
 ROWS_PER_SHARD = 1024
+_BATCHES_PER_SHARD = 16  # of large images, so that a run that ends early loses no hours
 
 
 def predict(
@@ -39,6 +40,7 @@ def predict(
     checkpoint: SegformerCheckpoint,
     *,
     exclude: Sequence[str] = (),
+    bands: Bands | None = None,
     mask_format: Literal["parquet", "png"] = "parquet",
     overlays: bool = False,
     on_error: Literal["raise", "keep"] = "raise",
@@ -76,6 +78,8 @@ def predict(
         checkpoint: the model.
         exclude: globs of files to leave out, compared with paths relative to the input and with names of files.
             Default: none.
+        bands: read the files, which are all TIFF, as scenes, by these bands; a large scene becomes a row for each part.
+            See `find_scenes`. Needs the extra `geo`. Default: None, read them as images.
         mask_format: "parquet" (default) has the columns of `schema_of`, with PNGs in `segmentation`. "png" writes PNG
             files, in the same tree of folders as the input, and the same columns in `rows/`, with the files' paths.
         overlays: whether to write JPEG files, too, of the images with their masks drawn over them. Default: False.
@@ -129,6 +133,7 @@ def predict(
     result_options = {
         "input": public_uri(readable(source)),
         "exclude": sorted(set(exclude)),
+        **({} if bands is None else {"bands": bands.as_json()}),
         "model": checkpoint.content.digest(),
         "format": mask_format,
         "overlays": overlays,
@@ -141,7 +146,10 @@ def predict(
     }
     folder = OutputFolder(output, overwrite=overwrite, resume=resume, options=result_options)
     distinct_names = overlays or mask_format == "png"
-    rounds = find_rounds(source, exclude=exclude, distinct_names=distinct_names)
+    if bands is None:
+        rounds = find_rounds(source, exclude=exclude, distinct_names=distinct_names)
+    else:
+        rounds = find_scenes(source, bands, protocol.windows_alone, exclude=exclude, distinct_names=distinct_names)
     images = next(rounds)
     say(images.guesses)
     started = time.monotonic()
@@ -159,6 +167,9 @@ def predict(
             )
         if not ray.is_initialized():
             start_ray()
+        if images.rows_at_once is not None:
+            batch_size = min(batch_size, images.rows_at_once)
+            rows_per_shard = min(rows_per_shard, _BATCHES_PER_SHARD * images.rows_at_once)
         resources = resources_for(images.rows, batch_size, workers, gpus_per_worker)
         check_nodes(folder.storage, images.file, with_gpus=gpus_per_worker > 0)
         totals = start_totals()
@@ -229,7 +240,8 @@ def encoded_masks(
     """
     columns = list(columns)
     keep_columns = ["path", "index", "name", "key", *(column.name for column in columns)]
-    if palette is not None:  # overlays need the image, which the preprocessor drops; its cell before decoding is small
+    # Overlays need the image, and parts of scenes their place; the preprocessor drops both. Cells are small.
+    if palette is not None or columns:
         dataset = dataset.map_batches(_with_source, batch_format="pyarrow")
         keep_columns.append("source")
     predictor = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor, **options)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ray_segformer.images import to_class_ids
+from ray_segformer.inputs import Location
 from ray_segformer.outputs.errors import OutputError
 from ray_segformer.outputs.folder import CLASSES_NAME, JOB_NAME, SUMMARY_NAME, storage_at
 from ray_segformer.outputs.shards import folder_of_shards
@@ -35,6 +36,7 @@ class MaskOutput:
 
     def __init__(self, source: str) -> None:
         self.storage = storage_at(source)
+        self._location = Location(source)
         summary = self._read_json(SUMMARY_NAME)
         options = self._read_json(JOB_NAME) if summary is None else summary.get("options")
         classes = self._read_json(CLASSES_NAME)
@@ -56,6 +58,16 @@ class MaskOutput:
         """Return the rows of a shard; see `schema_of`."""
         with self.storage.open(shard) as file:
             return pa.parquet.read_table(file, columns=columns)
+
+    def place_columns(self, shard: str) -> pa.Schema:
+        """Return the columns that say where an image is in its file; none if each has its own. See `ImageInput`."""
+        with self.storage.open(shard) as file:
+            schema = pa.parquet.read_schema(file)
+        return pa.schema([*schema][schema.get_field_index("index") + 1 : schema.get_field_index("height")])
+
+    def cell_of(self, path: str) -> str:
+        """Return the `path` of a row as the cell of an image. On the store of this output, it has its options."""
+        return self._location.named_in(path).cell
 
     def mask(self, row: dict[str, Any]) -> npt.NDArray[np.uint8 | np.uint16] | None:
         """Return the class ids `(height, width)` of a row; None if it failed.
