@@ -5,6 +5,7 @@ together. A `SourceFormat` makes one file of all images that are parts of a file
 naming it in `FORMATS`. This room knows neither Ray nor the command line.
 """
 
+from ray_segformer.exports.cityscapes import Cityscapes
 from ray_segformer.exports.coco import Coco
 from ray_segformer.exports.export_format import ExportError, ExportFormat, ExportImage
 from ray_segformer.exports.geotiff import GeoTiff
@@ -16,12 +17,14 @@ FORMATS: dict[str, type[ExportFormat | SourceFormat]] = {
     "png": Png,
     "coco": Coco,
     "label-studio": LabelStudio,
+    "cityscapes": Cityscapes,
     "geotiff": GeoTiff,
 }
 """The class of each format, by the name that `--format` takes."""
 
 __all__ = [
     "FORMATS",
+    "Cityscapes",
     "Coco",
     "ExportError",
     "ExportFormat",

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ray_segformer.guesses import Guess
+
 
 class ExportError(ValueError):
     """An output cannot be exported to a format. The message says why, and what to do."""
@@ -48,6 +50,7 @@ class ExportFormat(ABC):
         id2label: class names by class id.
 
     Attributes:
+        guesses: what is to be said about these classes; none by default.
         shows_files: whether its program opens the files of the images, and so needs images that have one each.
 
     Raises:
@@ -58,6 +61,7 @@ class ExportFormat(ABC):
 
     def __init__(self, id2label: Mapping[int, str]) -> None:
         self.id2label = dict(sorted(id2label.items()))
+        self.guesses: list[Guess] = []
 
     @abstractmethod
     def files(self, image: ExportImage) -> Mapping[str, bytes]:

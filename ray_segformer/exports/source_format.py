@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ray_segformer.guesses import Guess
+
 
 @dataclass(frozen=True)
 class SourcePart:
@@ -34,6 +36,7 @@ class SourceFormat(ABC):
         suffix: of its files, such as ".mp4".
         kind: the input that it needs, for messages, such as "a video".
         columns: the columns of `ImageInput.columns` that such an input has. They are the order of its images.
+        guesses: as of `ExportFormat`.
         takes_whole_files: whether an image that is a file of its own, without these columns, can be the only part.
 
     Raises:
@@ -47,6 +50,7 @@ class SourceFormat(ABC):
 
     def __init__(self, id2label: Mapping[int, str]) -> None:
         self.id2label = dict(sorted(id2label.items()))
+        self.guesses: list[Guess] = []
 
     @abstractmethod
     def write(self, source: str, parts: Iterator[SourcePart], path: str) -> None:

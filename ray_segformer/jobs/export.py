@@ -8,6 +8,7 @@ import ray
 
 from ray_segformer.air import installed
 from ray_segformer.exports import FORMATS, ExportError, ExportFormat, SourceFormat
+from ray_segformer.guesses import say
 from ray_segformer.jobs.cluster import start_ray
 from ray_segformer.jobs.export_images import RECORDS, export_images
 from ray_segformer.jobs.export_sources import export_sources
@@ -41,7 +42,7 @@ def export(
 
     Returns:
         The content of `export.json`: `images`, how many were exported; `failures`, how many have no mask, and are left
-        out; `source_finished`; and `options`.
+        out; `source_finished`; `warnings` (what the format guessed: `code`, `message`, `rows`); and `options`.
 
     Raises:
         ExportError: the format cannot hold the classes, or is for another kind of input, or needs a package that is not
@@ -59,6 +60,7 @@ def export(
         if not shards:
             raise OutputError(f"{output.storage.shown}: no images there yet")
         _check(output, shards, file_format, to_format)
+        say(to_format.guesses)
         if not ray.is_initialized():
             start_ray()
         folder.begin()
@@ -70,7 +72,9 @@ def export(
             counts = export_images(output, shards, to_format, folder, where, progress=progress)
         folder.lease.look()
         folder.storage.delete(folder.storage.names(RECORDS))
-        return folder.finish({**counts, "source_finished": output.is_finished}, output.id2label)
+        warnings = [guess.as_json(counts["images"]) for guess in to_format.guesses]
+        summary = {**counts, "source_finished": output.is_finished, "warnings": warnings}
+        return folder.finish(summary, output.id2label)
 
 
 def _check(output: MaskOutput, shards: list[str], name: str, to_format: ExportFormat | SourceFormat) -> None:

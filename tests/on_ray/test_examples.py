@@ -61,8 +61,9 @@ def printed(ray_address, tmp_path_factory):
     return dict(zip(RUNS, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
-def test_every_example_is_tested_here():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {name for name, *_ in RUNS.values()}
+def test_every_example_is_tested():
+    here = {name for name, *_ in RUNS.values()}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == here | {"08_serve.py"}  # in test_serve_example.py
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) <= 60  # a page
 

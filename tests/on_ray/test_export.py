@@ -1,27 +1,36 @@
-"""Masks as the files of other programs, read by pycocotools, Label Studio's converter, Pillow and an XML parser."""
+"""Masks as the files of other programs, read by pycocotools, Label Studio's converter, Pillow and an XML parser.
+
+The recipes of docs/recipes.md are tested here, too: they need the same outputs.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import json
+import re
+import shutil
 import xml.etree.ElementTree
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from label_studio_converter.brush import decode_rle
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from reference import decode, picture
 
-from ray_segformer.exports import FORMATS, ExportError, ExportImage, Png
+from ray_segformer.exports import FORMATS, Cityscapes, ExportError, ExportImage, Png
 from ray_segformer.viz import class_palette
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
-IMAGES = ("a/1.png", "a/2.png", "a/2.webp", "b/c/3.png", "b/4.png")  # two of which have one name without suffix
+STREET = "b/aachen/aachen_000000_000019_leftImg8bit.png"  # a name of Cityscapes
+IMAGES = ("a/1.png", "a/2.png", "a/2.webp", STREET, "b/4.png")  # two of which have one name without suffix
 BROKEN = "b/5.png"
+UPRIGHT_AFTER_TURNING = "a/1.png"  # which has a place on Earth, too
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +38,12 @@ def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     for number, name in enumerate(IMAGES):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(40 + 3 * number, 50 + number, number)).save(folder / name, lossless=True)
+        exif = Image.Exif()
+        if name == UPRIGHT_AFTER_TURNING:
+            exif[0x0112] = 6
+            exif[0x8825] = {1: "S", 2: (33.0, 52.0, 10.0), 3: "E", 4: (151.0, 12.0, 30.0)}
+        image = Image.fromarray(picture(40 + 3 * number, 50 + number, number))
+        image.save(folder / name, lossless=True, exif=exif)
     (folder / BROKEN).write_bytes(b"broken")
     return folder
 
@@ -79,8 +93,8 @@ def test_png_files_have_ids_and_open_in_colours(outputs, masks, id2label, tmp_pa
     for opened in found.values():
         assert opened.mode == "P"
         np.testing.assert_array_equal(np.asarray(opened.convert("RGB")), palette[np.asarray(opened)])
-    for name in ("a/1", "b/c/3", "b/4"):
-        np.testing.assert_array_equal(np.asarray(found.pop(f"masks/{name}.png")), masks[f"{name}.png"])
+    for name in ("a/1.png", STREET, "b/4.png"):
+        np.testing.assert_array_equal(np.asarray(found.pop(f"masks/{name}")), masks[name])
     assert len(found) == 2 and all(name.startswith("masks/a/2~") for name in found)  # of one name without suffix
     by_size = {opened.size[::-1]: np.asarray(opened) for opened in found.values()}
     for name in ("a/2.png", "a/2.webp"):
@@ -168,6 +182,41 @@ def test_label_studio(scenes, outputs, masks, id2label, tmp_path, run_command):
             np.testing.assert_array_equal(pixels, np.repeat((mask == class_id)[..., None] * 255, 4, axis=2))
 
 
+def test_label_ids_of_cityscapes(outputs, masks, tmp_path, run_command):
+    """Its evaluation looks in all folders for the one PNG whose name begins with city, sequence and frame."""
+    shutil.copytree(outputs / "parquet", tmp_path / "source")
+    names = ["road", "Traffic_Light", "lamp", "bicycle", "unlabeled", "sky", "person"]
+    (tmp_path / "source/classes.json").write_text(json.dumps(dict(enumerate(names))))
+    code, _, said = run_command("export", tmp_path / "source", tmp_path / "out", "--format", "cityscapes")
+    assert code == 0 and said.count("1 of 7 classes become 0 (unlabeled), because Cityscapes has no") == 1
+    assert "of their names: lamp\n" in said
+    label_ids = np.array([7, 19, 0, 33, 0, 23, 24])
+    assert json.loads((tmp_path / "out/label_ids.json").read_text()) == dict(zip(names, label_ids, strict=True))
+    (warning,) = json.loads((tmp_path / "out/export.json").read_text())["warnings"]
+    assert (warning["code"], warning["rows"]) == ("unlabeled-classes", 5)
+    found = fnmatch.filter(files_of(tmp_path / "out"), "*/aachen_000000_000019*.png")
+    assert found == [f"labelIds/{STREET}"]
+    for name in (STREET, "a/1.png", "b/4.png"):
+        with Image.open(tmp_path / "out/labelIds" / name) as opened:
+            assert opened.mode == "L"
+            np.testing.assert_array_equal(np.asarray(opened), label_ids[masks[name]])
+    assert len(fnmatch.filter(files_of(tmp_path / "out"), "*.png")) == 5
+
+
+def test_the_classes_of_cityscapes_have_the_ids_of_its_authors():
+    """Those that count, in the order of the train ids, as cityscapesscripts 2.3.0 has them."""
+    names = (
+        *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+        *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+    )
+    label_ids = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+    cityscapes = Cityscapes(dict(enumerate(names)))
+    assert cityscapes.guesses == []
+    mask = np.arange(19, dtype=np.uint8)[None]
+    (content,) = cityscapes.files(ExportImage("a.png", "a.png", "a", 0, mask, [*range(19)], [1] * 19)).values()
+    assert np.asarray(decode(content)).tolist() == [label_ids]
+
+
 def test_an_export_goes_on_where_it_was_interrupted(outputs, tmp_path, run_command):
     """First a mask is away, then the joint file cannot be written, and then all masks are away."""
     arguments = ["export", outputs / "png", tmp_path / "out", "--format", "coco", "--resume"]
@@ -229,3 +278,68 @@ def test_what_cannot_be_exported(outputs, tmp_path, run_command):
     assert code == 2 and "name a new folder" in said
     with pytest.raises(ExportError, match="at most 256 classes"):
         Png({number: str(number) for number in range(300)})
+    code, _, said = run_command("export", outputs / "png", tmp_path / "out", "--format", "cityscapes")
+    assert code == 2 and "no class of this output has a name of Cityscapes" in said and "class 0, class 1, " in said
+
+
+def test_recipes(scenes, outputs, masks, tmp_path, monkeypatch):
+    """Each block of Python on the page, with a class of the small model called road."""
+    shutil.copytree(outputs / "parquet", tmp_path / "out")
+    road = next(number for number in range(7) if 0 < sum((mask == number).mean() > 0.1 for mask in masks.values()) < 5)
+    names = {number: "road" if number == road else f"class {number}" for number in range(7)}
+    (tmp_path / "out/classes.json").write_text(json.dumps(names))
+    (tmp_path / "places.csv").write_text(
+        f"path,longitude,latitude\n{scenes}/b/4.png,-0.5,10.25\n{scenes}/{BROKEN},1.0,1.0\n"
+    )
+    rows = [row for row in pa.parquet.read_table(tmp_path / "out/masks").to_pylist() if row["error"] is None]
+    of_row = {row["index"]: masks[row["path"].removeprefix(f"{scenes}/")] for row in rows}
+    photos = {row["index"]: np.asarray(ImageOps.exif_transpose(Image.open(row["path"])).convert("RGB")) for row in rows}
+    shares = {row["path"]: (of_row[row["index"]] == road).mean() for row in rows}
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    page = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
+    duckdb, pandas, dataset, cut, from_exif, from_table, geojson = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    scope: dict = {}
+
+    exec(duckdb, scope)
+    most = sorted(((path, share) for path, share in shares.items() if share > 0.1), key=lambda row: -row[1])
+    assert [path for path, _ in scope["found"].fetchall()] == [path for path, _ in most]
+    assert [share for _, share in scope["found"].fetchall()] == pytest.approx([share for _, share in most])
+
+    exec(pandas, scope)
+    assert dict(zip(*(scope["found"][name] for name in ("path", "share")), strict=True)) == pytest.approx(dict(most))
+    of_classes = scope["shares"].set_index(["path", "class"])["share"]
+    assert of_classes.to_dict() == pytest.approx(
+        {
+            (row["path"], names[number]): (of_row[row["index"]] == number).mean()
+            for row in rows
+            for number in np.unique(of_row[row["index"]]).tolist()
+        }
+    )
+
+    exec(dataset, scope)
+    assert len(scope["pairs"]) == 5
+    for pair, index in zip(scope["pairs"], of_row, strict=True):
+        np.testing.assert_array_equal(np.asarray(pair["image"]), photos[index])
+        np.testing.assert_array_equal(np.asarray(pair["segmentation"]), of_row[index])
+
+    exec(cut, scope)
+    assert files_of(tmp_path / "cut") == {f"{index}.png" for index in of_row}
+    for index, mask in of_row.items():
+        cut_out = np.asarray(Image.open(tmp_path / f"cut/{index}.png"))
+        np.testing.assert_array_equal(cut_out[..., :3], photos[index])
+        np.testing.assert_array_equal(cut_out[..., 3], (mask == road) * 255)
+
+    for block in (from_exif, from_table, geojson):
+        exec(block, scope)
+    written = json.loads((tmp_path / "road.geojson").read_text())
+    assert written["type"] == "FeatureCollection" and {each["type"] for each in written["features"]} == {"Feature"}
+    by_path = {each["properties"]["path"]: each for each in written["features"]}
+    places = {path: each["geometry"]["coordinates"] for path, each in by_path.items()}
+    assert {each["geometry"]["type"] for each in by_path.values()} == {"Point"}
+    assert places.keys() == {f"{scenes}/{UPRIGHT_AFTER_TURNING}", f"{scenes}/b/4.png"}
+    assert places[f"{scenes}/{UPRIGHT_AFTER_TURNING}"] == pytest.approx([151.20833333, -33.86944444])
+    assert places[f"{scenes}/b/4.png"] == [-0.5, 10.25]
+    for path, each in by_path.items():
+        assert each["properties"]["road"] == pytest.approx(shares[path])

@@ -276,3 +276,25 @@ def test_every_architecture_makes_transformers_masks_in_the_order_of_the_images(
         assert sorted(i for event in timeline.events if event.kind == kind for i in event.images) == [0, 1, 2]
     assert timeline.loads >= 1
     assert all(timeline.start <= event.start <= event.end <= timeline.end for event in timeline.events)
+
+
+@pytest.mark.skipif(not installed.HAS_AIR, reason="PredictorDeployment ended with Ray 2.6")
+def test_a_predictor_deployment_of_ray_serve(small, monkeypatch):
+    """By its handle: over HTTP, Serve of Ray 2.6.3 fails on Python 3.11, where asyncio does not wait for ObjectRefs."""
+    # The usual router samples from a set, which Python 3.11 refuses. The other one does not.
+    for flag in ("RAY_SERVE_ENABLE_NEW_ROUTING", "RAY_SERVE_ENABLE_EXPERIMENTAL_STREAMING"):
+        monkeypatch.setenv(flag, "0")
+    from ray import serve
+    from ray.serve import PredictorDeployment
+
+    directory, images, expected = small
+    checkpoint = SegformerCheckpoint.from_pretrained(directory)
+    deployment = PredictorDeployment.options(name="segformer").bind(SegformerPredictor, checkpoint)
+    handle = serve.run(deployment, port=0)
+    try:
+        for image, mask in zip(images, expected, strict=True):
+            found = ray.get(handle.predict.remote(image))
+            assert set(found) == {"segmentation"} and found["segmentation"].shape == mask.shape
+            assert (found["segmentation"] == mask).mean() >= 0.9995
+    finally:
+        serve.shutdown()
