@@ -50,10 +50,9 @@ def reference() -> str:
         if not names:
             continue
         title = f"## {STABLE[module]}" if module in STABLE else f"### `{module}`"
-        path = f"ray_segformer.{module}".rstrip(".")
-        lines += [title, "", f"`{path}`", ""]
-        for name in names:
-            lines += [f"::: {path}.{name}", ""]
+        lines += [title, "", f"`from {f'ray_segformer.{module}'.rstrip('.')} import ...`", ""]
+        for name in names:  # from where it is defined: a room may have a file of the same name
+            lines += [f"::: ray_segformer.{'.'.join(origin(module, name))}", ""]
     return "\n".join(lines)
 
 

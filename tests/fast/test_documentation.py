@@ -79,7 +79,7 @@ def test_messages_are_read_from_the_sources(kind, text):
 
 def test_every_public_name_has_a_docstring():
     package = load("ray_segformer", search_paths=[ROOT], allow_inspection=False)
-    paths = [f"{module}.{name}".lstrip(".") for module, name in NAMES]
+    paths = [".".join(public_names.origin(*names)) for names in NAMES]
     assert [path for path in paths if not package[path].has_docstring] == []
 
 
