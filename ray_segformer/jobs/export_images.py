@@ -90,14 +90,14 @@ class _Names:
     """
 
     def __init__(self, output: MaskOutput, shards: list[str], where: dict[str, Any]) -> None:
-        self._folder = str(output.options["input"]).rstrip("/")
+        self._folder = ""
         self._place = [column.name for column in output.place_columns(shards[0]) if pa.types.is_integer(column.type)]
 
         def folders(batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
-            return {"folder": np.array([_common_folder(output, shard, self._folder) for shard in batch["shard"]])}
+            return {"folder": np.array([_common_folder(output, shard) for shard in batch["shard"]])}
 
         found = {row["folder"] for row in by_shard(shards).map_batches(folders, batch_size=1, **where).iter_rows()}
-        self._folder = deepest(found)
+        self._folder = folder_of_input(output, found)
 
         def digests(batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
             tables = (output.rows(shard, ["path", *self._place]) for shard in batch["shard"])
@@ -173,15 +173,27 @@ def _lines(storage: Storage, shard: str) -> Iterator[str]:
         yield from file.read().decode().split("\n")
 
 
-def _common_folder(output: MaskOutput, shard: str, folder: str) -> str:
-    """Return `folder` if all images of a shard are below it, else the deepest folder that they are below."""
-    paths = output.rows(shard, ["path"]).column("path").to_pylist()
-    if all(path.startswith(f"{folder}/") for path in paths):
-        return folder
-    return deepest({posixpath.dirname(path) for path in paths})
+def _common_folder(output: MaskOutput, shard: str) -> str:
+    """Return the deepest folder that all images of a shard are below."""
+    return _deepest({posixpath.dirname(path) for path in output.rows(shard, ["path"]).column("path").to_pylist()})
 
 
-def deepest(folders: set[str]) -> str:
+def folder_of_input(output: MaskOutput, folders: set[str]) -> str:
+    """Return the folder that names are relative to: the input's, if images are below it, else the deepest of all.
+
+    Args:
+        output: the output. Its input may be a path relative to a folder that is not known any more.
+        folders: folders of images.
+    """
+    source = str(output.options["input"])
+    ending = "/" + (source if "://" in source else posixpath.normpath(source)).strip("/")
+    folder = deepest = _deepest(folders)
+    while folder.strip("/") and not f"/{folder}".endswith(ending):
+        folder = folder.rpartition("/")[0]
+    return folder if folder.strip("/") else deepest
+
+
+def _deepest(folders: set[str]) -> str:
     """Return the deepest folder that others are in, or are; "" if there is none."""
     parts = [folder.split("/") for folder in folders]
     shared = 0

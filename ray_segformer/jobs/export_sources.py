@@ -20,7 +20,7 @@ from ray_segformer.air import installed
 from ray_segformer.exports import SourceFormat, SourcePart
 from ray_segformer.inputs import digests_of, unique_names
 from ray_segformer.jobs.cluster import ENCODING_CPUS
-from ray_segformer.jobs.export_images import RECORDS, by_shard, deepest
+from ray_segformer.jobs.export_images import RECORDS, by_shard, folder_of_input
 from ray_segformer.jobs.progress import with_progress
 from ray_segformer.outputs import MaskOutput, OutputFolder, Storage
 
@@ -40,7 +40,8 @@ def export_sources(
     columns = [name for name in to_format.columns if name in output.place_columns(shards[0]).names]
     sources = _sources(output, shards, columns, where)
     paths = sorted(sources)
-    names = unique_names(paths, _folder_of(output, paths), paths)
+    folder_of_names = folder_of_input(output, {posixpath.dirname(path) for path in paths})
+    names = unique_names(paths, folder_of_names, paths)
     remaining = []
     for path, name in zip(paths, names, strict=True):
         source = {"path": path, "name": name, "rows": json.dumps(sources[path])}
@@ -140,14 +141,6 @@ class _ExportSource:
         table = table.sort_by([(name, "ascending") for name in (self._columns or ["index"])])
         for batch in table.to_batches(1):
             yield from batch.to_pylist()
-
-
-def _folder_of(output: MaskOutput, paths: list[str]) -> str:
-    """Return the input's folder, if the files are in it, else the deepest folder that they are in."""
-    folder = str(output.options["input"]).rstrip("/")
-    if all(path.startswith(f"{folder}/") for path in paths):
-        return folder
-    return deepest({posixpath.dirname(path) for path in paths})
 
 
 def _record_of(name: str) -> str:

@@ -14,6 +14,7 @@ from ray_segformer.inputs import InputError, find_scenes
 from ray_segformer.network import window_starts
 
 rasterio = pytest.importorskip("rasterio")
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
 def write_scene(path, bands, **options):

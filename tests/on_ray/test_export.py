@@ -182,6 +182,16 @@ def test_label_studio(scenes, outputs, masks, id2label, tmp_path, run_command):
             np.testing.assert_array_equal(pixels, np.repeat((mask == class_id)[..., None] * 255, 4, axis=2))
 
 
+def test_names_keep_the_tree_below_an_input_that_was_relative(scenes, outputs, tmp_path, run_command):
+    """All images of that input are in one folder of it, which is a part of their names."""
+    shutil.copytree(outputs / "png", tmp_path / "source")
+    summary = json.loads((tmp_path / "source/summary.json").read_text())
+    summary["options"]["input"] = f"./{scenes.parent.name}/"
+    (tmp_path / "source/summary.json").write_text(json.dumps(summary))
+    assert run_command("export", tmp_path / "source", tmp_path / "out", "--format", "png")[0] == 0
+    assert f"masks/{scenes.name}/{STREET}" in files_of(tmp_path / "out")
+
+
 def test_label_ids_of_cityscapes(outputs, masks, tmp_path, run_command):
     """Its evaluation looks in all folders for the one PNG whose name begins with city, sequence and frame."""
     shutil.copytree(outputs / "parquet", tmp_path / "source")

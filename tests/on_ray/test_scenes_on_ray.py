@@ -16,7 +16,10 @@ from ray_segformer.inputs import scenes
 from ray_segformer.viz import class_palette
 
 rasterio = pytest.importorskip("rasterio")
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = [
+    pytest.mark.usefixtures("ray_session"),
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+]
 
 WINDOWS = {"window": 64, "stride": 48}
 OPTIONS = ("--bands", "3,2,1", "--range", "100", "5200", "--window", "64", "--stride", "48", "--workers", "2")
