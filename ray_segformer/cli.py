@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ray_segformer.commands import check, common, compare, demo, evaluate, export, info, predict
+from ray_segformer.commands import check, common, compare, demo, evaluate, export, info, predict, report
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ray-segformer", description="Batch semantic segmentation with SegFormer on Ray.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (predict, compare, evaluate, export, check, info, demo):
+    for command in (predict, compare, evaluate, export, report, check, info, demo):
         command.add_parser(commands)
     return parser
 

@@ -4,4 +4,4 @@ A command reads its options, calls a job, and prints the result. The work itself
 import Ray, torch and the other rooms only when they run, so that `--help` is fast.
 """
 
-__all__ = ["check", "common", "compare", "demo", "evaluate", "export", "info", "predict"]
+__all__ = ["check", "common", "compare", "demo", "evaluate", "export", "info", "predict", "report"]
