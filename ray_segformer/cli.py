@@ -18,6 +18,7 @@ from ray_segformer.commands import (
     export,
     info,
     predict,
+    report,
 )
 
 
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         help="print what lets bash, zsh or tcsh complete this command, to be put where the shell reads it",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (predict, compare, evaluate, export, check, info, demo):
+    for command in (predict, compare, evaluate, export, report, check, info, demo):
         command.add_parser(commands)
     return parser
 

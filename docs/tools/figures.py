@@ -17,7 +17,7 @@ from ray_segformer.demo import make_scene
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs/figures"
 HEIGHT, WIDTH, INPUT = 512, 683, 512  # of a photo, and of what the network sees, in pixels
-LAYERS = ("The command, and what scripts import", "Work", "The plugin", "What all of it stands on")
+LAYERS = ("The command, and what scripts import", "Work", "Around the plugin", "The plugin", "What all of it stands on")
 
 
 def flow() -> str:

@@ -6,4 +6,16 @@ import Ray, torch and the other rooms only when they run, so that `--help` is fa
 
 from ray_segformer.commands.parser import Parser, PrintCompletion
 
-__all__ = ["Parser", "PrintCompletion", "check", "common", "compare", "demo", "evaluate", "export", "info", "predict"]
+__all__ = [
+    "Parser",
+    "PrintCompletion",
+    "check",
+    "common",
+    "compare",
+    "demo",
+    "evaluate",
+    "export",
+    "info",
+    "predict",
+    "report",
+]

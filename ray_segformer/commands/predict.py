@@ -89,6 +89,9 @@ def add_parser(commands: Any) -> None:
         "--overlay", action="store_true", help="also write overlays/, the images with their masks drawn over them"
     )
     predict.add_argument(
+        "--report", action="store_true", help="also write report.html, a page to look through, as the command report"
+    )
+    predict.add_argument(
         "--on-error",
         choices=("raise", "keep"),
         default="raise",
@@ -113,7 +116,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     from ray_segformer.images import MAX_PIXELS, public_uri
-    from ray_segformer.inputs import InputError, readable
+    from ray_segformer.inputs import InputError, joined, readable
     from ray_segformer.jobs import ResourceError, failure_of, predict
     from ray_segformer.network import check_options
     from ray_segformer.outputs import OutputError
@@ -143,6 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
             foreground_threshold=arguments.foreground_threshold,
             protocol=protocol,
             confidence=arguments.confidence,
+            report=arguments.report,
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             gpus_per_worker=arguments.gpus_per_worker,
@@ -169,6 +173,8 @@ def run(arguments: argparse.Namespace) -> int:
     _print_classes(summary["classes"])
     if failed:
         print(f"{failed} failed: {', '.join(f'{count} {why}' for why, count in causes.items())}")
+    if arguments.report:
+        print(public_uri(readable(joined(arguments.output, "report.html"))))
     speed = f", {summary['images_per_second']:.2f} images/s" if summary["images"] > summary["resumed"] else ""
     print(f"{summary['images']} images, {failed} failed{speed}: {public_uri(readable(arguments.output))}")
     return EXIT_FAILURES if failed else 0

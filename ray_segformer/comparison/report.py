@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from string import Template
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ray_segformer.architectures import Event, Timeline
-from ray_segformer.images import encode
+from ray_segformer.reports import count, escape, html_page, is_small, layers, percent, swatch
 from ray_segformer.viz import class_areas, class_palette
 
 _MAX_WIDTH = 800  # pixels of a picture in the page
-_SMALL_SHARE = 0.001  # Smaller classes are in a list that opens with a click.
 
 
 @dataclass(frozen=True)
@@ -53,12 +47,10 @@ def render_report(comparison: dict[str, Any], gallery: Sequence[GalleryImage], i
     Raises:
         ValueError: an image and its mask differ in size, or a mask has more than 256 different ids.
     """
-    template = resources.files(__package__).joinpath("report.html").read_text("utf-8")
-    script = template.split("<script>")[1].split("</script>")[0]  # The page allows only this script, by its hash.
     palette = class_palette(id2label)
     pictures = [_picture(number, picture, palette, id2label) for number, picture in enumerate(gallery)]
-    return Template(template).substitute(
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    return html_page(
+        resources.files(__package__).joinpath("report.html").read_text("utf-8"),
         summary=_summary(comparison),
         equal="All masks are equal, pixel for pixel." if comparison["masks_equal"] else "Not all masks are equal.",
         table=_table(comparison["architectures"]),
@@ -67,28 +59,19 @@ def render_report(comparison: dict[str, Any], gallery: Sequence[GalleryImage], i
     )
 
 
-def _escape(text: object) -> str:
-    """Escape text for an element or a quoted attribute. Characters that UTF-8 cannot encode become "?"."""
-    return html.escape(str(text).encode("utf-8", "replace").decode())
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def _summary(comparison: Mapping[str, Any]) -> str:
     machine = comparison["machine"]
-    gpus = _count(machine["gpus"], "GPU") if machine["gpus"] else "no GPU"
+    gpus = count(machine["gpus"], "GPU") if machine["gpus"] else "no GPU"
     uneven = (
         "; the images have very different sizes, and one worker of each run on Ray is slow"
         if comparison["uneven"]
         else ""
     )
-    return _escape(
-        f"{_count(comparison['images'], 'image')} of {comparison['input']}, segmented by the model "
-        f"{comparison['model']} with {_count(comparison['workers'], 'worker')} and batches of "
-        f"{comparison['batch_size']}, on {machine['processor']} ({_count(machine['cpus'], 'CPU')}, {gpus}, "
-        f"{_count(machine['nodes'], 'node')}; Ray {machine['ray']}, torch {machine['torch']}, "
+    return escape(
+        f"{count(comparison['images'], 'image')} of {comparison['input']}, segmented by the model "
+        f"{comparison['model']} with {count(comparison['workers'], 'worker')} and batches of "
+        f"{comparison['batch_size']}, on {machine['processor']} ({count(machine['cpus'], 'CPU')}, {gpus}, "
+        f"{count(machine['nodes'], 'node')}; Ray {machine['ray']}, torch {machine['torch']}, "
         f"ray_segformer {machine['ray_segformer']}){uneven}."
     )
 
@@ -124,13 +107,13 @@ def _table(results: Mapping[str, Any]) -> str:
     for name, result in results.items():
         if "error" in result:
             workers = ""
-            cells = f'<td role="cell" colspan="7" class="error">Failed: {_escape(result["error"])}</td>'
+            cells = f'<td role="cell" colspan="7" class="error">Failed: {escape(result["error"])}</td>'
         else:
-            workers = f" <small>{_count(result['workers'], 'worker')}</small>"
+            workers = f" <small>{count(result['workers'], 'worker')}</small>"
             differ = f"{result['different_pixels']:,} of {result['pixels']:,} pixels differ"
             cells = "".join(_cell(heading, text(result[key]), best.get(key)) for heading, key, text, _ in _COLUMNS)
             cells += f'<td role="cell" data-heading="Masks">{differ if result["different_pixels"] else "equal"}</td>'
-        rows.append(f'<tr role="row"><th scope="row" role="rowheader">{_escape(name)}{workers}</th>{cells}</tr>')
+        rows.append(f'<tr role="row"><th scope="row" role="rowheader">{escape(name)}{workers}</th>{cells}</tr>')
     return f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>\n<tbody role="rowgroup">{"".join(rows)}</tbody>'
 
 
@@ -174,12 +157,12 @@ def _figure(name: str, timeline: Timeline, longest: float) -> str:
     step = _step(longest)
     steps = [i * step for i in range(math.floor(longest / step + 1e-9) + 1)]
     ticks = "".join(f'<span style="left:{second * percent:.4f}%">{second:,g} s</span>' for second in steps)
-    name, run = _escape(name), f"{_seconds(timeline.seconds)}, {_count(len(workers), 'worker')}"
+    name, run = escape(name), f"{_seconds(timeline.seconds)}, {count(len(workers), 'worker')}"
     return f"""<figure class="card timeline" style="--step:{step * percent:.4f}%">
 <figcaption><h3>{name}</h3><span class="quiet">{run}</span></figcaption>
 {chr(10).join(lanes)}
 <div class="row" aria-hidden="true"><span></span><div class="axis">{ticks}</div></div>
-<details><summary>{_count(len(timeline.events), "event")}<span class="hidden"> of {name}</span></summary>
+<details><summary>{count(len(timeline.events), "event")}<span class="hidden"> of {name}</span></summary>
 <div class="scroll" tabindex="0" role="region" aria-label="Events of {name}"><table>
 <thead><tr><th scope="col">Worker</th><th scope="col">Event</th><th scope="col">Images</th>
 <th scope="col" class="number">Start</th><th scope="col" class="number">Duration</th></tr></thead>
@@ -207,53 +190,25 @@ def _step(seconds: float) -> float:
 
 
 def _picture(number: int, picture: GalleryImage, palette: npt.NDArray[np.uint8], id2label: Mapping[int, str]) -> str:
-    photo, mask = _layers(picture, palette, id2label)
+    shown = layers(picture.name, picture.image, picture.segmentation, palette, id2label, _MAX_WIDTH)
     large, small = list[str](), list[str]()
     for class_id, share in class_areas(picture.segmentation, id2label).items():
-        area = f"{share:.1%}" if share >= _SMALL_SHARE else f"{share:.3%}"
-        red, green, blue = (int(value) for value in palette[class_id])
         item = (
-            f'<li><span class="swatch" style="background:rgb({red} {green} {blue})"></span>'
-            f'<span class="name">{_escape(id2label[class_id])}</span> <span class="area">{area}</span></li>'
+            f'<li>{swatch(palette[class_id])}<span class="name">{escape(id2label[class_id])}</span> '
+            f'<span class="area">{percent(share)}</span></li>'
         )
-        (large if share >= _SMALL_SHARE else small).append(item)
+        (small if is_small(share) else large).append(item)
     legend = f'<ul class="legend">{"".join(large)}</ul>'
     if small:
         rest = f'<ul class="legend">{"".join(small)}</ul>'
         legend += f"<details><summary>and {len(small)} smaller</summary>{rest}</details>"
-    name, slider = _escape(picture.name), f"slider-{number}"
+    name, slider = escape(picture.name), f"slider-{number}"
     return f"""<figure class="card">
 <div class="stack">
-<img src="{photo}" alt="{name}"><img class="overlay" src="{mask}" alt="The classes of {name}, in colours">
+<img src="{shown.photo}" alt="{name}"><img class="overlay" src="{shown.mask}" alt="The classes of {name}, in colours">
 </div>
 <figcaption><h3>{name}</h3>
 <div class="slider"><label for="{slider}">Mask<span class="hidden"> over {name}, in percent</span></label>
 <input type="range" id="{slider}" min="0" max="100" value="50"><output for="{slider}">50%</output></div>
 {legend}</figcaption>
 </figure>"""
-
-
-def _layers(picture: GalleryImage, palette: npt.NDArray[np.uint8], id2label: Mapping[int, str]) -> tuple[str, str]:
-    """Return the photo as JPEG and its mask as PNG: data URIs of the same size.
-
-    Pixels whose id has no label are transparent in the mask.
-    """
-    height, width = picture.segmentation.shape
-    if picture.image.shape[:2] != (height, width):
-        raise ValueError(f"{picture.name} is {picture.image.shape[:2]} but its mask is {(height, width)}, (H, W)")
-    ids, places = np.unique(picture.segmentation, return_inverse=True)
-    if len(ids) > 256:
-        raise ValueError(f"the mask of {picture.name} has {len(ids)} different ids, more than a palette's 256")
-    scale = min(_MAX_WIDTH / width, 1)
-    size = (round(width * scale), max(round(height * scale), 1))
-    photo = encode(Image.fromarray(picture.image).resize(size, Image.Resampling.LANCZOS), "JPEG", quality=85)
-    indexed = Image.fromarray(places.reshape(height, width).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
-    named = [int(class_id) in id2label for class_id in ids]
-    colours = [palette[class_id] if known else (0, 0, 0) for class_id, known in zip(ids, named, strict=True)]
-    indexed.putpalette(np.array(colours, np.uint8).tobytes())
-    mask = encode(indexed, "PNG", optimize=True, transparency=bytes(255 * known for known in named))
-    return _uri("jpeg", photo), _uri("png", mask)
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

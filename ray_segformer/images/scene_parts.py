@@ -44,6 +44,11 @@ class Bands:
                 what = "percentiles in [0, 100]" if self.percentile else "values"
                 raise ValueError(f"range (--range) is two {what}, the lower one first, not {self.low} {self.high}")
 
+    @classmethod
+    def of(cls, json: Mapping[str, Any]) -> Bands:
+        """Return what `as_json` returned."""
+        return cls(**{**json, "numbers": tuple(json["numbers"])})
+
     def as_json(self) -> dict[str, Any]:
         """Return the attributes as JSON has them."""
         return {**asdict(self), "numbers": list(self.numbers)}

@@ -17,7 +17,7 @@ from ray_segformer.inputs.datasets import (
 from ray_segformer.inputs.find import find_images, find_parquet, find_rounds
 from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.layouts import find_annotated, find_input
-from ray_segformer.inputs.location import Location
+from ray_segformer.inputs.location import Location, joined
 from ray_segformer.inputs.output_names import (
     digests_of_names,
     file_name_of,
@@ -55,6 +55,7 @@ __all__ = [
     "find_scenes",
     "from_huggingface",
     "is_among",
+    "joined",
     "key_of_part",
     "name_of_part",
     "read_ade20k",

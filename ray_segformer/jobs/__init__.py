@@ -1,7 +1,7 @@
 """Jobs: turn an input into an output, on Ray.
 
-This room has `predict`, `evaluate`, `check` and `export`, and the cluster that they run on. Add a new job here. Outputs
-are in `outputs`. This room does not know the command line, and does not train.
+This room has `predict`, `evaluate`, `check`, `export` and `report`, and the cluster that they run on. Add a new job
+here. Outputs are in `outputs`. This room does not know the command line, and does not train.
 """
 
 from ray_segformer.jobs.check import CHECKED_ROWS, check
@@ -14,6 +14,7 @@ from ray_segformer.jobs.failures import Failure, explain, failure_of
 from ray_segformer.jobs.predict import encoded_masks, predict
 from ray_segformer.jobs.preflight import check_nodes
 from ray_segformer.jobs.progress import with_progress
+from ray_segformer.jobs.report import report
 from ray_segformer.outputs import OutputError
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "failure_of",
     "most_confused",
     "predict",
+    "report",
     "resources_for",
     "start_ray",
     "with_progress",

@@ -18,12 +18,13 @@ from ray_segformer.air import BatchPredictor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.guesses import say
 from ray_segformer.images import MAX_PIXELS, Bands, public_uri
-from ray_segformer.inputs import ListedAhead, find_rounds, find_scenes, readable
+from ray_segformer.inputs import ListedAhead, Location, find_rounds, find_scenes, readable
 from ray_segformer.jobs.cluster import ENCODING_CPUS, resources_for, start_ray
 from ray_segformer.jobs.encode import EncodeMasks
 from ray_segformer.jobs.preflight import check_nodes
 from ray_segformer.jobs.progress import progress_of_workers
-from ray_segformer.outputs import LocalStorage, OutputError, OutputFolder, Shards, Storage, WriteShards
+from ray_segformer.jobs.report import REPORT_NAME, report_page
+from ray_segformer.outputs import LocalStorage, MaskOutput, OutputError, OutputFolder, Shards, Storage, WriteShards
 from ray_segformer.predictor import SegformerPredictor
 from ray_segformer.protocol import PLAIN, Protocol, protocol_in
 from ray_segformer.segmenter import check_foreground_threshold
@@ -50,6 +51,7 @@ def predict(
     foreground_threshold: float | None = None,
     protocol: Protocol = PLAIN,
     confidence: bool = False,
+    report: bool = False,
     batch_size: int = 8,
     workers: int | None = None,
     gpus_per_worker: float = 0.0,
@@ -73,6 +75,7 @@ def predict(
             * `overlays/`: a JPEG for each image, with `overlays`.
             * with `mask_format="png"`, `masks/` and `confidence/` with a PNG for each image, and the shards in `rows/`.
             * `classes.json`: class names by class id.
+            * `report.html`, with `report`: see `ray_segformer.jobs.report`.
             * `summary.json`: what was done. It is written last: without it, the run is not finished.
 
         checkpoint: the model.
@@ -88,6 +91,7 @@ def predict(
         protocol: how images are shown to the network. Default: what the checkpoint's own preprocessing says.
         confidence: whether to write the winner's softmax probability, too, as 8-bit grey PNGs, where 255 is 1.0: in the
             column `confidence`, or in the folder `confidence/`. Default: False.
+        report: whether to write a page to look through, too, when all images are done. Default: False.
         batch_size: the number of images that are predicted at once. Default: 8.
         workers: the most actors. Default: as many as the CPUs, or GPUs, allow.
         gpus_per_worker: the GPUs that an actor reserves. Default: 0, for CPU.
@@ -96,7 +100,8 @@ def predict(
         overwrite: delete an earlier output first. Default: False.
         resume: continue what an interrupted run left, if it left anything; also from another machine. A row is done if
             it is in a shard. The earlier run must have had the same options, except that `on_error` may now be "keep",
-            and that `batch_size`, `workers`, `gpus_per_worker` and `rows_per_shard` may differ. Default: False.
+            and that `report`, `batch_size`, `workers`, `gpus_per_worker` and `rows_per_shard` may differ. Default:
+            False.
         progress: whether to show a progress bar on stderr. Default: True.
 
     Returns:
@@ -155,6 +160,8 @@ def predict(
     started = time.monotonic()
     with folder:
         if folder.finished is not None:
+            if report:
+                _write_report(folder, output, folder.finished, source, progress)
             this_run = {"resumed": folder.finished["images"], "seconds": 0.0, "images_per_second": 0.0, "stages": {}}
             return {**folder.finished, **this_run}
         shards = Shards(folder.storage, mask_format)
@@ -214,6 +221,8 @@ def predict(
             "protocol": protocol.describe(checkpoint.get_preprocessor()),
             "warnings": [guess.as_json(count) for guess in (*checkpoint.content.guesses, *images.guesses)],
         }
+        if report:
+            _write_report(folder, output, summary, source, progress)
         return folder.finish(summary, names)
 
 
@@ -252,6 +261,12 @@ def encoded_masks(
     predictions: ray.data.Dataset = predictor.predict(dataset, keep_columns=keep_columns, **resources)
     encode = EncodeMasks(palette, options.get("max_pixels", MAX_PIXELS), columns)
     return predictions.map_batches(encode, batch_size=resources["batch_size"], num_cpus=ENCODING_CPUS)
+
+
+def _write_report(folder: OutputFolder, output: str, summary: dict[str, Any], source: str, progress: bool) -> None:
+    page = report_page(MaskOutput(output), summary, Location(source), progress=progress)
+    folder.lease.check()
+    folder.write_file(REPORT_NAME, page)
 
 
 def _where_to_write(storage: Storage) -> dict[str, Any]:

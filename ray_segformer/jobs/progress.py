@@ -7,17 +7,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
 _SECONDS = 0.5  # between two looks at what is done
 _SECONDS_OF_LINES = 30.0  # between two lines
 
+_Row = TypeVar("_Row")
 
-def with_progress(
-    rows: Iterable[dict[str, Any]], count: int | None = None, unit: str = " images"
-) -> Iterator[dict[str, Any]]:
+
+def with_progress(rows: Iterable[_Row], count: int | None = None, unit: str = " images") -> Iterator[_Row]:
     """Yield the rows of a job, with a progress bar. `count` is their number; None if it is not known."""
     with _bar(count, unit=unit) as bar:
         for row in rows:

@@ -10,6 +10,7 @@ from ray_segformer.outputs.local_storage import LocalStorage
 from ray_segformer.outputs.mask_output import MaskOutput
 from ray_segformer.outputs.mask_rows import ClassAreas, schema_of
 from ray_segformer.outputs.shards import Shards, WriteShards
+from ray_segformer.outputs.single_file import write_file
 from ray_segformer.outputs.storage import Storage
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "WriteShards",
     "schema_of",
     "storage_at",
+    "write_file",
 ]

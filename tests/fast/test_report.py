@@ -1,15 +1,10 @@
 """The report's page: as text, and as Chromium shows it."""
 
-import base64
-import io
 import re
-import shutil
-from contextlib import contextmanager
-from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pages import Checker, check, contrast, luminances, opened, pixels_of
 from PIL import Image
 
 from ray_segformer.architectures.timeline import Event, Timeline
@@ -109,80 +104,6 @@ def report(text, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(text, encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("no Chromium on PATH: apt install chromium")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@contextmanager
-def opened(browser, path, **options):
-    """The page, and what it asked for and complained about."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-    page, seen = context.new_page(), SimpleNamespace(complaints=[], requests=[])
-    page.on("console", lambda m: seen.complaints.append(m.text) if m.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-    page.on("dialog", lambda dialog: (seen.complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
-    page.on("request", lambda request: seen.requests.append(request.url))
-    page.goto(path.as_uri())
-    page.wait_for_load_state("load")
-    try:
-        yield page, seen
-    finally:
-        context.close()
-
-
-class Checker(HTMLParser):
-    """Keeps what is wrong with a page."""
-
-    void = frozenset({"meta", "img", "input", "br", "link", "hr"})
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.ids, self.labels, self.inputs, self.headings = [], [], [], [], []
-        self.addresses, self.wrong = [], []
-
-    def handle_starttag(self, tag, attributes):
-        fields = dict(attributes)
-        if len(fields) != len(attributes):
-            self.wrong.append(f"an attribute of <{tag}> twice")
-        if tag not in self.void:
-            self.open.append(tag)
-        self.addresses += [fields[name] for name in ("src", "href", "action", "srcset") if name in fields]
-        if "id" in fields:
-            self.ids.append(fields["id"])
-        if tag == "img" and not fields.get("alt"):
-            self.wrong.append("an image without alt")
-        if tag == "label":
-            self.labels.append(fields["for"])
-        if tag == "input":
-            self.inputs.append(fields.get("id"))
-        if re.fullmatch("h[1-6]", tag):
-            self.headings.append(int(tag[1]))
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(f"</{tag}> closes another element")
-
-
-def check(text):
-    checker = Checker()
-    checker.feed(text)
-    checker.close()
-    wrong = checker.wrong + [f"<{tag}> left open" for tag in checker.open]
-    wrong += [f"id {name} twice" for name in set(checker.ids) if checker.ids.count(name) > 1]
-    wrong += [f"input {name} without label" for name in checker.inputs if name not in checker.labels]
-    if any(after > before + 1 for before, after in zip([0, *checker.headings], checker.headings, strict=False)):
-        wrong.append("a heading level left out")
-    return wrong
 
 
 def test_page_is_well_formed(text):
@@ -403,16 +324,6 @@ def test_legend(browser, report, gallery):
 
 def test_overlay_has_the_colours_of_the_classes(browser, report, gallery):
     """The pixels as the browser decodes them."""
-    png_of = """image => {
-        const canvas = document.createElement("canvas");
-        canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
-        canvas.getContext("2d").drawImage(image, 0, 0);
-        return canvas.toDataURL("image/png").split(",")[1];
-    }"""
-
-    def pixels_of(image):
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(image.evaluate(png_of)))))
-
     small = gallery[0].segmentation
     with opened(browser, report) as (page, _):
         overlays = page.locator(".overlay")
@@ -479,22 +390,6 @@ def test_nothing_is_wider_than_the_page_or_its_card(browser, report, width):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast(browser, report, scheme):
     with opened(browser, report, color_scheme=scheme) as (page, _):
-        colours = page.evaluate(
-            """() => ["body", ".card", ".quiet", ".error", "summary", "caption"].map(selector => {
-                let ground = document.querySelector(selector);
-                const text = getComputedStyle(ground).color;
-                while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
-                return [text, getComputedStyle(ground).backgroundColor];
-            })"""
-        )
-    luminances = np.array([[luminance(colour) for colour in pair] for pair in colours])
-    assert (luminances[:, 0] > luminances[:, 1]).all() == (scheme == "dark")
-    high, low = luminances.max(axis=1), luminances.min(axis=1)
-    assert ((high + 0.05) / (low + 0.05) >= 4.5).all()  # WCAG 2's AA
-
-
-def luminance(colour):
-    """WCAG's relative luminance of "rgb(r, g, b)"."""
-    values = np.array([int(value) for value in re.findall(r"\d+", colour)[:3]]) / 255
-    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
+        texts, grounds = luminances(page, ["body", ".card", ".quiet", ".error", "summary", "caption"])
+    assert (texts > grounds).all() == (scheme == "dark")
+    assert (contrast(texts, grounds) >= 4.5).all()  # WCAG 2's AA

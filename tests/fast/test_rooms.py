@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "ray_segformer"
 
 ROOMS = (
     *("cli", "commands", "predict", "datasets", "train"),  # the command, and the import paths of scripts
-    *("demo", "comparison", "training", "jobs", "exports", "outputs", "viz", "architectures", "metrics", "labels"),
+    *("demo", "comparison", "training", "jobs", "reports", "exports", "outputs", "viz"),
+    *("architectures", "metrics", "labels"),
     *("predictor", "sources", "segmenter", "checkpoint", "preprocessor", "batch_columns", "protocol"),  # the plugin
     *("inputs", "pretrained", "images", "air", "guesses", "stage_times", "network"),
 )

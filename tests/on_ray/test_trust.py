@@ -236,11 +236,13 @@ def test_the_command_with_names_that_are_no_utf8(ray_session, small_dir, tmp_pat
     make(tmp_path / "in", b"caf\xe9.jpg")
     (tmp_path / "in").rename(os.path.join(tmp_path, os.fsdecode(b"in\xe9")))
     source, output = (os.path.join(tmp_path, os.fsdecode(name)) for name in (b"in\xe9", b"out\xe9"))
-    code = main(["predict", source, output, "--model", str(small_dir), "--workers", "1"])
+    code = main(["predict", source, output, "--model", str(small_dir), "--workers", "1", "--report"])
     printed = capsys.readouterr()
     assert code == 0, printed.err
     uri = tmp_path.as_uri()
-    assert printed.out.endswith(f": {uri}/out%E9\n")
+    assert printed.out.endswith(f": {uri}/out%E9\n") and f"\n{uri}/out%E9/report.html\n" in printed.out
+    page = Path(output, "report.html").read_text(encoding="utf-8")
+    assert f"{uri}/in%E9/caf%E9.jpg" in page and page.count('src="data:image/jpeg;base64,') == 1
     (shard,) = Path(output, "masks").iterdir()
     (row,) = pa.parquet.read_table(pa.BufferReader(shard.read_bytes())).to_pylist()
     assert (row["path"], row["width"], row["error"]) == (f"{uri}/in%E9/caf%E9.jpg", 8, None)
