@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_FAILURES, EXIT_USAGE, HelpFormatter, fail, fail_in_job
+from ray_segformer.commands.common import EXIT_FAILURES, EXIT_USAGE, HelpFormatter, example, fail, fail_in_job
 
 _FORMATS = ("png", "coco", "label-studio", "cityscapes", "geotiff")
 
@@ -18,6 +18,7 @@ def add_parser(commands: Any) -> None:
         description="Turn an output of `predict` into the files of another program: png (with a palette, as Datumaro "
         "imports it), coco (run lengths in annotations.json), label-studio (pre-annotations), cityscapes (label ids, "
         "as its evaluation reads them), or geotiff (of GeoTIFF files, in their place on Earth).",
+        epilog=example("export out/ exported/ --format coco"),
         formatter_class=HelpFormatter,
     )
     export.add_argument("output", metavar="OUTPUT", help="the output of predict, finished or not; a path or a URI")

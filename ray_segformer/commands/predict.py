@@ -13,6 +13,7 @@ from ray_segformer.commands.common import (
     add_exclude,
     add_max_pixels,
     checkpoint_of,
+    example,
     fail,
     fail_by_line,
     fail_in_job,
@@ -35,6 +36,7 @@ def add_parser(commands: Any) -> None:
         help="segment images",
         description="Segment images. Runs on the Ray cluster that RAY_ADDRESS names; without it, starts Ray on this "
         "machine.",
+        epilog=example("predict photos/ out/ --model nvidia/segformer-b0-finetuned-ade-512-512 --overlay"),
         formatter_class=HelpFormatter,
     )
     predict.add_argument(
@@ -47,68 +49,72 @@ def add_parser(commands: Any) -> None:
         metavar="OUTPUT",
         help="the folder to make, with masks/, classes.json and summary.json; a local path, or a URI such as s3://",
     )
-    add_exclude(predict)
-    add_scene_options(predict)
     predict.add_argument("--model", default="demo", help=MODEL_HELP)
-    predict.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
-    predict.add_argument(
-        "--workers",
-        type=positive,
-        metavar="N",
-        help="the most actors that predict (default: as many as the CPUs, or GPUs, allow)",
-    )
-    predict.add_argument(
-        "--gpus-per-worker", type=not_negative, default=0.0, metavar="X", help="GPUs that each actor reserves"
-    )
-    predict.add_argument(
-        "--runtime",
-        choices=("auto", "eager", "compile", "openvino"),
-        default="auto",
-        help="what runs the network: torch (eager), torch.compile (compiles once on each machine), or OpenVINO",
-    )
-    predict.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="the numbers that the network computes with; on CPUs, auto is float32, which is exact",
-    )
     predict.add_argument(
         "--foreground-threshold",
         type=probability,
         metavar="X",
         help="for a model of one class: the sigmoid above which a pixel is foreground, 1; without it, masks are all 0",
     )
-    add_protocol_options(predict)
-    predict.add_argument(
-        "--confidence",
-        action="store_true",
-        help="also write the probability of each pixel's class, as grey PNGs, where 255 is 1",
-    )
-    predict.add_argument("--format", choices=("parquet", "png"), default="parquet", help="the format of masks")
-    predict.add_argument(
-        "--overlay", action="store_true", help="also write overlays/, the images with their masks drawn over them"
-    )
-    predict.add_argument(
-        "--report", action="store_true", help="also write report.html, a page to look through, as the command report"
-    )
-    predict.add_argument(
+    read = predict.add_argument_group("what is read")
+    add_exclude(read)
+    add_scene_options(read)
+    add_max_pixels(read)
+    read.add_argument(
         "--on-error",
         choices=("raise", "keep"),
         default="raise",
         help="stop at an image that cannot be read, or keep its row, with the error and without a mask",
     )
-    add_max_pixels(predict)
-    predict.add_argument(
+    add_protocol_options(predict)
+    written = predict.add_argument_group("what is written")
+    written.add_argument("--format", choices=("parquet", "png"), default="parquet", help="the format of masks")
+    written.add_argument(
+        "--confidence",
+        action="store_true",
+        help="also write the probability of each pixel's class, as grey PNGs, where 255 is 1",
+    )
+    written.add_argument(
+        "--overlay", action="store_true", help="also write overlays/, the images with their masks drawn over them"
+    )
+    written.add_argument(
+        "--report", action="store_true", help="also write report.html, a page to look through, as the command report"
+    )
+    runs = predict.add_argument_group("interrupted runs, and earlier outputs")
+    runs.add_argument(
         "--shard-rows",
         type=positive,
         default=1024,
         metavar="N",
         help="images in a file of rows; a run that ends early loses the images that are in none yet",
     )
-    earlier = predict.add_mutually_exclusive_group()
+    earlier = runs.add_mutually_exclusive_group()
     earlier.add_argument("--overwrite", action="store_true", help="delete an earlier output first")
     earlier.add_argument(
         "--resume", action="store_true", help="continue an interrupted run of the same options, if there is one"
+    )
+    workers = predict.add_argument_group("workers and their speed")
+    workers.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="the most actors that predict (default: as many as the CPUs, or GPUs, allow)",
+    )
+    workers.add_argument(
+        "--gpus-per-worker", type=not_negative, default=0.0, metavar="X", help="GPUs that each actor reserves"
+    )
+    workers.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
+    workers.add_argument(
+        "--runtime",
+        choices=("auto", "eager", "compile", "openvino"),
+        default="auto",
+        help="what runs the network: torch (eager), torch.compile (compiles once on each machine), or OpenVINO",
+    )
+    workers.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="the numbers that the network computes with; on CPUs, auto is float32, which is exact",
     )
     predict.set_defaults(run=run)
 
