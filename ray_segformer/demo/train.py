@@ -48,7 +48,7 @@ EPOCHS = (6, 4, 2)
 
 def config() -> dict[str, Any]:
     """Return the configuration of a SegFormer for `CLASSES` with about 0.9 million float32 parameters."""
-    return SegformerConfig(
+    settings: dict[str, Any] = SegformerConfig(
         hidden_sizes=[16, 32, 80, 128],
         depths=[2, 2, 2, 2],
         num_attention_heads=[1, 2, 5, 8],
@@ -58,6 +58,7 @@ def config() -> dict[str, Any]:
         id2label=dict(enumerate(CLASSES)),
         label2id={name: number for number, name in enumerate(CLASSES)},
     ).to_dict()
+    return settings
 
 
 def scenes(first_seed: int, count: int) -> ray.data.Dataset:

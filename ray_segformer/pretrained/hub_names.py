@@ -29,7 +29,8 @@ def _download(repository: str) -> str:
     from transformers.utils.hub import cached_file
 
     def fetch(file: str, required: bool) -> str | None:
-        return cached_file(repository, file, _raise_exceptions_for_missing_entries=required)
+        path: str | None = cached_file(repository, file, _raise_exceptions_for_missing_entries=required)
+        return path
 
     try:
         config = fetch(CONFIG_NAME, required=True)
