@@ -7,7 +7,7 @@ from typing import Any
 
 from ray_segformer.commands.common import EXIT_FAILURES, EXIT_USAGE, HelpFormatter, example, fail, fail_in_job
 
-_FORMATS = ("png", "coco", "label-studio", "cityscapes", "geotiff")
+_FORMATS = ("png", "coco", "label-studio", "cityscapes", "geotiff", "video")
 
 
 def add_parser(commands: Any) -> None:
@@ -17,7 +17,8 @@ def add_parser(commands: Any) -> None:
         help="turn masks into the files of another program",
         description="Turn an output of `predict` into the files of another program: png (with a palette, as Datumaro "
         "imports it), coco (run lengths in annotations.json), label-studio (pre-annotations), cityscapes (label ids, "
-        "as its evaluation reads them), or geotiff (of GeoTIFF files, in their place on Earth).",
+        "as its evaluation reads them), geotiff (of GeoTIFF files, in their place on Earth), or video (the overlays of "
+        "videos).",
         epilog=example("export out/ exported/ --format coco"),
         formatter_class=HelpFormatter,
     )

@@ -42,7 +42,8 @@ def add_parser(commands: Any) -> None:
     predict.add_argument(
         "input",
         metavar="INPUT",
-        help="a folder (searched recursively), a glob, a text file of paths, an image, or parquet; a path or a URI",
+        help="a folder (searched recursively), a glob, a text file of paths, an image, a video, or parquet; local or a "
+        "URI",
     )
     predict.add_argument(
         "output",
@@ -59,6 +60,7 @@ def add_parser(commands: Any) -> None:
     read = predict.add_argument_group("what is read")
     add_exclude(read)
     add_scene_options(read)
+    read.add_argument("--every", type=positive, metavar="N", help="of a video, only the frames 0, N, 2 N and so on")
     add_max_pixels(read)
     read.add_argument(
         "--on-error",
@@ -143,6 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
             checkpoint,
             exclude=arguments.exclude or (),
             bands=bands,
+            every=arguments.every,
             mask_format=arguments.format,
             overlays=arguments.overlay,
             on_error=arguments.on_error,

@@ -12,6 +12,7 @@ from ray_segformer.exports.geotiff import GeoTiff
 from ray_segformer.exports.label_studio import LabelStudio
 from ray_segformer.exports.png import Png
 from ray_segformer.exports.source_format import SourceFormat, SourcePart
+from ray_segformer.exports.video import Video
 
 FORMATS: dict[str, type[ExportFormat | SourceFormat]] = {
     "png": Png,
@@ -19,6 +20,7 @@ FORMATS: dict[str, type[ExportFormat | SourceFormat]] = {
     "label-studio": LabelStudio,
     "cityscapes": Cityscapes,
     "geotiff": GeoTiff,
+    "video": Video,
 }
 """The class of each format, by the name that `--format` takes."""
 
@@ -34,4 +36,5 @@ __all__ = [
     "Png",
     "SourceFormat",
     "SourcePart",
+    "Video",
 ]

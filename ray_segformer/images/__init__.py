@@ -16,16 +16,22 @@ from ray_segformer.images.scene_files import NO_RASTERIO, SCENE_SUFFIXES, opened
 from ray_segformer.images.scene_parts import SCENE_CELL, Area, Bands, ScenePart
 from ray_segformer.images.scenes import has_data, scene_size
 from ray_segformer.images.uris import escaped_uri, is_percent_encoded, public_uri, quoted
+from ray_segformer.images.video_file import NO_PYAV, VIDEO_SUFFIXES, FrameTime, frames_in
+from ray_segformer.images.video_frames import FRAME_CELL, frame_header, is_frame
 
 __all__ = [
     "CAUSES",
+    "FRAME_CELL",
     "MAX_PIXELS",
+    "NO_PYAV",
     "NO_RASTERIO",
     "SCENE_CELL",
     "SCENE_SUFFIXES",
     "SUFFIXES",
+    "VIDEO_SUFFIXES",
     "Area",
     "Bands",
+    "FrameTime",
     "Header",
     "ImageError",
     "LabelFormat",
@@ -36,7 +42,10 @@ __all__ = [
     "encode",
     "encoded_bytes",
     "escaped_uri",
+    "frame_header",
+    "frames_in",
     "has_data",
+    "is_frame",
     "is_percent_encoded",
     "object_array",
     "opened_scene",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from ray_segformer.guesses import Guess, say
-from ray_segformer.images.encoded import local_path
+from ray_segformer.images.files import local_path
 
 ADVICE = "read images by ray_segformer.datasets.read_images, which keeps the files' bytes"
 

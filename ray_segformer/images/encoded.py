@@ -5,22 +5,18 @@ from __future__ import annotations
 import functools
 import io
 import os
-import stat
 import struct
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import numpy.typing as npt
-import pyarrow.fs
 from PIL import Image
 
 from ray_segformer.images import heif, tiff
-from ray_segformer.images.busy_stores import retried
 from ray_segformer.images.errors import ImageError, as_image_error
+from ray_segformer.images.files import read_file
 from ray_segformer.images.png import MAGIC as PNG_MAGIC
 from ray_segformer.images.png import without_text
-from ray_segformer.images.uris import escaped_uri, public_uri
 
 MAX_PIXELS = 178_956_970
 """The default limit of an image's size: 512 MiB as RGB. By default, Pillow refuses larger images, too."""
@@ -64,7 +60,7 @@ def encoded_bytes(cell: Any, max_pixels: int = MAX_PIXELS) -> bytes:
     if cell is None:
         raise ImageError("null: there is no image")
     if isinstance(cell, (str, os.PathLike)):
-        content = _read_file(os.fspath(cell), _BYTES_PER_PIXEL * max_pixels + _METADATA_BYTES)
+        content = read_file(os.fspath(cell), _BYTES_PER_PIXEL * max_pixels + _METADATA_BYTES)
     elif isinstance(cell, (bytes, bytearray, memoryview)):
         content = bytes(cell)
     else:
@@ -119,46 +115,6 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(
             f"too large: {width} x {height} pixels, above the limit of {max_pixels}; if you trust the image and have "
             "the memory, raise the limit with max_pixels= (--max-pixels)"
-        )
-
-
-def _read_file(path: str, limit: int) -> bytes:
-    """Return the content of the file at a path or URI; raise an `ImageError` if it has more than `limit` bytes."""
-    with as_image_error("read the file"):
-        path = local_path(path)
-        if "://" not in path:
-            status = os.stat(path)
-            if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-                raise OSError(f"{path} is a pipe or a device")  # reading it may never end
-            _check_bytes(status.st_size, limit)
-            with open(path, "rb") as file:
-                return file.read()
-        try:
-            file_system, path = pyarrow.fs.FileSystem.from_uri(escaped_uri(path))
-        except ValueError as error:  # its text has the URI, with any password
-            raise OSError(f"{public_uri(path)}: not a URI that pyarrow's file systems know") from error
-        return retried(_read_object, file_system, path, limit)
-
-
-def _read_object(file_system: pyarrow.fs.FileSystem, path: str, limit: int) -> bytes:
-    with file_system.open_input_file(path) as file:
-        _check_bytes(file.size(), limit)
-        content: bytes = file.read()
-        return content
-
-
-def local_path(path: str) -> str:
-    """Return the path of a `file://` URI, also if it is not UTF-8; return any other path or URI as it is."""
-    if not path.startswith("file:///") or os.name == "nt":
-        return path
-    return os.fsdecode(unquote_to_bytes(path[len("file://") :].split("#")[0].split("?")[0]))
-
-
-def _check_bytes(size: int, limit: int) -> None:
-    if size > limit:
-        raise ImageError(
-            f"too large: a file of {size} bytes, above the {limit} that an image within max_pixels can take; if it is "
-            "an image, raise the limit with max_pixels= (--max-pixels)"
         )
 
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.fs
 
-from ray_segformer.images.busy_stores import retried
-from ray_segformer.images.encoded import local_path
 from ray_segformer.images.errors import ImageError, as_image_error
-from ray_segformer.images.uris import escaped_uri, public_uri
+from ray_segformer.images.files import open_file
 
 SCENE_SUFFIXES = frozenset((".tif", ".tiff"))
 """The suffixes of the files that can be scenes."""
@@ -43,18 +38,15 @@ def opened_scene(path: str) -> Iterator[Any]:
     except ImportError as error:
         raise ImageError(f"cannot read the file: {NO_RASTERIO}") from error
 
-    file_system, plain = _file_system(path)
-
-    def open_file(name: str, mode: str = "rb", **_: Any) -> Any:
+    def open_scene(name: str, mode: str = "rb", **_: Any) -> Any:
         if name != _NAME:
             raise FileNotFoundError(name)
-        return retried(file_system.open_input_file, plain)
+        return open_file(path)
 
-    with as_image_error("read the file"):
-        retried(file_system.open_input_file, plain).close()  # a clearer error than GDAL's
+    open_file(path).close()  # a clearer error than GDAL's
     warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)  # coordinates are not used
     options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_CACHEMAX": _CACHE_MEGABYTES}
-    with _clear_errors(), rasterio.Env(**options), rasterio.open(_NAME, driver="GTiff", opener=open_file) as scene:
+    with _clear_errors(), rasterio.Env(**options), rasterio.open(_NAME, driver="GTiff", opener=open_scene) as scene:
         _check_blocks(scene)
         yield scene
 
@@ -73,19 +65,6 @@ def _clear_errors() -> Iterator[None]:
             raise
         reason = str(cause.__cause__ or cause).split(_NAME, 1)[-1].strip(" :'\"")
         raise ImageError(f"cannot decode: no TIFF file that GDAL reads, or a damaged one: {reason}") from cause
-
-
-def _file_system(path: str) -> tuple[pa.fs.FileSystem, str]:
-    path = local_path(path)
-    if "://" not in path:
-        return pa.fs.LocalFileSystem(), os.path.abspath(path)
-    try:
-        file_system, plain = pa.fs.FileSystem.from_uri(escaped_uri(path))
-    except ValueError as error:  # its text has the URI, with any password
-        raise ImageError(
-            f"cannot read the file: {public_uri(path)}: not a URI that pyarrow's file systems know"
-        ) from error
-    return file_system, plain
 
 
 def _check_blocks(scene: Any) -> None:

@@ -1,7 +1,7 @@
 """Many images: turn the name of an input into a Ray dataset.
 
-This room searches folders, globs, list files and parquet for images, reads datasets of annotated images, and gives each
-row its key. Add a new kind of input here. This room decodes no images; `images` does.
+This room searches folders, globs, list files, videos and parquet for images, reads datasets of annotated images, and
+gives each row its key. Add a new kind of input here. This room decodes no images; `images` does.
 """
 
 from ray_segformer.inputs.annotated import AnnotatedInput
@@ -33,6 +33,7 @@ from ray_segformer.inputs.paths import readable
 from ray_segformer.inputs.rounds import ListedAhead
 from ray_segformer.inputs.row_keys import DIGEST, DIGEST_BYTES, DoneRows, digests_of
 from ray_segformer.inputs.scenes import find_scenes
+from ray_segformer.inputs.videos import is_video
 
 __all__ = [
     "DIGEST",
@@ -55,6 +56,7 @@ __all__ = [
     "find_scenes",
     "from_huggingface",
     "is_among",
+    "is_video",
     "joined",
     "key_of_part",
     "name_of_part",

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import ray
 
@@ -22,17 +23,40 @@ _MAX_BLOCKS = 2**15  # a block costs the driver a millisecond and ten kilobytes
 _ROWS_PER_OBJECT = 2**16
 
 
-def small_blocks(rows: pa.Table, most: int = ROWS_PER_BLOCK) -> ray.data.Dataset:
+def small_blocks(
+    rows: pa.Table, begins: npt.NDArray[np.bool_] | None = None, most: int = ROWS_PER_BLOCK
+) -> ray.data.Dataset:
     """Return the rows of a table, in order, as a dataset of blocks of at most `most` rows.
 
     Blocks are smaller if there would be fewer than 200 of them, and larger if there would be more than 32768. The
     object store holds the table in a few large objects. A block holds only the numbers of its rows.
+
+    Args:
+        rows: the rows.
+        begins: bool `(N,)`, before which rows a block should end, if it can. Default: anywhere.
+        most: the most rows of a block, if there are not too many. Default: 128.
     """
     step = max(1, min(most, math.ceil(len(rows) / _MIN_BLOCKS)), math.ceil(len(rows) / _MAX_BLOCKS))
     parts = [ray.put(rows.slice(start, _ROWS_PER_OBJECT)) for start in range(0, max(1, len(rows)), _ROWS_PER_OBJECT)]
-    numbers = installed.from_items(list(range(len(rows))), math.ceil(len(rows) / step))
+    places = np.arange(len(rows)) if begins is None else np.flatnonzero(begins)
+    blocks, first = list[dict[str, int]](), 0
+    while first < len(rows) or not blocks:
+        end = _end_of_block(places, first, step, len(rows))
+        blocks.append({"first": first, "end": end})
+        first = end
     read: Callable[..., pa.Table] = _rows_of  # Ray's type of this argument allows no `parts`
-    return numbers.map_batches(read, batch_format="pyarrow", batch_size=None, fn_kwargs={"parts": parts})
+    items = installed.from_items(blocks, len(blocks))
+    return items.map_batches(read, batch_format="pyarrow", batch_size=None, fn_kwargs={"parts": parts})
+
+
+def _end_of_block(places: npt.NDArray[np.int64], first: int, step: int, rows: int) -> int:
+    """Return where a block ends: at one of `places` after about `step` rows if it can, and not after more than 128."""
+    most = min(first + max(step, ROWS_PER_BLOCK), rows)
+    ends = places[np.searchsorted(places, first, "right") : np.searchsorted(places, most, "right")]
+    late = ends[np.searchsorted(ends, first + step) :]
+    if len(late):
+        return int(late[0])
+    return int(ends[-1]) if len(ends) and most < rows else most
 
 
 def spread(rows: int, count: int) -> list[int]:
@@ -40,11 +64,10 @@ def spread(rows: int, count: int) -> list[int]:
     return sorted({int(place) for place in np.linspace(0, rows - 1, min(rows, count)).round()})
 
 
-def _rows_of(numbers: pa.Table, parts: list[ray.ObjectRef[pa.Table]]) -> pa.Table:
-    """Return the rows with the given numbers, which ascend, from a table in parts of `_ROWS_PER_OBJECT`."""
-    if not len(numbers):
-        return ray.get(parts[0]).slice(0, 0)
-    part_of, row_of = np.divmod(numbers.column(0).to_numpy(), _ROWS_PER_OBJECT)
-    return pa.concat_tables(
-        [ray.get(parts[part]).take(pa.array(row_of[part_of == part])) for part in np.unique(part_of)]
-    )
+def _rows_of(blocks: pa.Table, parts: list[ray.ObjectRef[pa.Table]]) -> pa.Table:
+    """Return the rows of blocks, from `first` to before `end`, out of a table in parts of `_ROWS_PER_OBJECT`."""
+    tables = [ray.get(parts[0]).slice(0, 0)]
+    for block in blocks.to_pylist():
+        part_of, row_of = np.divmod(np.arange(block["first"], block["end"]), _ROWS_PER_OBJECT)
+        tables += [ray.get(parts[part]).take(pa.array(row_of[part_of == part])) for part in np.unique(part_of)]
+    return pa.concat_tables(tables)

@@ -62,7 +62,9 @@ class EncodeMasks:
         """Return what is written of a row of the batch."""
         error = values.get("error")
         encoded = {"path": str(values["path"]), "index": int(values["index"])}
-        encoded |= {column.name: values[column.name] for column in self._columns}
+        for column in self._columns:  # in NumPy's arrays, nulls are NaN
+            value = values[column.name]
+            encoded[column.name] = value if value == value else None
         encoded |= {"name": str(values["name"]), "key": str(values["key"])}
         if isinstance(error, str) and error:
             return {**encoded, "error": error}

@@ -18,7 +18,7 @@ from ray_segformer.air import BatchPredictor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.guesses import say
 from ray_segformer.images import MAX_PIXELS, Bands, public_uri
-from ray_segformer.inputs import ListedAhead, Location, find_rounds, find_scenes, readable
+from ray_segformer.inputs import InputError, ListedAhead, Location, find_rounds, find_scenes, readable
 from ray_segformer.jobs.cluster import ENCODING_CPUS, resources_for, start_ray
 from ray_segformer.jobs.encode import EncodeMasks
 from ray_segformer.jobs.preflight import check_nodes
@@ -42,6 +42,7 @@ def predict(
     *,
     exclude: Sequence[str] = (),
     bands: Bands | None = None,
+    every: int | None = None,
     mask_format: Literal["parquet", "png"] = "parquet",
     overlays: bool = False,
     on_error: Literal["raise", "keep"] = "raise",
@@ -65,8 +66,8 @@ def predict(
     It uses the Ray that is running, and calls `start_ray` if none is.
 
     Args:
-        source: the input: a folder (searched recursively), a glob, a list file, an image, or parquet; or a URI. Of more
-            than 50,000 files, the first are segmented while the others are listed; see `find_rounds`.
+        source: the input: a folder (searched recursively), a glob, a list file, an image, a video, or parquet; or a
+            URI. Of more than 50,000 images, the first are segmented while the others are listed; see `find_rounds`.
         output: the folder to make: a path on this machine, or a URI of pyarrow's file systems with its options. Tasks
             write to it: of a local folder on this machine, else on all. It gets these files:
 
@@ -83,6 +84,7 @@ def predict(
             Default: none.
         bands: read the files, which are all TIFF, as scenes, by these bands; a large scene becomes a row for each part.
             See `find_scenes`. Needs the extra `geo`. Default: None, read them as images.
+        every: of videos, only the frames 0, N, 2 N and so on. Default: all.
         mask_format: "parquet" (default) has the columns of `schema_of`, with PNGs in `segmentation`. "png" writes PNG
             files, in the same tree of folders as the input, and the same columns in `rows/`, with the files' paths.
         overlays: whether to write JPEG files, too, of the images with their masks drawn over them. Default: False.
@@ -116,8 +118,8 @@ def predict(
         SegformerWarning: files of the input are not looked at, or look like masks; see `find_images`.
 
     Raises:
-        InputError: there are no images, or a glob of `exclude` matches nothing: of more than 50,000 images, this is
-            found out when all are listed.
+        InputError: there are no images, or `every` is given for others than videos, or a glob of `exclude` matches
+            nothing: of more than 50,000 images, this is found out when all are listed.
         OutputError: the output cannot be written there, or the run to resume had other options.
         ResourceError: the cluster has fewer GPUs than an actor reserves; or a node has other packages, cannot read the
             input or write the output, or its torch finds no GPU. See `check_nodes`.
@@ -139,6 +141,7 @@ def predict(
         "input": public_uri(readable(source)),
         "exclude": sorted(set(exclude)),
         **({} if bands is None else {"bands": bands.as_json()}),
+        **({} if every is None else {"every": every}),
         "model": checkpoint.content.digest(),
         "format": mask_format,
         "overlays": overlays,
@@ -152,7 +155,9 @@ def predict(
     folder = OutputFolder(output, overwrite=overwrite, resume=resume, options=result_options)
     distinct_names = overlays or mask_format == "png"
     if bands is None:
-        rounds = find_rounds(source, exclude=exclude, distinct_names=distinct_names)
+        rounds = find_rounds(source, exclude=exclude, every=every, distinct_names=distinct_names)
+    elif every is not None:
+        raise InputError("every (--every) is for videos, and bands (--bands, --range) for scenes; leave one out")
     else:
         rounds = find_scenes(source, bands, protocol.windows_alone, exclude=exclude, distinct_names=distinct_names)
     images = next(rounds)

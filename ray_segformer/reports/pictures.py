@@ -139,7 +139,9 @@ class _Photos:
         return image
 
     def _part(self, row: dict[str, Any], cell: str, size: tuple[int, ...]) -> Any:
-        """Return the cell of what a row shows of a file."""
+        """Return the cell of what a row shows of a file: a frame of a video, a part of a scene, or all of it."""
+        if "seconds" in row:
+            return {"path": cell, "seconds": row["seconds"], "start": row["seconds"], "error": None}
         if self._bands is None:
             return cell
         area = Area(row["row"], row["column"], size[0], size[1])
