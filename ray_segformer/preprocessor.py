@@ -136,14 +136,13 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
             raise ValueError(f"{path}: {error}") from error
 
     def _transform_numpy(self, np_data: Any) -> Any:
-        result = self.preprocess(np_data)  # It writes into no array, so that it may get a read-only view.
-        stage_times.report()
-        return result
+        with stage_times.reported():
+            return self.preprocess(np_data)  # It writes into no array, so that it may get a read-only view.
 
     def _transform_pandas(self, df: pd.DataFrame) -> pd.DataFrame:
-        result = self.preprocess(df)
-        stage_times.report()
-        return result
+        with stage_times.reported():
+            result: pd.DataFrame = self.preprocess(df)
+            return result
 
     def preprocess(self, batch: Any, *, threads: int = 1) -> Any:
         """Preprocess one batch, without Ray.

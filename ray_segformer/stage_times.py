@@ -164,6 +164,15 @@ class _Reporter:
 _reporter: _Reporter | None = None
 
 
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Report at the end of the `with` block, also if it fails: the process may work for another job next."""
+    try:
+        yield
+    finally:
+        report()
+
+
 def report() -> None:
     """Report what this process counted, and start again at zero. Only workers of Ray report; others drop the counts."""
     global _reporter

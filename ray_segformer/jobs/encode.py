@@ -47,10 +47,8 @@ class EncodeMasks:
         Raises:
             ImageError: an image can no longer be read for its overlay, and `on_error` is not "keep".
         """
-        with stage_times.timed("encode", len(batch["segmentation"])):
-            encoded = self._encoded(batch)
-        stage_times.report()
-        return encoded
+        with stage_times.reported(), stage_times.timed("encode", len(batch["segmentation"])):
+            return self._encoded(batch)
 
     def _encoded(self, batch: dict[str, npt.NDArray[Any]]) -> pa.Table:
         rows = [self._row({name: batch[name][row] for name in batch}, row) for row in range(len(batch["path"]))]

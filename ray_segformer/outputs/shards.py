@@ -63,9 +63,8 @@ class WriteShards:
         Raises:
             OutputError: the storage cannot be written.
         """
-        with stage_times.timed("write", len(batch)):
+        with stage_times.reported(), stage_times.timed("write", len(batch)):
             reports = [json.dumps(self._write(table)) for table in _parts(batch) if len(table)]
-        stage_times.report()
         return pa.table({"shard": pa.array(reports, pa.string())})
 
     def _write(self, table: pa.Table) -> dict[str, Any]:

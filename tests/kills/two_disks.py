@@ -22,6 +22,8 @@ from ray_segformer.jobs import ResourceError
 from ray_segformer.outputs import OutputError
 from ray_segformer.predict import predict
 
+_STARTS = 5  # of a node: Ray waits half a minute for its own processes, which is too short on a busy machine
+
 
 @contextlib.contextmanager
 def node(cluster: Any, folder: str, environment: dict[str, str]) -> Iterator[str]:
@@ -29,10 +31,15 @@ def node(cluster: Any, folder: str, environment: dict[str, str]) -> Iterator[str
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={cluster.address}"]
     hidden = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
     command = ["unshare", "--mount", "sh", "-c", hidden, folder, *start, "--num-cpus=2"]
-    raylet = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)
+    for _ in range(_STARTS):
+        raylet = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)
+        wait_until(lambda: others() or raylet.poll() is not None)  # noqa: B023  it is called here alone
+        if raylet.poll() is None:
+            break
+        wait_until(lambda: not others())
     try:
-        wait_until(lambda: len(others()) == 1)
-        yield others()[0]
+        (there,) = others()
+        yield there
     finally:
         raylet.terminate()
         raylet.wait()

@@ -21,6 +21,8 @@ def images(tmp_path_factory):
 def test_a_job_says_where_its_time_went(images, ray_session, tmp_path):
     options = {"batch_size": 4, "workers": 1, "on_error": "keep", "progress": False}
     summaries = []
+    with pytest.raises(Exception, match="scene_00005"):  # what its workers counted is not that of the next job
+        predict(str(images), str(tmp_path / "failed"), SegformerCheckpoint.demo(), **{**options, "on_error": "raise"})
     for name in ("one", "two"):
         # What a job left that broke off.
         totals = stage_times.start_totals()
