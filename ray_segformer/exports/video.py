@@ -89,11 +89,11 @@ class Video(SourceFormat):
 
 
 def _frame(picture: npt.NDArray[np.uint8], size: tuple[int, int], ticks: int, lasts: int) -> Any:
-    """Return a picture as a frame of a size. One that lacks a row or a column gets its last one twice."""
+    """Return a picture as a frame of a size, which is even. An odd side gets its last row or column twice."""
     import av
 
-    missing = [max(0, side - own) % 2 for side, own in zip(size, picture.shape, strict=False)]
-    picture = np.pad(picture, [(0, missing[0]), (0, missing[1]), (0, 0)], "edge")
+    height, width, _ = picture.shape
+    picture = np.pad(picture, [(0, height % 2), (0, width % 2), (0, 0)], "edge")
     frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
         width=size[1], height=size[0], format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", threads=1
     )

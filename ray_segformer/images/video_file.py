@@ -160,14 +160,13 @@ def _frames(video: VideoFile) -> Iterator[FrameTime]:
     keys: deque[int] = deque(maxlen=REORDERED)
     waiting: list[tuple[int, int]] = []
     shown: list[int] = []  # the last two frames that were yielded
-    count, is_whole, decoded, goes_back_to = 0, True, -(2**63), None
+    count, decoded, why, packet = 0, -(2**63), None, None
     for packet in video.packets():
         goes_back = packet.dts is not None and packet.dts < decoded - video.pts(_BACK)
         if goes_back or (shown and packet.pts < shown[-1]):
-            goes_back_to = packet.pts
+            why = f"the times of its frames go back to {video.seconds(packet.pts):.3f} seconds; cut the video there"
             break
-        count, is_whole = count + 1, not packet.is_corrupt
-        decoded = packet.dts if packet.dts is not None else decoded
+        count, decoded = count + 1, decoded if packet.dts is None else packet.dts
         if packet.is_keyframe:
             keys.append(packet.pts)
         start = start_of(packet.pts, keys)
@@ -175,17 +174,16 @@ def _frames(video: VideoFile) -> Iterator[FrameTime]:
             heapq.heappush(waiting, (packet.pts, start))
         if len(waiting) > REORDERED:
             yield from _shown(video, heapq.heappop(waiting), shown)
-    while waiting:
-        yield from _shown(video, heapq.heappop(waiting), shown)
-    if goes_back_to is not None:
-        raise ImageError(
-            f"cannot decode: after {video.seconds(shown[-1]):.3f} seconds, the times of frames go back to "
-            f"{video.seconds(goes_back_to):.3f}; cut the video there, or encode it again, as MP4"
-        )
+    if why is None and packet is not None and packet.is_corrupt:
+        why = "the file is cut off"
+        waiting = [frame for frame in waiting if frame[0] != packet.pts]
+    for frame in sorted(waiting):
+        yield from _shown(video, frame, shown)
     if not shown:
         raise ImageError("empty: the video has no frames")
-    if is_whole:  # else, its last frame is an error already
-        _check_end(video, count, shown)
+    why = why or _missing_end(video, count, shown)
+    if why is not None:
+        raise ImageError(f"cannot decode: after {video.seconds(shown[-1]):.3f} seconds, {why}")
 
 
 def _shown(video: VideoFile, frame: tuple[int, int], shown: list[int]) -> Iterator[FrameTime]:
@@ -196,16 +194,17 @@ def _shown(video: VideoFile, frame: tuple[int, int], shown: list[int]) -> Iterat
         yield FrameTime(video.seconds(pts), video.seconds(start))
 
 
-def _check_end(video: VideoFile, count: int, shown: list[int]) -> None:
-    """Raise an `ImageError` if a file says that it has more frames than `count`, of which `shown` are the last."""
+def _missing_end(video: VideoFile, count: int, shown: list[int]) -> str | None:
+    """Return what is wrong if a file says that it has more than its `count` frames, of which `shown` are the last."""
     if "mp4" in video.container.format.name and video.stream.frames > count:
-        raise ImageError(f"cannot decode: the file is cut off; it says that it has {video.stream.frames} frames")
+        return f"the file is cut off; it says that it has {video.stream.frames} frames"
     duration = _DURATION.fullmatch(video.stream.metadata.get("DURATION", ""))  # of Matroska
     if duration:
         hours, minutes, seconds = map(float, duration.groups())
         says, ends = 3600 * hours + 60 * minutes + seconds, video.seconds(2 * shown[-1] - shown[0])
         if says > ends + 1:
-            raise ImageError(f"cannot decode: the file is cut off; it says that it has {says:.3f} seconds")
+            return f"the file is cut off; it says that it has {says:.3f} seconds"
+    return None
 
 
 def _pyav() -> Any:

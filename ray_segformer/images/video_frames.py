@@ -249,6 +249,7 @@ class _Decoder:
         except FFmpegError:
             is_damaged = packet is not None
         if is_damaged:
+            self._damage(packet.pts, self._keys[-1])
             self._damage(packet.pts, start_of(packet.pts, self._keys))
         for frame in frames:
             if frame.pts is not None:
