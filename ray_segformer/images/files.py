@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import Any
@@ -55,12 +56,15 @@ def local_path(path: str) -> str:
     return os.fsdecode(unquote_to_bytes(path[len("file://") :].split("#")[0].split("?")[0]))
 
 
-class _RetriedFile:
+class _RetriedFile(contextlib.AbstractContextManager[Any]):
     """A file of a store. Each read that fails because the store is busy is repeated."""
 
     def __init__(self, file: pa.NativeFile) -> None:
         self._file = file
         self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def read(self, size: int) -> bytes:
         content: bytes = retried(self._file.read, size)

@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ray_segformer.images import MAX_PIXELS, Area, Bands, ImageError, ScenePart, public_uri, to_rgb
+from ray_segformer.images import (
+    MAX_PIXELS,
+    Area,
+    Bands,
+    FrameTime,
+    ImageError,
+    ScenePart,
+    frames_in,
+    public_uri,
+    to_rgb,
+)
 from ray_segformer.inputs import InputError, Location
 from ray_segformer.outputs import MaskOutput, OutputError
 from ray_segformer.reports.layers import Layers, layers
@@ -114,6 +124,8 @@ class _Photos:
         self._source, self._max_pixels = source, options.get("max_pixels", MAX_PIXELS)
         self._bands = Bands.of(options["bands"]) if "bands" in options else None
         self._not_reached = 0  # remote images in a row
+        self._video = ""  # the last one, and those of its frames that are to come
+        self._frames: Iterator[FrameTime] = iter(())
 
     def read(self, row: dict[str, Any], size: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         """Return the image of a row, or its part of a scene, uint8 `(height, width, 3)`.
@@ -141,11 +153,21 @@ class _Photos:
     def _part(self, row: dict[str, Any], cell: str, size: tuple[int, ...]) -> Any:
         """Return the cell of what a row shows of a file: a frame of a video, a part of a scene, or all of it."""
         if "seconds" in row:
-            return {"path": cell, "seconds": row["seconds"], "start": row["seconds"], "error": None}
+            return {"path": cell, "seconds": row["seconds"], "start": self._start(cell, row["seconds"]), "error": None}
         if self._bands is None:
             return cell
         area = Area(row["row"], row["column"], size[0], size[1])
         return ScenePart(cell, self._bands, area, area).as_cell()
+
+    def _start(self, path: str, seconds: float) -> float:
+        """Return from which time on a frame of a video can be decoded. Rows are mostly in the order of frames."""
+        for is_new in (self._video != path, True):
+            if is_new:
+                self._video, self._frames = path, frames_in(path)
+            for frame in self._frames:
+                if frame.seconds == seconds and frame.start is not None:
+                    return frame.start
+        raise ImageError(f"cannot read the image again: the video has no frame at {seconds:.3f} seconds now")
 
     def _read(self, path: str, cell: Any) -> npt.NDArray[np.uint8]:
         if "://" not in path or path.startswith("file://"):

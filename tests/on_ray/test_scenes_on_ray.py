@@ -89,7 +89,7 @@ def test_parts_put_together_are_the_whole_scene(
     folder, pixels, expected, small_dir, small_parts, run_command, tmp_path, mask_format
 ):
     output = tmp_path / "out"
-    options = (*OPTIONS, "--confidence", "--format", mask_format, "--on-error", "keep", "--overlay")
+    options = (*OPTIONS, "--confidence", "--format", mask_format, "--on-error", "keep", "--overlay", "--report")
     code, printed, _ = run_command("predict", folder, output, "--model", small_dir, *options)
     assert code == 1 and "1 failed: 1 cannot decode" in printed
     table = pa.parquet.read_table(output / ("masks" if mask_format == "parquet" else "rows"))
@@ -112,6 +112,9 @@ def test_parts_put_together_are_the_whole_scene(
     overlays = sorted(path.relative_to(output / "overlays").as_posix() for path in output.glob("overlays/**/*.jpg"))
     assert len(overlays) == 7 and overlays[0] == "large/000000-000000.jpg" and overlays[-1] == "small.jpg"
     assert json.loads((output / "summary.json").read_text())["options"]["bands"]["numbers"] == [3, 2, 1]
+
+    page = (output / "report.html").read_text()  # with the pictures of parts
+    assert "large.tif, row 144, column 144" in page and "could not be read again" not in page
 
     code, printed, _ = run_command("export", output, tmp_path / "maps", "--format", "geotiff")
     assert code == 0 and "1 image has no mask" in printed
