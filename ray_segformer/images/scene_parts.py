@@ -28,6 +28,9 @@ class Bands:
         numbers: the three bands, or the one that is grey, from 1.
         low, high: the values that become 0 and 255. None, for bands of uint8 alone: values stay.
         percentile: whether `low` and `high` are percentiles of the values of each band in the whole scene.
+
+    Raises:
+        ValueError: the numbers or the range have no meaning.
     """
 
     numbers: tuple[int, ...] = (1, 2, 3)
@@ -38,6 +41,8 @@ class Bands:
     def __post_init__(self) -> None:
         if len(self.numbers) not in (1, 3) or not all(isinstance(n, int) and n >= 1 for n in self.numbers):
             raise ValueError(f"bands (--bands) are three numbers from 1, or one, not {self.numbers}")
+        if (self.low is None) != (self.high is None) or (self.percentile and self.low is None):
+            raise ValueError(f"range (--range) is two values, low and high, not {self.low} and {self.high}")
         if self.low is not None and self.high is not None:
             limits = (0, 100) if self.percentile else (-np.inf, np.inf)
             if not limits[0] <= self.low < self.high <= limits[1]:

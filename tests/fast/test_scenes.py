@@ -200,6 +200,7 @@ def test_without_the_extra_a_sentence_names_it(tmp_path, values, monkeypatch):
     [
         ((1, 2), (), r"bands \(--bands\) are three numbers from 1, or one"),
         ((0, 1, 2), (), r"bands \(--bands\)"),
+        ((1,), (5,), r"range \(--range\) is two values, low and high"),
         ((1,), (5, 5), r"range \(--range\) is two values, the lower one first"),
         ((1,), (-1, 98, True), r"range \(--range\) is two percentiles in \[0, 100\]"),
     ],
