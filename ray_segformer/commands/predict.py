@@ -39,7 +39,8 @@ def add_parser(commands: Any) -> None:
     predict.add_argument(
         "input",
         metavar="INPUT",
-        help="a folder (searched recursively), a glob, a text file of paths, an image, or parquet; a path or a URI",
+        help="a folder (searched recursively), a glob, a text file of paths, an image, a video, or parquet; local or a "
+        "URI",
     )
     predict.add_argument(
         "output",
@@ -47,6 +48,7 @@ def add_parser(commands: Any) -> None:
         help="the folder to make, with masks/, classes.json and summary.json; a local path, or a URI such as s3://",
     )
     add_exclude(predict)
+    predict.add_argument("--every", type=positive, metavar="N", help="of a video, only the frames 0, N, 2 N and so on")
     predict.add_argument("--model", default="demo", help=MODEL_HELP)
     predict.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images predicted at once")
     predict.add_argument(
@@ -131,6 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.output,
             checkpoint,
             exclude=arguments.exclude or (),
+            every=arguments.every,
             mask_format=arguments.format,
             overlays=arguments.overlay,
             on_error=arguments.on_error,

@@ -13,11 +13,17 @@ from ray_segformer.images.errors import CAUSES, ImageError, cause_of
 from ray_segformer.images.header import Header, read_header
 from ray_segformer.images.label_options import parse_label_map, read_label_colors
 from ray_segformer.images.uris import escaped_uri, is_percent_encoded, public_uri, quoted
+from ray_segformer.images.video_file import NO_PYAV, VIDEO_SUFFIXES, FrameTime, frames_in
+from ray_segformer.images.video_frames import FRAME_CELL, frame_header, is_frame
 
 __all__ = [
     "CAUSES",
+    "FRAME_CELL",
     "MAX_PIXELS",
+    "NO_PYAV",
     "SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "FrameTime",
     "Header",
     "ImageError",
     "LabelFormat",
@@ -27,6 +33,9 @@ __all__ = [
     "encode",
     "encoded_bytes",
     "escaped_uri",
+    "frame_header",
+    "frames_in",
+    "is_frame",
     "is_percent_encoded",
     "object_array",
     "parse_label_map",

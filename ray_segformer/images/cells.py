@@ -8,7 +8,8 @@ A cell is one of
   to such floats where its column also holds a float array,
 * encoded bytes: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF or TGA; HEIC and HEIF with the extra `heif`,
 * the path or URI of such a file (any file system that pyarrow knows: `s3://`, `gs://`, `file://`, ...),
-* the struct `{"bytes": ..., "path": ...}` of Hugging Face `datasets`.
+* the struct `{"bytes": ..., "path": ...}` of Hugging Face `datasets`,
+* a frame of a video, the struct `{"path", "seconds", "start", "error"}` that `inputs` makes, with the extra `video`.
 
 Each kind of image has one defined result. As in transformers' pipelines, EXIF orientation is applied, alpha is dropped,
 greyscale is repeated, and palette and CMYK images are converted by Pillow. A 16-bit image gives its high byte (Pillow
@@ -33,6 +34,7 @@ from ray_segformer.images.array_files import ADVICE
 from ray_segformer.images.encoded import MAX_PIXELS, check_size, open_image
 from ray_segformer.images.errors import ImageError, as_image_error
 from ray_segformer.images.uris import public_uri
+from ray_segformer.images.video_frames import frame_to_rgb, is_frame
 
 _STRIP_PIXELS = 2**22
 
@@ -52,6 +54,8 @@ def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """
     if isinstance(cell, np.ndarray):
         return _array_to_rgb(np.asarray(cell), max_pixels)
+    if is_frame(cell):
+        return frame_to_rgb(cell, max_pixels)
     image = open_image(cell, max_pixels)
     with as_image_error("decode the image"):
         image.load()

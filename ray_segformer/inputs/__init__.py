@@ -1,7 +1,7 @@
 """Many images: turn the name of an input into a Ray dataset.
 
-This room searches folders, globs, list files and parquet for images, reads datasets of annotated images, and gives each
-row its key. Add a new kind of input here. This room decodes no images; `images` does.
+This room searches folders, globs, list files, videos and parquet for images, reads datasets of annotated images, and
+gives each row its key. Add a new kind of input here. This room decodes no images; `images` does.
 """
 
 from ray_segformer.inputs.annotated import AnnotatedInput
@@ -32,6 +32,7 @@ from ray_segformer.inputs.parquet import READING_CPUS
 from ray_segformer.inputs.paths import readable
 from ray_segformer.inputs.rounds import ListedAhead
 from ray_segformer.inputs.row_keys import DIGEST, DIGEST_BYTES, DoneRows, digests_of
+from ray_segformer.inputs.videos import is_video
 
 __all__ = [
     "DIGEST",
@@ -53,6 +54,7 @@ __all__ = [
     "find_rounds",
     "from_huggingface",
     "is_among",
+    "is_video",
     "key_of_part",
     "name_of_part",
     "read_ade20k",

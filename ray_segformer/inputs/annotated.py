@@ -20,6 +20,8 @@ from ray_segformer.inputs.parquet import READING_CPUS
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+NO_ANNOTATIONS = "videos have no annotations; write frames as images, with annotations of the same names"
+
 _COLUMNS = ("path", "image", "annotation")
 
 
@@ -114,6 +116,8 @@ def by_name(images: str, annotations: str, exclude: Sequence[str] = (), *, stric
         InputError: there are no images, or one has no annotation, which the message names.
     """
     found = find_images(images, exclude=exclude)
+    if found.columns.names:
+        raise InputError(f"{public_uri(images)}: {NO_ANNOTATIONS}")
     rows = found.take(found.rows)
     found_annotations = find_images(annotations)
     below = {row["name"]: row for row in found_annotations.take(found_annotations.rows)}

@@ -25,7 +25,7 @@ from ray_segformer.inputs.voc import find_voc
 
 
 def read_images(source: str, *, annotations: str | None = None, exclude: Sequence[str] = ()) -> ray.data.Dataset:
-    """Read the images of a folder, a glob, a list file or parquet, as `ray-segformer predict` does.
+    """Read the images of a folder, a glob, a list file, a video or parquet, as `ray-segformer predict` does.
 
     Args:
         source: where the images are: a local path, or a URI of pyarrow's file systems.
@@ -36,7 +36,8 @@ def read_images(source: str, *, annotations: str | None = None, exclude: Sequenc
 
     Returns:
         A lazy dataset with `path`, `image` and, with `annotations`, `annotation`. Its order is the order of the paths,
-        if Ray Data is set to preserve it.
+        if Ray Data is set to preserve it. Of videos, `image` has cells that the predictor decodes, not bytes, and there
+        are the further columns of an `ImageInput`, such as `frame` and `seconds`.
 
     Warns:
         SegformerWarning: files are not looked at, or look like masks; see `find_images`.
@@ -49,6 +50,8 @@ def read_images(source: str, *, annotations: str | None = None, exclude: Sequenc
         return _dataset(by_name(source, annotations, exclude))
     found = find_images(source, exclude=exclude)
     say(found.guesses)
+    if found.columns.names:  # images that are parts of files
+        return found.dataset()
     return found.dataset().map_batches(read_files, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 
-from ray_segformer.inputs.annotated import AnnotatedInput, by_name, of_parquet
+from ray_segformer.inputs.annotated import NO_ANNOTATIONS, AnnotatedInput, by_name, of_parquet
 from ray_segformer.inputs.cityscapes import find_cityscapes, is_cityscapes
 from ray_segformer.inputs.find import find_images, find_parquet
 from ray_segformer.inputs.huggingface import find_huggingface, is_saved_dataset
 from ray_segformer.inputs.image_input import ImageInput, InputError
 from ray_segformer.inputs.splits import SPLIT_NAMES, choose_split, split_of_parquet
 from ray_segformer.inputs.tree import Tree
+from ray_segformer.inputs.videos import is_video
 from ray_segformer.inputs.voc import find_voc, voc_folders
 
 # Names of folders that people give to images, and to annotations of the same names.
@@ -52,6 +53,8 @@ def find_annotated(
             image has no annotation, and the message names it; or `exclude` is given for another layout.
     """
     tree = Tree(source)
+    if is_video(tree.shown):
+        raise InputError(f"{tree.shown}: {NO_ANNOTATIONS}")
     has_layout = is_saved_dataset(source) or is_cityscapes(tree) or bool(voc_folders(tree))
     if exclude and has_layout:
         raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,9 @@ from ray_segformer.inputs.row_keys import DoneRows, digests_of
 from ray_segformer.inputs.selection import Selection, below
 
 FIRST_ROUND = 50_000  # images, which take a second to list, or 50 requests to S3
-_LATER_ROUNDS = 250_000  # images: actors start again in each round, and the driver keeps a few hundred bytes of each
+LATER_ROUNDS = 250_000  # images: actors start again in each round, and the driver keeps a few hundred bytes of each
 _MERGED = 2**20  # digests: parts of fewer are merged
-_PART = 2**15  # images of a round that are Python text at a time
+PART = 2**15  # images of a round that are Python text at a time
 
 
 def rounds_of_files(
@@ -60,7 +60,7 @@ def rounds_of_files(
     if not beginning:
         raise InputError(f"{shown}: no images there (looked for {', '.join(sorted(SUFFIXES))})")
     paths, count = [file.path for file in beginning], len(beginning)
-    numbered = _Numbered() if may_repeat else None
+    numbered = Numbered() if may_repeat else None
     keys = numbered.keys(paths) if numbered else paths
     names = unique_names([file.plain for file in beginning], folder, keys)
     masks = masks_among([readable(below(file.plain, folder)) for file in beginning], shown)
@@ -74,7 +74,7 @@ def rounds_of_files(
     while following is not None:
         parts: list[pa.Table] = []
         files = itertools.chain([following], files)
-        while sum(map(len, parts)) < _LATER_ROUNDS and (listed := [*itertools.islice(files, _PART)]):
+        while sum(map(len, parts)) < LATER_ROUNDS and (listed := [*itertools.islice(files, PART)]):
             paths = [file.path for file in listed]
             keys = numbered.keys(paths) if numbered else paths
             names = [file_name_of(file.plain, folder) for file in listed]
@@ -130,13 +130,24 @@ def _table(files: Sequence[FileName], index: int, keys: Sequence[str], names: Se
 
 
 def images_of_rows(
-    rows: pa.Table, file: str, guesses: list[Guess], *, is_last: bool, columns: pa.Schema | None = None
+    rows: pa.Table,
+    file: str,
+    guesses: list[Guess],
+    *,
+    is_last: bool,
+    columns: pa.Schema | None = None,
+    begins: Callable[[pa.Table], npt.NDArray[np.bool_]] | None = None,
 ) -> ImageInput:
-    """Return rows, which the driver has in memory, as an input. The arguments are attributes of `ImageInput`."""
+    """Return rows, which the driver has in memory, as an input.
+
+    Args:
+        rows, file, guesses, is_last, columns: attributes of `ImageInput`.
+        begins: returns for some of the rows what `small_blocks` needs.
+    """
 
     def keys() -> Iterator[str]:
         """Yield the keys of all rows. There may be millions, so only a part of them is Python text at a time."""
-        for batch in rows.select(["key"]).to_batches(_PART):
+        for batch in rows.select(["key"]).to_batches(PART):
             yield from batch.column(0).to_pylist()
 
     def dataset(
@@ -144,8 +155,10 @@ def images_of_rows(
     ) -> ray.data.Dataset:
         """Return the rows that are not done, or a sample. Names are what they are."""
         if sample is not None:
-            return small_blocks(rows.take(pa.array(spread(len(rows), sample))))
-        return small_blocks(rows if done is None else rows.filter(pa.array(~done.among(keys()))))
+            chosen = rows.take(pa.array(spread(len(rows), sample)))
+        else:
+            chosen = rows if done is None else rows.filter(pa.array(~done.among(keys())))
+        return small_blocks(chosen, None if begins is None else begins(chosen))
 
     def take(limit: int) -> list[dict[str, Any]]:
         """Return the first rows."""
@@ -155,7 +168,7 @@ def images_of_rows(
     return ImageInput(len(rows), dataset, keys, take, file, guesses, is_last, columns or pa.schema([]))
 
 
-class _Numbered:
+class Numbered:
     """The keys of files by their paths: `a.jpg` and, if a list has it several times, `a.jpg#1`, `a.jpg#2`."""
 
     def __init__(self) -> None:

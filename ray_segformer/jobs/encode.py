@@ -66,7 +66,9 @@ class EncodeMasks:
                     if "error" not in batch:
                         raise ImageError(error) from problem
             row_of_image: dict[str, Any] = {"path": str(batch["path"][row]), "index": int(batch["index"][row])}
-            row_of_image |= {column.name: batch[column.name][row] for column in self._columns}
+            for column in self._columns:  # in NumPy's arrays, nulls are NaN
+                value = batch[column.name][row]
+                row_of_image[column.name] = value if value == value else None
             row_of_image |= {"error": error if failed else None}
             row_of_image |= {"name": str(batch["name"][row]), "key": str(batch["key"][row]), "overlay": overlay_jpeg}
             if not failed:

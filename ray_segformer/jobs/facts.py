@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ray_segformer.images import MAX_PIXELS, ImageError, encoded_bytes, object_array, read_header, to_rgb
+from ray_segformer.images import (
+    MAX_PIXELS,
+    ImageError,
+    encoded_bytes,
+    frame_header,
+    is_frame,
+    object_array,
+    read_header,
+    to_rgb,
+)
 from ray_segformer.labels import Labels
 
 Facts = dict[str, Any]
@@ -60,9 +69,12 @@ class ReadFacts:
     def _image(self, cell: Any) -> Facts:
         facts: Facts = {"error": None}
         try:
-            content = encoded_bytes(cell, self._max_pixels)
-            facts |= asdict(read_header(content, self._max_pixels))
-            to_rgb(content, self._max_pixels)
+            if is_frame(cell):
+                facts |= asdict(frame_header(cell, self._max_pixels))
+            else:
+                cell = encoded_bytes(cell, self._max_pixels)
+                facts |= asdict(read_header(cell, self._max_pixels))
+            to_rgb(cell, self._max_pixels)
         except Exception as error:  # whatever a file does to a decoder, the others are looked at
             facts["error"] = _reason(error)
         return facts

@@ -39,6 +39,7 @@ def predict(
     checkpoint: SegformerCheckpoint,
     *,
     exclude: Sequence[str] = (),
+    every: int | None = None,
     mask_format: Literal["parquet", "png"] = "parquet",
     overlays: bool = False,
     on_error: Literal["raise", "keep"] = "raise",
@@ -61,8 +62,8 @@ def predict(
     It uses the Ray that is running, and calls `start_ray` if none is.
 
     Args:
-        source: the input: a folder (searched recursively), a glob, a list file, an image, or parquet; or a URI. Of more
-            than 50,000 files, the first are segmented while the others are listed; see `find_rounds`.
+        source: the input: a folder (searched recursively), a glob, a list file, an image, a video, or parquet; or a
+            URI. Of more than 50,000 images, the first are segmented while the others are listed; see `find_rounds`.
         output: the folder to make: a path on this machine, or a URI of pyarrow's file systems with its options. Tasks
             write to it: of a local folder on this machine, else on all. It gets these files:
 
@@ -76,6 +77,7 @@ def predict(
         checkpoint: the model.
         exclude: globs of files to leave out, compared with paths relative to the input and with names of files.
             Default: none.
+        every: of videos, only the frames 0, N, 2 N and so on. Default: all.
         mask_format: "parquet" (default) has the columns of `schema_of`, with PNGs in `segmentation`. "png" writes PNG
             files, in the same tree of folders as the input, and the same columns in `rows/`, with the files' paths.
         overlays: whether to write JPEG files, too, of the images with their masks drawn over them. Default: False.
@@ -107,8 +109,8 @@ def predict(
         SegformerWarning: files of the input are not looked at, or look like masks; see `find_images`.
 
     Raises:
-        InputError: there are no images, or a glob of `exclude` matches nothing: of more than 50,000 images, this is
-            found out when all are listed.
+        InputError: there are no images, or `every` is given for others than videos, or a glob of `exclude` matches
+            nothing: of more than 50,000 images, this is found out when all are listed.
         OutputError: the output cannot be written there, or the run to resume had other options.
         ResourceError: the cluster has fewer GPUs than an actor reserves; or a node has other packages, cannot read the
             input or write the output, or its torch finds no GPU. See `check_nodes`.
@@ -129,6 +131,7 @@ def predict(
     result_options = {
         "input": public_uri(readable(source)),
         "exclude": sorted(set(exclude)),
+        **({} if every is None else {"every": every}),
         "model": checkpoint.content.digest(),
         "format": mask_format,
         "overlays": overlays,
@@ -141,7 +144,7 @@ def predict(
     }
     folder = OutputFolder(output, overwrite=overwrite, resume=resume, options=result_options)
     distinct_names = overlays or mask_format == "png"
-    rounds = find_rounds(source, exclude=exclude, distinct_names=distinct_names)
+    rounds = find_rounds(source, exclude=exclude, every=every, distinct_names=distinct_names)
     images = next(rounds)
     say(images.guesses)
     started = time.monotonic()

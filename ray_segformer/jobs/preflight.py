@@ -14,20 +14,21 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_segformer.images import escaped_uri, public_uri
+from ray_segformer.inputs import is_video
 from ray_segformer.jobs.cluster import ResourceError
 from ray_segformer.outputs import LocalStorage, Storage
 
-# Packages that change masks, or what workers send each other.
-_PACKAGES = ("ray_segformer", "torch", "numpy", "pillow", "pyarrow")
+# What changes masks, or what workers send each other.
+_PACKAGES = ("Python", "ray_segformer", "torch", "numpy", "pillow", "pyarrow")
 _SECONDS = 300.0  # for all nodes: the first process on a node imports much
 
 
 def check_nodes(storage: Storage | None, file: str, *, with_gpus: bool) -> None:
     """Check in a task on each node of the cluster, except the driver's, that the job can run there.
 
-    A node must have the same versions as the driver of Python, ray_segformer, torch, NumPy, Pillow and pyarrow; it must
-    read the input, and write to the output, unless that is a local folder, which only the driver's node writes; and, if
-    it has GPUs and the job uses some, torch must find one.
+    A node must have the same versions as the driver of Python, ray_segformer, torch, NumPy, Pillow and pyarrow, and of
+    PyAV for videos; it must read the input, and write to the output, unless that is a local folder, which only the
+    driver's node writes; and, if it has GPUs and the job uses some, torch must find one.
 
     Args:
         storage: the output, if tasks write it; else None.
@@ -42,7 +43,8 @@ def check_nodes(storage: Storage | None, file: str, *, with_gpus: bool) -> None:
     others = [node for node in nodes if node["Alive"] and node["NodeID"] != here]
     if not others:
         return
-    expected = _versions()
+    packages = (*_PACKAGES, "av") if is_video(public_uri(file)) else _PACKAGES
+    expected = {package: _version(package) for package in packages}
     is_there = _problem_of_input(file) is None
     remote = None if isinstance(storage, LocalStorage) else storage
     tasks = {
@@ -72,23 +74,22 @@ def _result(task: Any) -> Sequence[str]:
     return problems
 
 
-def _versions() -> dict[str, str]:
-    """Return the versions of this process's packages; "missing" for one that is not installed."""
-    versions = {"Python": ".".join(platform.python_version_tuple()[:2])}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "missing"
-    return versions
+def _version(package: str) -> str:
+    """Return the version of a package, or of "Python", in this process; "missing" if it is not installed."""
+    if package == "Python":
+        return ".".join(platform.python_version_tuple()[:2])
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
 
 
 def _problems(expected: dict[str, str], file: str | None, storage: Storage | None, with_gpus: bool) -> list[str]:
     """Return what is wrong on the node of this process."""
     problems = [
-        f"{package} is {version} there, and {expected[package]} where the job was started; install the same version"
-        for package, version in _versions().items()
-        if version != expected[package]
+        f"{package} is {_version(package)} there, and {version} where the job was started; install the same version"
+        for package, version in expected.items()
+        if version != _version(package)
     ]
     problem = None if file is None else _problem_of_input(file)
     if problem is not None:

@@ -167,8 +167,8 @@ TREE += ("q/1.jpg", "q/2.jpg", "q/2.png", "b/a.jpg", "b/a.png", "ä.jpg", "x.txt
 @pytest.fixture
 def small_rounds(monkeypatch):
     """Later rounds of seven images, found three at a time."""
-    monkeypatch.setattr("ray_segformer.inputs.rounds._LATER_ROUNDS", 7)
-    monkeypatch.setattr("ray_segformer.inputs.rounds._PART", 3)
+    monkeypatch.setattr("ray_segformer.inputs.rounds.LATER_ROUNDS", 7)
+    monkeypatch.setattr("ray_segformer.inputs.rounds.PART", 3)
 
 
 def in_rounds(source, first=4, **options):
