@@ -7,7 +7,7 @@ from typing import Any
 
 from ray_segformer.commands.common import EXIT_FAILURES, EXIT_USAGE, HelpFormatter, fail, fail_in_job
 
-_FORMATS = ("png", "coco", "label-studio")
+_FORMATS = ("png", "coco", "label-studio", "video")
 
 
 def add_parser(commands: Any) -> None:
@@ -16,7 +16,8 @@ def add_parser(commands: Any) -> None:
         "export",
         help="turn masks into the files of another program",
         description="Turn an output of `predict` into the files of another program: png (with a palette, as Datumaro "
-        "imports it), coco (run lengths in annotations.json), or label-studio (pre-annotations).",
+        "imports it), coco (run lengths in annotations.json), label-studio (pre-annotations), or video (of videos, the "
+        "overlays).",
         formatter_class=HelpFormatter,
     )
     export.add_argument("output", metavar="OUTPUT", help="the output of predict, finished or not; a path or a URI")

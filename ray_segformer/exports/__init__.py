@@ -10,8 +10,14 @@ from ray_segformer.exports.export_format import ExportError, ExportFormat, Expor
 from ray_segformer.exports.label_studio import LabelStudio
 from ray_segformer.exports.png import Png
 from ray_segformer.exports.source_format import SourceFormat, SourcePart
+from ray_segformer.exports.video import Video
 
-FORMATS: dict[str, type[ExportFormat | SourceFormat]] = {"png": Png, "coco": Coco, "label-studio": LabelStudio}
+FORMATS: dict[str, type[ExportFormat | SourceFormat]] = {
+    "png": Png,
+    "coco": Coco,
+    "label-studio": LabelStudio,
+    "video": Video,
+}
 
 __all__ = [
     "FORMATS",
@@ -23,4 +29,5 @@ __all__ = [
     "Png",
     "SourceFormat",
     "SourcePart",
+    "Video",
 ]

@@ -32,7 +32,7 @@ class SourceFormat(ABC):
 
     Attributes:
         suffix: of its files, such as ".mp4".
-        kind: the input that it needs, for messages, such as "a video".
+        kind: the input that it needs, for messages, such as "videos".
         columns: the columns of `ImageInput.columns` that such an input has. They are the order of its images.
 
     Raises:

@@ -13,7 +13,7 @@ import ray
 # Of this package. Their messages say all that a user needs.
 _FORESEEN = frozenset(
     (
-        *("ImageError", "InputError", "CheckpointError", "OutputError", "ResourceError"),
+        *("ImageError", "InputError", "CheckpointError", "ExportError", "OutputError", "ResourceError"),
         *("DeadlyBatchError", "WorkerStartError"),
     )
 )

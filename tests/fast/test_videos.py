@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 from videos import copy, decoded, make, scene, turned
 
+from ray_segformer.exports import SourcePart, Video
 from ray_segformer.images import MAX_PIXELS, ImageError, cause_of, describe, frame_header, to_rgb
 from ray_segformer.inputs import InputError, find_annotated, find_images, find_rounds
+from ray_segformer.viz import class_palette, overlay
 
 # x264 refreshes a picture bit by bit, without a whole one; and begins groups with frames that need the group before.
 REFRESH, OPEN = {"x264-params": "intra-refresh=1:keyint=10"}, {"x264-params": "open-gop=1:scenecut=0"}
@@ -308,6 +310,21 @@ def test_what_is_refused(clip, tmp_path, monkeypatch):
         find_images(str(clip))
     with pytest.raises(ImageError, match=r'cannot decode: videos need PyAV: pip install "ray_segformer\[video\]"'):
         to_rgb({**rows[0]["image"], "path": str(tmp_path / "clip.mp4")})
+
+
+def test_overlays_keep_their_colours(tmp_path):
+    """Each of two areas, of a plain video, is of one colour. Another matrix of colours errs by more than ten levels."""
+    plain = make(tmp_path / "plain.mp4", 3, picture=lambda number, size: np.full((*size, 3), (70, 140, 30), np.uint8))
+    mask = np.zeros((48, 64), np.uint8)
+    mask[:, 32:] = 2
+    id2label = {class_id: f"class {class_id}" for class_id in range(3)}
+    parts = [SourcePart({"frame": row["frame"], "seconds": row["seconds"]}, mask) for row in rows_of(plain)]
+    Video(id2label).write(str(plain), iter(parts), str(tmp_path / "overlay.mp4"))
+    found = [*decoded(tmp_path / "overlay.mp4").values()]
+    expected = overlay(next(iter(decoded(plain).values())), mask, class_palette(id2label)).astype(int)
+    assert len(found) == 3
+    for area in (np.s_[4:-4, 4:28], np.s_[4:-4, 36:-4]):
+        assert np.abs(found[1][area] - expected[area]).max() <= 3
 
 
 def test_a_video_in_a_store_of_objects(clip, object_store):

@@ -1,10 +1,11 @@
-"""Videos through the command: masks of their frames, interrupted runs, checks and exports."""
+"""Videos through the command: masks of their frames, interrupted runs, checks, and videos of overlays."""
 
 from __future__ import annotations
 
 import json
 import shutil
 
+import av
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -15,6 +16,7 @@ from videos import decoded, make, turned
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor
 from ray_segformer.datasets import read_images
+from ray_segformer.viz import class_palette, overlay
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -108,6 +110,43 @@ def test_an_interrupted_run_goes_on(options, output, tmp_path, run_command):
     code, printed, _ = run_command(*[99 if option == 4 else option for option in options], "--resume")
     assert code == 1 and f"{len(rows_of(output)) - 8} images were done before" in printed
     assert rows_of(folder) == rows_of(output)
+    # The new file of rows has frames before and after those of others.
+    assert run_command("export", folder, tmp_path / "exported", "--format", "video")[0] == 0
+    assert run_command("export", output, tmp_path / "whole", "--format", "video")[0] == 0
+    for name in ("a/uneven.mp4", "cut.mp4", "phone.mp4"):
+        assert (tmp_path / "exported" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_video_shows_the_overlays_when_the_source_shows_the_frames(videos, output, frames, tmp_path, run_command):
+    code, printed, said = run_command("export", output, tmp_path / "out", "--format", "video")
+    assert code == 0 and "1 image has no mask, and is left out" in printed and f"{len(frames)} images: " in printed, (
+        said
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("a", "classes.json", "cut.mp4", "export.json", "phone.mp4")
+    ]
+    palette = class_palette({int(key): name for key, name in json.loads((output / "classes.json").read_text()).items()})
+    masks = {
+        (row["path"], row["frame"]): np.asarray(decode(row["segmentation"]))
+        for row in rows_of(output)
+        if row["error"] is None
+    }
+    for name, path in {"a/uneven.mp4": NAMES[0], "cut.mp4": NAMES[1], "phone.mp4": NAMES[2]}.items():
+        own = {place: frame for place, frame in frames.items() if place[0] == str(videos / path)}
+        times = [seconds for seconds, _ in own.values()]
+        with av.open(str(tmp_path / "out" / name)) as container:
+            stream = container.streams.video[0]
+            assert stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p"
+            lasts = float(stream.duration * stream.time_base)
+        shown = decoded(tmp_path / "out" / name)
+        np.testing.assert_allclose([*shown], times, atol=1e-4)
+        assert lasts == pytest.approx(2 * times[-1] - times[-2], abs=1e-3)  # the last frame as long as the one before
+        for (place, (_, frame)), picture in zip(own.items(), shown.values(), strict=True):
+            expected = overlay(frame, masks[place], palette)
+            height, width, _ = expected.shape
+            assert picture.shape == (height + height % 2, width + width % 2, 3)
+            differences = np.abs(picture[:height, :width].astype(int) - expected)
+            assert np.median(differences) <= 6 and differences.mean() < 12, (name, place)
 
 
 def test_other_exports_of_frames(videos, output, tmp_path, run_command):
@@ -125,6 +164,22 @@ def test_other_exports_of_frames(videos, output, tmp_path, run_command):
     assert code == 2 and "these are parts of files, told by frame and seconds" in said
 
 
+def test_a_video_export_goes_on_and_needs_the_video(videos, output, tmp_path, run_command):
+    arguments = ["export", output, tmp_path / "out", "--format", "video", "--resume"]
+    phone, aside = videos / "phone.mp4", tmp_path / "phone.mp4"
+    phone.rename(aside)
+    try:
+        code, _, said = run_command(*arguments)
+        assert code == 1 and f"{phone}: cannot read the file" in said and "is it the video that was segmented?" in said
+        make(phone, 14, (64, 80))
+        code, _, said = run_command(*arguments)
+        assert code == 1 and "the image is (64, 80) but its segmentation is (64, 48)" in said
+    finally:
+        aside.rename(phone)
+    assert not (tmp_path / "out/phone.mp4").exists() and not (tmp_path / "out/export.json").exists()
+    assert run_command(*arguments)[0] == 0 and (tmp_path / "out/phone.mp4").exists()
+
+
 def test_check_looks_at_frames(videos, tmp_path, run_command):
     code, printed, _ = run_command("check", videos, "--json")
     report = json.loads(printed)
@@ -135,13 +190,16 @@ def test_check_looks_at_frames(videos, tmp_path, run_command):
     assert "the file is cut off" in report["images"]["unreadable"]["cannot decode"]["message"]
 
 
-def test_what_takes_no_videos(videos, tmp_path, run_command):
+def test_what_takes_no_videos(videos, output, tmp_path, small_dir, run_command):
     code, _, said = run_command("evaluate", videos / "phone.mp4", "--output", tmp_path / "scores")
     assert code == 2 and "phone.mp4: videos have no annotations" in said
     Image.new("RGB", (8, 6)).save(tmp_path / "image.png")
     for source in (tmp_path / "image.png", tmp_path):
         code, _, said = run_command("predict", source, tmp_path / "out", "--every", 2)
         assert code == 2 and "every (--every) is for videos" in said and not (tmp_path / "out").exists()
+    assert run_command("predict", tmp_path / "image.png", tmp_path / "out", "--model", small_dir)[0] == 0
+    code, _, said = run_command("export", tmp_path / "out", tmp_path / "video", "--format", "video")
+    assert code == 2 and "--format video is for masks of videos, whose rows have frame and seconds" in said
 
 
 def test_frames_in_map_batches(videos, small_dir):
@@ -158,3 +216,18 @@ def test_frames_in_map_batches(videos, small_dir):
     upright = [np.ascontiguousarray(np.rot90(frame, -1)) for frame in decoded(videos / "phone.mp4").values()]
     expected = predictor.predict({"image": objects(*upright)})["segmentation"]
     np.testing.assert_array_equal([row["segmentation"] for row in rows], expected)
+
+
+def test_a_video_in_a_store_of_objects(videos, object_store, small_dir, tmp_path, run_command):
+    """The export finds it with the options of the output's URI, which the rows do not have."""
+    store, options = object_store
+    store.create_dir("clips")
+    with store.open_output_stream("clips/a b.mp4") as file:
+        file.write((videos / "phone.mp4").read_bytes())
+    place = f"s3://nobody:top%2Fsecret@clips/{{}}{options}"
+    said = [
+        run_command("predict", place.format("a b.mp4"), place.format("out"), "--model", small_dir, "--workers", 1),
+        run_command("export", place.format("out"), tmp_path / "out", "--format", "video"),
+    ]
+    assert [code for code, _, _ in said] == [0, 0] and "secret" not in str(said)
+    assert len(decoded(tmp_path / "out" / "a%20b.mp4")) == 14
