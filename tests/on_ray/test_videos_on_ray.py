@@ -216,3 +216,18 @@ def test_frames_in_map_batches(videos, small_dir):
     upright = [np.ascontiguousarray(np.rot90(frame, -1)) for frame in decoded(videos / "phone.mp4").values()]
     expected = predictor.predict({"image": objects(*upright)})["segmentation"]
     np.testing.assert_array_equal([row["segmentation"] for row in rows], expected)
+
+
+def test_a_video_in_a_store_of_objects(videos, object_store, small_dir, tmp_path, run_command):
+    """The export finds it with the options of the output's URI, which the rows do not have."""
+    store, options = object_store
+    store.create_dir("clips")
+    with store.open_output_stream("clips/a b.mp4") as file:
+        file.write((videos / "phone.mp4").read_bytes())
+    place = f"s3://nobody:top%2Fsecret@clips/{{}}{options}"
+    said = [
+        run_command("predict", place.format("a b.mp4"), place.format("out"), "--model", small_dir, "--workers", 1),
+        run_command("export", place.format("out"), tmp_path / "out", "--format", "video"),
+    ]
+    assert [code for code, _, _ in said] == [0, 0] and "secret" not in str(said)
+    assert len(decoded(tmp_path / "out" / "a%20b.mp4")) == 14
