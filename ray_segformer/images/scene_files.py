@@ -21,6 +21,7 @@ NO_RASTERIO = 'scenes (--bands, --range) need rasterio: pip install "ray_segform
 _NAME = "scene"  # of the only file that GDAL is given
 _CACHE_MEGABYTES = 64  # of decoded blocks
 _MOST_BYTES_OF_BLOCK = 2**29  # GDAL decodes a block as a whole
+_LONGEST_SIDE, _MOST_PIXELS = 2**20, 2**38  # of a scene: the driver has a row for each part of it
 
 
 @contextmanager
@@ -47,6 +48,7 @@ def opened_scene(path: str) -> Iterator[Any]:
     warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)  # coordinates are not used
     options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_CACHEMAX": _CACHE_MEGABYTES}
     with _clear_errors(), rasterio.Env(**options), rasterio.open(_NAME, driver="GTiff", opener=open_scene) as scene:
+        _check_size(scene)
         _check_blocks(scene)
         yield scene
 
@@ -65,6 +67,15 @@ def _clear_errors() -> Iterator[None]:
             raise
         reason = str(cause.__cause__ or cause).split(_NAME, 1)[-1].strip(" :'\"")
         raise ImageError(f"cannot decode: no TIFF file that GDAL reads, or a damaged one: {reason}") from cause
+
+
+def _check_size(scene: Any) -> None:
+    """Refuse a file whose head says that it has more pixels than any scene."""
+    if max(scene.shape) > _LONGEST_SIDE or scene.height * scene.width > _MOST_PIXELS:
+        raise ImageError(
+            f"too large: a scene of {scene.width} x {scene.height} pixels; expected at most {_LONGEST_SIDE} on a side, "
+            f"and {_MOST_PIXELS} together; cut it, by `gdal_translate -srcwin X Y WIDTH HEIGHT IN OUT`"
+        )
 
 
 def _check_blocks(scene: Any) -> None:

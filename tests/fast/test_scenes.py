@@ -142,6 +142,19 @@ def test_a_huge_block_is_refused_before_it_is_decoded(tmp_path):
         to_rgb(cell(path, Area(0, 0, 10, 10), Bands((1,))))
 
 
+def test_a_head_that_claims_very_many_pixels_makes_one_row(tmp_path):
+    """Else, the driver would make a row for each of the parts."""
+    size = {"count": 1, "height": 16, "width": 2**20 + 16, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", tiled=True, SPARSE_OK=True, **size):
+        pass
+    (images,) = find_scenes(str(tmp_path), Bands((1,)), (512, 512))
+    (row,) = images.take(images.rows)
+    with pytest.raises(
+        ImageError, match=r"too large: a scene of 1048592 x 16 pixels; expected at most 1048576 on a side"
+    ):
+        to_rgb(row["image"])
+
+
 @pytest.mark.parametrize(
     ("size", "window", "stride"),
     [((30000, 30000), 512, 512), ((9001, 5003), 512, 384), ((700, 12000), 1024, 768), ((5000, 2100), 3000, 1000)],
