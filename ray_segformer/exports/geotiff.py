@@ -59,6 +59,8 @@ class GeoTiff(SourceFormat):
         size = {"height": scene.height, "width": scene.width, "count": 1, "dtype": mask.dtype.name}
         layout = {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK, "compress": "lzw", "BIGTIFF": "IF_SAFER"}
         with rasterio.open(path, "w", driver="GTiff", **size, **layout, **_place(scene)) as file:
+            # Before the pixels: then it is a palette image, which viewers that know no GIS show in colours, too.
+            file.write_colormap(1, {class_id: (*self._palette[class_id].tolist(), 255) for class_id in self.id2label})
             has_no_data = not is_complete
             for row in range(0, scene.height, _BLOCK):
                 window = Window(0, row, scene.width, min(_BLOCK, scene.height - row))
@@ -69,7 +71,6 @@ class GeoTiff(SourceFormat):
                 file.write(rows.astype(mask.dtype, copy=False), 1, window=window)
             if has_no_data:
                 file.nodata = no_data
-            file.write_colormap(1, {class_id: (*self._palette[class_id].tolist(), 255) for class_id in self.id2label})
             file.update_tags(1, **{f"CLASS_{class_id}": name for class_id, name in self.id2label.items()})
             file.update_tags(**{"AREA_OR_POINT": scene.tags().get("AREA_OR_POINT", "Area")})
 

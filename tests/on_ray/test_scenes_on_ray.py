@@ -127,6 +127,9 @@ def test_parts_put_together_are_the_whole_scene(
             assert {key: made.tags(1)[f"CLASS_{key}"] for key in id2label} == id2label
             palette = class_palette({int(key): label for key, label in id2label.items()})
             assert made.colormap(1)[3] == (*palette[3].tolist(), 255)
+        with Image.open(tmp_path / "maps" / name) as opened:  # by a program that knows no GIS
+            colours = np.asarray(opened.convert("RGB"))
+        np.testing.assert_array_equal(colours[mask < 255], palette[mask[mask < 255]])
 
 
 def test_pixels_without_data_are_in_no_segment(folder, expected, small_dir, run_command, tmp_path):
