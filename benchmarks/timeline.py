@@ -11,8 +11,8 @@ from benchmarks.measure import TIME_COLUMNS, Contestant, Table, compare, timed
 from benchmarks.settings import Settings
 from ray_segformer import SegformerCheckpoint, SegformerPredictor
 from ray_segformer.architectures import TimedPredictor
-from ray_segformer.architectures.timed import in_first_row
-from ray_segformer.architectures.timeline import Recorder
+from ray_segformer.architectures._timed import in_first_row
+from ray_segformer.architectures._timeline import Recorder
 
 _BATCH_SIZE = 4
 _TIMES = 1000

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ray_segformer._guesses import SegformerWarning
     from ray_segformer.air import BatchMapper, BatchPredictor, Predictor
     from ray_segformer.checkpoint import SegformerCheckpoint
-    from ray_segformer.guesses import SegformerWarning
     from ray_segformer.images import ImageError
     from ray_segformer.predictor import SegformerPredictor
     from ray_segformer.preprocessor import SegformerPreprocessor
@@ -28,7 +28,7 @@ _MODULES = {
     "SegformerCheckpoint": "checkpoint",
     "SegformerPredictor": "predictor",
     "SegformerPreprocessor": "preprocessor",
-    "SegformerWarning": "guesses",
+    "SegformerWarning": "_guesses",
 }
 
 __all__ = [

@@ -14,8 +14,8 @@ from typing import Any
 
 import ray
 
+from ray_segformer._guesses import say
 from ray_segformer.air import Checkpoint, installed
-from ray_segformer.guesses import say
 from ray_segformer.preprocessor import SegformerPreprocessor
 from ray_segformer.pretrained import (
     CONFIG_NAME,

@@ -13,9 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import ray
 
-from ray_segformer import stage_times
-from ray_segformer.air import BatchFormat, Checkpoint, Predictor
-from ray_segformer.batch_columns import (
+from ray_segformer import _stage_times as stage_times
+from ray_segformer._batch_columns import (
     RowErrors,
     error_column,
     is_preprocessed,
@@ -23,12 +22,13 @@ from ray_segformer.batch_columns import (
     predictions_to_arrow,
     stack,
 )
+from ray_segformer._segmenter import Segmenter, check_foreground_threshold
+from ray_segformer._sources import load_source
+from ray_segformer.air import BatchFormat, Checkpoint, Predictor
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.images import MAX_PIXELS, ImageError, cause_of, cells
 from ray_segformer.preprocessor import SegformerPreprocessor
 from ray_segformer.protocol import protocol_in
-from ray_segformer.segmenter import Segmenter, check_foreground_threshold
-from ray_segformer.sources import load_source
 
 # The predictor consumes these columns. All other columns of a `map_batches` batch stay.
 _CONSUMED = frozenset(("pixel_values", "original_size", "labels"))

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from ray_segformer import stage_times
+from ray_segformer import _stage_times as stage_times
+from ray_segformer._batch_columns import RowErrors, error_column, is_preprocessed, name_column, paths_of, stack
 from ray_segformer.air import BatchMapper
-from ray_segformer.batch_columns import RowErrors, error_column, is_preprocessed, name_column, paths_of, stack
 from ray_segformer.images import (
     MAX_PIXELS,
     ImageError,

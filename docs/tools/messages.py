@@ -40,8 +40,8 @@ def codes_of_warnings() -> set[str]:
 
 
 def codes_of_findings() -> set[str]:
-    """Return the codes that `jobs/findings.py` names: its words with hyphens, and those of its calls."""
-    constants = ast.walk(ast.parse((PACKAGE / "jobs/findings.py").read_text("utf-8")))
+    """Return the codes that `jobs/_findings.py` names: its words with hyphens, and those of its calls."""
+    constants = ast.walk(ast.parse((PACKAGE / "jobs/_findings.py").read_text("utf-8")))
     named = {node.value for node in constants if isinstance(node, ast.Constant) and _CODE.fullmatch(str(node.value))}
     return named | {message.code for message in messages() if message.kind.startswith("Finding")}
 

@@ -9,23 +9,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ray_segformer.air import installed
-from ray_segformer.air.checkpoint_files import CheckpointFiles
+from ray_segformer.air._checkpoint_files import CheckpointFiles
 from ray_segformer.air.installed import BatchFormat, Checkpoint, Preprocessor
 
 # A type checker sees ours everywhere: they have the signatures of Ray's own.
 if TYPE_CHECKING or installed.Predictor is None:
-    from ray_segformer.air.predictor import Predictor, PredictorNotSerializableException
+    from ray_segformer.air._predictor import Predictor, PredictorNotSerializableException
 else:
     Predictor = installed.Predictor
     PredictorNotSerializableException = installed.PredictorNotSerializableException
 
 if TYPE_CHECKING or installed.BatchMapper is None:
-    from ray_segformer.air.batch_mapper import BatchMapper
+    from ray_segformer.air._batch_mapper import BatchMapper
 else:
     BatchMapper = installed.BatchMapper
 
 if TYPE_CHECKING or installed.BatchPredictor is None:
-    from ray_segformer.air.batch_predictor import BatchPredictor
+    from ray_segformer.air._batch_predictor import BatchPredictor
 else:
     BatchPredictor = installed.BatchPredictor
 

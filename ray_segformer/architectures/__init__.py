@@ -33,14 +33,14 @@ Raises:
     ValueError: there are no images, or `workers` or `batch_size` is below 1.
 """
 
-from ray_segformer.architectures.actor_pool import actor_pool
-from ray_segformer.architectures.actors import actors
-from ray_segformer.architectures.batch_predictor import batch_predictor
-from ray_segformer.architectures.dataset import dataset
-from ray_segformer.architectures.sequential import sequential
-from ray_segformer.architectures.tasks import tasks
-from ray_segformer.architectures.timed import Run, SlowWorker, TimedPredictor, worker_resources
-from ray_segformer.architectures.timeline import Event, Timeline
+from ray_segformer.architectures._actor_pool import actor_pool
+from ray_segformer.architectures._actors import actors
+from ray_segformer.architectures._batch_predictor import batch_predictor
+from ray_segformer.architectures._dataset import dataset
+from ray_segformer.architectures._sequential import sequential
+from ray_segformer.architectures._tasks import tasks
+from ray_segformer.architectures._timed import Run, SlowWorker, TimedPredictor, worker_resources
+from ray_segformer.architectures._timeline import Event, Timeline
 
 ARCHITECTURES = {
     function.__name__: function for function in (sequential, tasks, actors, actor_pool, dataset, batch_predictor)

@@ -4,7 +4,7 @@ A command reads its options, calls a job, and prints the result. The work itself
 import Ray, torch and the other rooms only when they run, so that `--help` is fast.
 """
 
-from ray_segformer.commands.parser import Parser, PrintCompletion
+from ray_segformer.commands._parser import Parser, PrintCompletion
 
 __all__ = [
     "Parser",

@@ -7,6 +7,7 @@ import json
 import warnings
 from typing import Any
 
+from ray_segformer.commands._labels import add_label_options, labels_of
 from ray_segformer.commands.common import (
     EXIT_FAILURES,
     EXIT_USAGE,
@@ -20,7 +21,6 @@ from ray_segformer.commands.common import (
     fail_in_job,
     printable,
 )
-from ray_segformer.commands.labels import add_label_options, labels_of
 
 _MOST_CLASSES = 20
 _WIDTH = 30  # of the first column
@@ -58,7 +58,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
-    from ray_segformer.guesses import SegformerWarning
+    from ray_segformer._guesses import SegformerWarning
     from ray_segformer.images import MAX_PIXELS, public_uri
     from ray_segformer.inputs import AnnotatedInput, InputError, find_input, readable
     from ray_segformer.jobs import CHECKED_ROWS, check, start_ray

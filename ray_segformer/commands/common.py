@@ -100,7 +100,7 @@ def checkpoint_of(model: str) -> Any:
 @contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
     """Print what is guessed on stderr, each guess once, in one line and without a line of code."""
-    from ray_segformer.guesses import SegformerWarning
+    from ray_segformer._guesses import SegformerWarning
 
     said = set()
     with warnings.catch_warnings():

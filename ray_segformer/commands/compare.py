@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from ray_segformer.commands._protocol import add_protocol_options, protocol_of
 from ray_segformer.commands.common import (
     EXIT_FAILURES,
     EXIT_USAGE,
@@ -19,7 +20,6 @@ from ray_segformer.commands.common import (
     positive,
     printable,
 )
-from ray_segformer.commands.protocol import add_protocol_options, protocol_of
 
 # The names in `ray_segformer.architectures.ARCHITECTURES`. Importing that imports Ray, which is too slow for --help.
 _ARCHITECTURES = ("sequential", "tasks", "actors", "actor_pool", "dataset", "batch_predictor")
@@ -81,9 +81,9 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
+    from ray_segformer._guesses import say
     from ray_segformer.architectures import Timeline
     from ray_segformer.comparison import GalleryImage, Settings, compare, describe_machine, render_report, uneven
-    from ray_segformer.guesses import say
     from ray_segformer.images import MAX_PIXELS, ImageError, encode, public_uri, to_rgb
     from ray_segformer.inputs import InputError, find_images, readable
     from ray_segformer.outputs import OutputError, OutputFolder

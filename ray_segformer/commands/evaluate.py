@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from ray_segformer.commands._labels import add_label_options, labels_of
+from ray_segformer.commands._protocol import add_protocol_options, protocol_of
 from ray_segformer.commands.common import (
     EXIT_FAILURES,
     EXIT_USAGE,
@@ -24,8 +26,6 @@ from ray_segformer.commands.common import (
     fail_in_job,
     positive,
 )
-from ray_segformer.commands.labels import add_label_options, labels_of
-from ray_segformer.commands.protocol import add_protocol_options, protocol_of
 
 
 def add_parser(commands: Any) -> None:
@@ -65,8 +65,8 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
+    from ray_segformer._guesses import say
     from ray_segformer.architectures import worker_resources
-    from ray_segformer.guesses import say
     from ray_segformer.images import MAX_PIXELS, ImageError, encode, public_uri
     from ray_segformer.inputs import InputError, find_annotated
     from ray_segformer.jobs import ENCODING_CPUS, ResourceError, check_nodes, evaluate, start_ray

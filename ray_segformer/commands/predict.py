@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ray_segformer.commands._protocol import add_protocol_options, protocol_of
+from ray_segformer.commands._scenes import add_scene_options, bands_of
 from ray_segformer.commands.common import (
     EXIT_FAILURES,
     EXIT_USAGE,
@@ -22,8 +24,6 @@ from ray_segformer.commands.common import (
     printable,
     probability,
 )
-from ray_segformer.commands.protocol import add_protocol_options, protocol_of
-from ray_segformer.commands.scenes import add_scene_options, bands_of
 
 _LARGEST = 10  # classes in the closing table
 _RESUME_HINT = "; --resume continues after the images that are done"
@@ -123,13 +123,13 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
+    from ray_segformer._segmenter import check_foreground_threshold
     from ray_segformer.images import MAX_PIXELS, public_uri
     from ray_segformer.inputs import InputError, joined, readable
     from ray_segformer.jobs import ResourceError, failure_of, predict
     from ray_segformer.network import check_options
     from ray_segformer.outputs import OutputError
     from ray_segformer.pretrained import CheckpointError
-    from ray_segformer.segmenter import check_foreground_threshold
 
     try:
         check_options(arguments.runtime, arguments.dtype, "cuda" if arguments.gpus_per_worker else "cpu")

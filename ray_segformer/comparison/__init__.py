@@ -4,9 +4,9 @@ This room holds the measurement, the description of the machine, and the report 
 themselves are in `architectures`. This room writes no files: the command `compare` does.
 """
 
-from ray_segformer.comparison.machine import PeakMemory, describe_machine, processor_name
-from ray_segformer.comparison.measure import Settings, compare, measure, uneven
-from ray_segformer.comparison.report import GalleryImage, render_report
+from ray_segformer.comparison._machine import PeakMemory, describe_machine, processor_name
+from ray_segformer.comparison._measure import Settings, compare, measure, uneven
+from ray_segformer.comparison._report import GalleryImage, render_report
 
 __all__ = [
     "GalleryImage",

@@ -26,8 +26,8 @@ from ray.train.torch import TorchTrainer
 from transformers import SegformerConfig
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor, SegformerPreprocessor
-from ray_segformer.demo.classes import CLASSES
-from ray_segformer.demo.scenes import make_scene
+from ray_segformer.demo._classes import CLASSES
+from ray_segformer.demo._scenes import make_scene
 from ray_segformer.images import encode
 from ray_segformer.metrics import SegmentationMetrics
 from ray_segformer.training import EveryRowOfValidation, train_loop_per_worker

@@ -5,14 +5,14 @@ together. A `SourceFormat` makes one file of all images that are parts of a file
 naming it in `FORMATS`. This room knows neither Ray nor the command line.
 """
 
-from ray_segformer.exports.cityscapes import Cityscapes
-from ray_segformer.exports.coco import Coco
-from ray_segformer.exports.export_format import ExportError, ExportFormat, ExportImage
-from ray_segformer.exports.geotiff import GeoTiff
-from ray_segformer.exports.label_studio import LabelStudio
-from ray_segformer.exports.png import Png
-from ray_segformer.exports.source_format import SourceFormat, SourcePart
-from ray_segformer.exports.video import Video
+from ray_segformer.exports._cityscapes import Cityscapes
+from ray_segformer.exports._coco import Coco
+from ray_segformer.exports._export_format import ExportError, ExportFormat, ExportImage
+from ray_segformer.exports._geotiff import GeoTiff
+from ray_segformer.exports._label_studio import LabelStudio
+from ray_segformer.exports._png import Png
+from ray_segformer.exports._source_format import SourceFormat, SourcePart
+from ray_segformer.exports._video import Video
 
 FORMATS: dict[str, type[ExportFormat | SourceFormat]] = {
     "png": Png,

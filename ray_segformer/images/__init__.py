@@ -1,23 +1,23 @@
 """One image: turn an image cell of any kind into an array.
 
 This room has the image cells, encoded image files, annotations, and the error for images that cannot be read. Add a
-new image format in `encoded.py`. This room knows nothing of Ray, of folders of images, or of the network.
+new image format in `_encoded.py`. This room knows nothing of Ray, of folders of images, or of the network.
 """
 
-from ray_segformer.images.annotations import LabelFormat, reduce_labels, to_class_ids
-from ray_segformer.images.array_files import say_where_arrays_differ
-from ray_segformer.images.busy_stores import retried
-from ray_segformer.images.cells import cells, describe, object_array, to_rgb
-from ray_segformer.images.encoded import MAX_PIXELS, SUFFIXES, encode, encoded_bytes
-from ray_segformer.images.errors import CAUSES, ImageError, cause_of
-from ray_segformer.images.header import Header, read_header
-from ray_segformer.images.label_options import parse_label_map, read_label_colors
-from ray_segformer.images.scene_files import NO_RASTERIO, SCENE_SUFFIXES, opened_scene
-from ray_segformer.images.scene_parts import SCENE_CELL, Area, Bands, ScenePart
-from ray_segformer.images.scenes import has_data, scene_size
-from ray_segformer.images.uris import escaped_uri, is_percent_encoded, public_uri, quoted
-from ray_segformer.images.video_file import NO_PYAV, VIDEO_SUFFIXES, FrameTime, frames_in
-from ray_segformer.images.video_frames import FRAME_CELL, frame_header, is_frame
+from ray_segformer.images._annotations import LabelFormat, reduce_labels, to_class_ids
+from ray_segformer.images._array_files import say_where_arrays_differ
+from ray_segformer.images._busy_stores import retried
+from ray_segformer.images._cells import cells, describe, object_array, to_rgb
+from ray_segformer.images._encoded import MAX_PIXELS, SUFFIXES, encode, encoded_bytes
+from ray_segformer.images._errors import CAUSES, ImageError, cause_of
+from ray_segformer.images._header import Header, read_header
+from ray_segformer.images._label_options import parse_label_map, read_label_colors
+from ray_segformer.images._scene_files import NO_RASTERIO, SCENE_SUFFIXES, opened_scene
+from ray_segformer.images._scene_parts import SCENE_CELL, Area, Bands, ScenePart
+from ray_segformer.images._scenes import has_data, scene_size
+from ray_segformer.images._uris import escaped_uri, is_percent_encoded, public_uri, quoted
+from ray_segformer.images._video_file import NO_PYAV, VIDEO_SUFFIXES, FrameTime, frames_in
+from ray_segformer.images._video_frames import FRAME_CELL, frame_header, is_frame
 
 __all__ = [
     "CAUSES",

@@ -4,9 +4,9 @@ This room searches folders, globs, list files, videos and parquet for images, re
 gives each row its key. Add a new kind of input here. This room decodes no images; `images` does.
 """
 
-from ray_segformer.inputs.annotated import AnnotatedInput
-from ray_segformer.inputs.blocks import small_blocks
-from ray_segformer.inputs.datasets import (
+from ray_segformer.inputs._annotated import AnnotatedInput
+from ray_segformer.inputs._blocks import small_blocks
+from ray_segformer.inputs._datasets import (
     from_huggingface,
     read_ade20k,
     read_cityscapes,
@@ -14,11 +14,11 @@ from ray_segformer.inputs.datasets import (
     read_parquet,
     read_voc,
 )
-from ray_segformer.inputs.find import find_images, find_parquet, find_rounds
-from ray_segformer.inputs.image_input import ImageInput, InputError
-from ray_segformer.inputs.layouts import find_annotated, find_input
-from ray_segformer.inputs.location import Location, joined
-from ray_segformer.inputs.output_names import (
+from ray_segformer.inputs._find import find_images, find_parquet, find_rounds
+from ray_segformer.inputs._image_input import ImageInput, InputError
+from ray_segformer.inputs._layouts import find_annotated, find_input
+from ray_segformer.inputs._location import Location, joined
+from ray_segformer.inputs._output_names import (
     digests_of_names,
     file_name_of,
     is_among,
@@ -28,12 +28,12 @@ from ray_segformer.inputs.output_names import (
     unique_names,
     with_digest,
 )
-from ray_segformer.inputs.parquet import READING_CPUS
-from ray_segformer.inputs.paths import readable
-from ray_segformer.inputs.rounds import ListedAhead
-from ray_segformer.inputs.row_keys import DIGEST, DIGEST_BYTES, DoneRows, digests_of
-from ray_segformer.inputs.scenes import find_scenes
-from ray_segformer.inputs.videos import is_video
+from ray_segformer.inputs._parquet import READING_CPUS
+from ray_segformer.inputs._paths import readable
+from ray_segformer.inputs._rounds import ListedAhead
+from ray_segformer.inputs._row_keys import DIGEST, DIGEST_BYTES, DoneRows, digests_of
+from ray_segformer.inputs._scenes import find_scenes
+from ray_segformer.inputs._videos import is_video
 
 __all__ = [
     "DIGEST",

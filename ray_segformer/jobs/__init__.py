@@ -4,17 +4,17 @@ This room has `predict`, `evaluate`, `check`, `export` and `report`, and the clu
 here. Outputs are in `outputs`. This room does not know the command line, and does not train.
 """
 
-from ray_segformer.jobs.check import CHECKED_ROWS, check
-from ray_segformer.jobs.cluster import ENCODING_CPUS, ResourceError, resources_for, start_ray
-from ray_segformer.jobs.encode import EncodeMasks
-from ray_segformer.jobs.evaluate import ScoredImage, evaluate, most_confused
-from ray_segformer.jobs.evaluation_predictor import EvaluationPredictor
-from ray_segformer.jobs.export import export
-from ray_segformer.jobs.failures import Failure, explain, failure_of
-from ray_segformer.jobs.predict import encoded_masks, predict
-from ray_segformer.jobs.preflight import check_nodes
-from ray_segformer.jobs.progress import with_progress
-from ray_segformer.jobs.report import report
+from ray_segformer.jobs._check import CHECKED_ROWS, check
+from ray_segformer.jobs._cluster import ENCODING_CPUS, ResourceError, resources_for, start_ray
+from ray_segformer.jobs._encode import EncodeMasks
+from ray_segformer.jobs._evaluate import ScoredImage, evaluate, most_confused
+from ray_segformer.jobs._evaluation_predictor import EvaluationPredictor
+from ray_segformer.jobs._export import export
+from ray_segformer.jobs._failures import Failure, explain, failure_of
+from ray_segformer.jobs._predict import encoded_masks, predict
+from ray_segformer.jobs._preflight import check_nodes
+from ray_segformer.jobs._progress import with_progress
+from ray_segformer.jobs._report import report
 from ray_segformer.outputs import OutputError
 
 __all__ = [

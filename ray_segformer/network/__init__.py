@@ -1,20 +1,20 @@
 """The engine: SegFormer as a network of our own, and the parts that make it fast.
 
 Here live the network, the runtimes that execute it, the upsampled argmax, sliding windows, and batching within limited
-memory. A new runtime is added to `runtimes.py`. This room knows nothing of Ray, image files or image cells, and can be
+memory. A new runtime is added to `_runtimes.py`. This room knows nothing of Ray, image files or image cells, and can be
 imported where only torch is installed.
 """
 
-from ray_segformer.network.allocator import keep_freed_memory, return_freed_memory
-from ray_segformer.network.argmax import argmax_between, upsampled_argmax
-from ray_segformer.network.batching import Groups, pieces
-from ray_segformer.network.cost import gmac
-from ray_segformer.network.foreground import upsampled_sigmoid
-from ray_segformer.network.hub_format import NetworkError
-from ray_segformer.network.runtimes import Runtime, check_options, make_runtime
-from ray_segformer.network.segformer import SegformerNetwork
-from ray_segformer.network.tiles import segment_views
-from ray_segformer.network.windows import Segmentation, View, check_window, window_starts
+from ray_segformer.network._allocator import keep_freed_memory, return_freed_memory
+from ray_segformer.network._argmax import argmax_between, upsampled_argmax
+from ray_segformer.network._batching import Groups, pieces
+from ray_segformer.network._cost import gmac
+from ray_segformer.network._foreground import upsampled_sigmoid
+from ray_segformer.network._hub_format import NetworkError
+from ray_segformer.network._runtimes import Runtime, check_options, make_runtime
+from ray_segformer.network._segformer import SegformerNetwork
+from ray_segformer.network._tiles import segment_views
+from ray_segformer.network._windows import Segmentation, View, check_window, window_starts
 
 __all__ = [
     "Groups",

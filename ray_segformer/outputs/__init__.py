@@ -4,14 +4,14 @@ This room has the output folder, its lease and its storage, and the shards that 
 job resumes. Add a column of an output, or another kind of storage, here. This room makes no masks; `jobs` does.
 """
 
-from ray_segformer.outputs.errors import OutputError
-from ray_segformer.outputs.folder import OutputFolder, storage_at
-from ray_segformer.outputs.local_storage import LocalStorage
-from ray_segformer.outputs.mask_output import MaskOutput
-from ray_segformer.outputs.mask_rows import ClassAreas, schema_of
-from ray_segformer.outputs.shards import Shards, WriteShards
-from ray_segformer.outputs.single_file import write_file
-from ray_segformer.outputs.storage import Storage
+from ray_segformer.outputs._errors import OutputError
+from ray_segformer.outputs._folder import OutputFolder, storage_at
+from ray_segformer.outputs._local_storage import LocalStorage
+from ray_segformer.outputs._mask_output import MaskOutput
+from ray_segformer.outputs._mask_rows import ClassAreas, schema_of
+from ray_segformer.outputs._shards import Shards, WriteShards
+from ray_segformer.outputs._single_file import write_file
+from ray_segformer.outputs._storage import Storage
 
 __all__ = [
     "ClassAreas",

@@ -19,10 +19,10 @@ resumes. Scripts import from `ray_segformer.train`. This room does not predict: 
 checkpoints.
 """
 
-from ray_segformer.training.augmentation import IGNORED, augment, jitter_colours
-from ray_segformer.training.loop import train_in_trial, train_loop_per_worker
-from ray_segformer.training.rows import EveryRowOfValidation, TrainingRows, row_generator
-from ray_segformer.training.settings import Settings
+from ray_segformer.training._augmentation import IGNORED, augment, jitter_colours
+from ray_segformer.training._loop import train_in_trial, train_loop_per_worker
+from ray_segformer.training._rows import EveryRowOfValidation, TrainingRows, row_generator
+from ray_segformer.training._settings import Settings
 
 __all__ = [
     "IGNORED",

@@ -7,13 +7,13 @@ commands, and importing it needs neither Ray nor torch nor matplotlib.
 
 from __future__ import annotations
 
-from ray_segformer.viz.confusion import draw_confusion
-from ray_segformer.viz.curves import draw_curves
-from ray_segformer.viz.examples import display_example_images, visualize_predictions
-from ray_segformer.viz.overlay import class_areas, colorize, overlay
-from ray_segformer.viz.palette import class_palette, make_palette
-from ray_segformer.viz.sheet import contact_sheet
-from ray_segformer.viz.timeline import draw_timelines
+from ray_segformer.viz._confusion import draw_confusion
+from ray_segformer.viz._curves import draw_curves
+from ray_segformer.viz._examples import display_example_images, visualize_predictions
+from ray_segformer.viz._overlay import class_areas, colorize, overlay
+from ray_segformer.viz._palette import class_palette, make_palette
+from ray_segformer.viz._sheet import contact_sheet
+from ray_segformer.viz._timeline import draw_timelines
 
 __all__ = [
     "class_areas",

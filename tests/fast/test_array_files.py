@@ -15,7 +15,7 @@ from reference import encode, picture
 
 from ray_segformer import ImageError
 from ray_segformer.images import to_rgb
-from ray_segformer.images.array_files import difference
+from ray_segformer.images._array_files import difference
 
 RGB = picture(20, 30)
 GREY = RGB[..., 0]

@@ -10,14 +10,14 @@ from PIL import Image
 from reference import encode, objects, picture
 
 from ray_segformer import SegformerPreprocessor
+from ray_segformer._labels import Labels
 from ray_segformer.cli import main
 from ray_segformer.images import read_header
 from ray_segformer.inputs import InputError, find_annotated, find_input
-from ray_segformer.jobs.facts import ReadFacts
-from ray_segformer.jobs.findings import findings_of_annotations, findings_of_images, findings_of_pairs
-from ray_segformer.jobs.resizing import kept_of
-from ray_segformer.jobs.totals import Sizes, Totals
-from ray_segformer.labels import Labels
+from ray_segformer.jobs._facts import ReadFacts
+from ray_segformer.jobs._findings import findings_of_annotations, findings_of_images, findings_of_pairs
+from ray_segformer.jobs._resizing import kept_of
+from ray_segformer.jobs._totals import Sizes, Totals
 
 PHOTO = Image.fromarray(picture(20, 30))
 OTHER = Image.fromarray(picture(20, 30, seed=1)[::-1])

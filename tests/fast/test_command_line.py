@@ -15,7 +15,8 @@ import pytest
 
 from ray_segformer import __version__
 from ray_segformer.cli import main
-from ray_segformer.jobs import progress, with_progress
+from ray_segformer.jobs import _progress as progress
+from ray_segformer.jobs import with_progress
 
 
 def ended(capsys, *arguments):

@@ -40,7 +40,7 @@ def of_start(text):
     return ActorDiedError(started)
 
 
-OURS = "ray_segformer.images.errors.ImageError: row 2 of the batch (/a: b.png): cannot read: no such file"
+OURS = "ray_segformer.images._errors.ImageError: row 2 of the batch (/a: b.png): cannot read: no such file"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ OURS = "ray_segformer.images.errors.ImageError: row 2 of the batch (/a: b.png): 
             True,
         ),
         (
-            of_data("TypeError: x", "ray_segformer.batch_columns.RowError: row 0 of the batch: TypeError: x"),
+            of_data("TypeError: x", "ray_segformer._batch_columns.RowError: row 0 of the batch: TypeError: x"),
             "row 0 of the batch: TypeError: x",
             False,
         ),
@@ -61,7 +61,7 @@ OURS = "ray_segformer.images.errors.ImageError: row 2 of the batch (/a: b.png): 
         (of_data("pyarrow.lib.ArrowInvalid: Parquet magic bytes"), "ArrowInvalid: Parquet magic bytes", False),
         (of_data("IndexError"), "IndexError", False),
         (
-            of_start("ray_segformer.air.retries.WorkerStartError: the process died 3 times in a row"),
+            of_start("ray_segformer.air._retries.WorkerStartError: the process died 3 times in a row"),
             "the process died 3 times in a row",
             True,
         ),

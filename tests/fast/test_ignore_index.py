@@ -16,7 +16,7 @@ from ray_segformer.images import ImageError
 from ray_segformer.preprocessor import SegformerPreprocessor
 from ray_segformer.pretrained import CheckpointError
 from ray_segformer.training import TrainingRows
-from ray_segformer.training.loop import train_step
+from ray_segformer.training._loop import train_step
 
 PICTURES = [picture(40, 70, seed=1), picture(33, 21, seed=2)]
 OWN = [0, 3, 254, 255, -100, 65535]

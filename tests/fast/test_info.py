@@ -11,7 +11,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 import ray_segformer
 from ray_segformer import CheckpointError, SegformerCheckpoint, SegformerPreprocessor
 from ray_segformer.cli import main
-from ray_segformer.network.cost import gmac
+from ray_segformer.network._cost import gmac
 
 DEMO = Path(ray_segformer.__file__).parent / "demo" / "checkpoint"
 

@@ -167,8 +167,8 @@ TREE += ("q/1.jpg", "q/2.jpg", "q/2.png", "b/a.jpg", "b/a.png", "ä.jpg", "x.txt
 @pytest.fixture
 def small_rounds(monkeypatch):
     """Later rounds of seven images, found three at a time."""
-    monkeypatch.setattr("ray_segformer.inputs.rounds.LATER_ROUNDS", 7)
-    monkeypatch.setattr("ray_segformer.inputs.rounds.PART", 3)
+    monkeypatch.setattr("ray_segformer.inputs._rounds.LATER_ROUNDS", 7)
+    monkeypatch.setattr("ray_segformer.inputs._rounds.PART", 3)
 
 
 def in_rounds(source, first=4, **options):
@@ -183,7 +183,7 @@ def in_rounds(source, first=4, **options):
 
 @pytest.mark.parametrize("largest_sorted", [2**18, 3], ids=["", "large folders"])
 def test_rounds_have_together_the_images_that_are_there(tmp_path, small_rounds, monkeypatch, largest_sorted):
-    monkeypatch.setattr("ray_segformer.inputs.listing._LARGEST_SORTED", largest_sorted)
+    monkeypatch.setattr("ray_segformer.inputs._listing._LARGEST_SORTED", largest_sorted)
     make(tmp_path, *TREE)
     images = [name for name in TREE if name[-4:] in (".jpg", ".png") and not name.startswith(".")]
     found, rows = in_rounds(tmp_path, exclude=["w/*"])

@@ -9,8 +9,8 @@ import pytest
 from reference import encode
 
 from ray_segformer import ImageError
+from ray_segformer._labels import Labels
 from ray_segformer.inputs import InputError
-from ray_segformer.labels import Labels
 
 
 def png(*ids: int, repeat: int = 6) -> bytes:

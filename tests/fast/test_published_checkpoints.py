@@ -21,8 +21,8 @@ from transformers import (
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
 from ray_segformer import CheckpointError, SegformerCheckpoint, SegformerPredictor, SegformerPreprocessor
+from ray_segformer._guesses import SegformerWarning
 from ray_segformer.cli import main
-from ray_segformer.guesses import SegformerWarning
 
 PICTURES = [picture(*size, seed) for seed, size in enumerate([(50, 70), (70, 50), (200, 40), (48, 48), (31, 97)])]
 
@@ -288,7 +288,7 @@ def test_what_is_there_in_place_of_weights_is_said(variant, name, what):
 @pytest.mark.parametrize("kind", [SegformerForImageClassification, SegformerModel])
 def test_an_encoder_starts_a_training_and_predicts_nothing(tmp_path, kind):
     from ray_segformer.train import Settings
-    from ray_segformer.training.run import new_run  # it imports Ray Train
+    from ray_segformer.training._run import new_run  # it imports Ray Train
 
     config = SegformerConfig(depths=[1] * 4, hidden_sizes=[16, 32, 40, 64], decoder_hidden_size=32, num_labels=10)
     encoder = kind(config)
@@ -307,7 +307,7 @@ def test_an_encoder_starts_a_training_and_predicts_nothing(tmp_path, kind):
 
 def test_an_encoder_that_lacks_a_tensor_is_refused(tmp_path):
     from ray_segformer.train import Settings
-    from ray_segformer.training.run import new_run
+    from ray_segformer.training._run import new_run
 
     config = SegformerConfig(depths=[1] * 4, hidden_sizes=[16, 32, 40, 64], decoder_hidden_size=32)
     SegformerForImageClassification(config).save_pretrained(tmp_path / "mit")

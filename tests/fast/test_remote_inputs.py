@@ -180,7 +180,7 @@ def test_a_large_bucket_is_listed_in_order(object_store, bucket, monkeypatch):
     location = f"s3://nobody:{SECRET}@{bucket}/in"
     expected = sorted(name for name in names if name.startswith("in/") and ".hidden" not in name and ".csv" not in name)
     for has_pages in (True, False):
-        monkeypatch.setattr("ray_segformer.inputs.listing.has_pages", lambda _, has=has_pages: has)
+        monkeypatch.setattr("ray_segformer.inputs._listing.has_pages", lambda _, has=has_pages: has)
         rounds = [*find_rounds(location + object_store[1], first=600)]
         assert [images.rows for images in rounds] == [600, 404]
         rows = [row for images in rounds for row in images.take(9999)]

@@ -7,7 +7,7 @@ import pytest
 from pages import Checker, check, contrast, luminances, opened, pixels_of
 from PIL import Image
 
-from ray_segformer.architectures.timeline import Event, Timeline
+from ray_segformer.architectures._timeline import Event, Timeline
 from ray_segformer.comparison import GalleryImage, render_report
 from ray_segformer.demo import CLASSES, make_scene
 from ray_segformer.viz import class_palette

@@ -17,9 +17,9 @@ PACKAGE = Path(__file__).resolve().parents[2] / "ray_segformer"
 ROOMS = (
     *("cli", "commands", "predict", "datasets", "train"),  # the command, and the import paths of scripts
     *("demo", "comparison", "training", "jobs", "reports", "exports", "outputs", "viz"),
-    *("architectures", "metrics", "labels"),
-    *("predictor", "sources", "segmenter", "checkpoint", "preprocessor", "batch_columns", "protocol"),  # the plugin
-    *("inputs", "pretrained", "images", "air", "guesses", "stage_times", "network"),
+    *("architectures", "metrics", "_labels"),
+    *("predictor", "_sources", "_segmenter", "checkpoint", "preprocessor", "_batch_columns", "protocol"),  # the plugin
+    *("inputs", "pretrained", "images", "air", "_guesses", "_stage_times", "network"),
 )
 MOST_LINES, MOST_LINES_OF_A_CLASS = 300, 200
 
@@ -95,6 +95,13 @@ def test_rooms_import_what_others_export():
             if file and other != room and file not in exported(other):
                 wrong.append(f"{path.relative_to(PACKAGE)}:{line}: import from the room, not from {module}")
     assert wrong == []
+
+
+def test_files_of_a_room_are_private_by_name():
+    """But for those that the room exports, and the program that trains the packaged checkpoint."""
+    public = [module_of(path) for path in sources() if path.parent != PACKAGE and not path.stem.startswith("_")]
+    rooms = [module.partition(".")[::2] for module in public]
+    assert [f"{room}.{file}" for room, file in rooms if file not in exported(room)] == ["demo.train"]
 
 
 def test_no_modules_import_each_other():

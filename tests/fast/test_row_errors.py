@@ -9,7 +9,7 @@ import pytest
 from reference import objects, picture
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor
-from ray_segformer.batch_columns import RowError
+from ray_segformer._batch_columns import RowError
 from ray_segformer.images import ImageError, cause_of
 from ray_segformer.jobs import failure_of
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor
 from ray_segformer.network import View, argmax_between, segment_views
-from ray_segformer.network.interpolation import Axis, Columns, add_by_torch, add_upsampled, scale_of
+from ray_segformer.network._interpolation import Axis, Columns, add_by_torch, add_upsampled, scale_of
 
 CLASSES = 7
 
@@ -97,7 +97,7 @@ def test_without_windows_a_view_is_resized_to_the_image_at_once():
 
 def test_parts_of_an_image_fit_together(monkeypatch):
     """As those of large images do, each of which is many parts."""
-    monkeypatch.setattr("ray_segformer.network.tiles._TILE_BYTES", 16 * 4 * CLASSES * 5)
+    monkeypatch.setattr("ray_segformer.network._tiles._TILE_BYTES", 16 * 4 * CLASSES * 5)
     pixels = noise(201, 250)
     views = [View(pixels, mirrored, window=64, stride=48) for mirrored in (False, True)]
     expected = (by_definition(pixels, 64, 48) + by_definition(pixels[..., ::-1].copy(), 64, 48).flip(2)) / 2

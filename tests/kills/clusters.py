@@ -175,7 +175,7 @@ def workers_of(options: list[dict[str, Any]]) -> list[dict[str, Any]]:
             return {"doubled": data["id"] * 2, "cpus": np.full(len(data["id"]), float(cpus))}
 
     findings = []
-    logger, handler = logging.getLogger("ray_segformer.air.batch_predictor"), logging.Handler()
+    logger, handler = logging.getLogger("ray_segformer.air._batch_predictor"), logging.Handler()
     logger.addHandler(handler)
     try:
         for each in options:

@@ -23,9 +23,10 @@ from ray.data import ActorPoolStrategy
 from reference import agreement, encode, picture
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor, architectures
-from ray_segformer.architectures import ARCHITECTURES, SlowWorker, TimedPredictor, timed
-from ray_segformer.architectures.timed import in_first_row
-from ray_segformer.architectures.timeline import Recorder
+from ray_segformer.architectures import ARCHITECTURES, SlowWorker, TimedPredictor
+from ray_segformer.architectures import _timed as timed
+from ray_segformer.architectures._timed import in_first_row
+from ray_segformer.architectures._timeline import Recorder
 from ray_segformer.images import ImageError, object_array, to_rgb
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -171,7 +172,7 @@ def test_a_pool_gives_the_batches_of_a_slow_actor_to_the_other(scenes, checkpoin
 def test_a_dataset_starts_with_one_actor_and_grows(scenes, checkpoint, light, tmp_path, monkeypatch):
     sizes = []
     monkeypatch.setattr(
-        import_module("ray_segformer.architectures.dataset"),
+        import_module("ray_segformer.architectures._dataset"),
         "ActorPoolStrategy",
         lambda **options: sizes.append(options) or ActorPoolStrategy(**options),
     )

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from reference import encode, picture, save_small, small_model
 
+from ray_segformer._labels import Labels
 from ray_segformer.inputs import find_input
 from ray_segformer.jobs import check
-from ray_segformer.labels import Labels
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -14,7 +14,7 @@ from PIL import Image
 from reference import Reference, agreement, objects, run_python
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor
-from ray_segformer.network.runtimes import _ROWS
+from ray_segformer.network._runtimes import _ROWS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,10 +9,10 @@ from PIL import Image
 from reference import Reference, encode, picture, save_small, small_model, small_processor
 
 from ray_segformer import SegformerCheckpoint
+from ray_segformer._labels import Labels
 from ray_segformer.datasets import read_images
 from ray_segformer.inputs import InputError
 from ray_segformer.jobs import evaluate
-from ray_segformer.labels import Labels
 from ray_segformer.protocol import Protocol
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -10,9 +10,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from ray_segformer._guesses import SegformerWarning
 from ray_segformer.cli import main
 from ray_segformer.datasets import read_ade20k, read_images
-from ray_segformer.guesses import SegformerWarning
 from ray_segformer.inputs import find_rounds
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -99,8 +99,8 @@ def test_the_output_of_a_store_of_objects_tells_no_secret(object_store, small_di
 def rounds_of_four(monkeypatch):
     """Jobs find four images in the first round, and five in each later one."""
     monkeypatch.setitem(find_rounds.__kwdefaults__, "first", 4)
-    monkeypatch.setattr("ray_segformer.inputs.rounds.LATER_ROUNDS", 5)
-    monkeypatch.setattr("ray_segformer.inputs.rounds.PART", 5)
+    monkeypatch.setattr("ray_segformer.inputs._rounds.LATER_ROUNDS", 5)
+    monkeypatch.setattr("ray_segformer.inputs._rounds.PART", 5)
 
 
 def rows_of(output, folder="masks"):

@@ -12,7 +12,7 @@ from PIL import Image
 from reference import decode, picture
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor
-from ray_segformer.inputs import scenes
+from ray_segformer.inputs import _scenes as scenes
 from ray_segformer.viz import class_palette
 
 rasterio = pytest.importorskip("rasterio")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import ray
 
-from ray_segformer import SegformerCheckpoint, SegformerPredictor, stage_times
+from ray_segformer import SegformerCheckpoint, SegformerPredictor
+from ray_segformer import _stage_times as stage_times
 from ray_segformer.demo import write_scenes
 from ray_segformer.predict import predict
 

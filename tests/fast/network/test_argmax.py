@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from reference import run_python
 
-from ray_segformer.network.argmax import upsampled_argmax
+from ray_segformer.network._argmax import upsampled_argmax
 
 
 def upsampled(logits, size):
@@ -198,7 +198,7 @@ def test_a_forked_process_has_threads_of_its_own():
     run_python("""
 import os, signal, sys
 import numpy as np, torch
-from ray_segformer.network.argmax import upsampled_argmax
+from ray_segformer.network._argmax import upsampled_argmax
 torch.set_num_threads(2)
 logits = torch.randn(64, 64, 150)
 expected = upsampled_argmax(logits, (700, 700))
@@ -258,7 +258,7 @@ def test_memory_does_not_grow_with_the_classes_times_the_pixels():
     # VmHWM is the peak of the new process alone. The peak of getrusage would include the parent's.
     growth = run_python("""
 import re, torch
-from ray_segformer.network.argmax import upsampled_argmax
+from ray_segformer.network._argmax import upsampled_argmax
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
 logits = torch.randn(128, 128, 150)
@@ -276,7 +276,7 @@ def test_importing_needs_neither_numba_nor_triton():
 import sys
 for name in ("numba", "triton", "ray", "transformers"):
     sys.modules[name] = None
-import ray_segformer.network.argmax
+import ray_segformer.network._argmax
 """)
 
 
@@ -284,7 +284,7 @@ def test_without_a_directory_to_cache_in():
     printed = run_python(
         """
 import torch
-from ray_segformer.network.argmax import upsampled_argmax
+from ray_segformer.network._argmax import upsampled_argmax
 from ray_segformer.network import argmax_kernels
 print(upsampled_argmax(torch.eye(3)[None], (1, 9)).tolist(), argmax_kernels.fill_class_ids.stats.cache_path)
 """,
@@ -300,7 +300,7 @@ def test_triton_in_its_interpreter():
 import sys
 sys.path.append(sys.argv[1])
 import torch
-from ray_segformer.network.argmax_triton import upsampled_argmax_triton
+from ray_segformer.network._argmax_triton import upsampled_argmax_triton
 torch.manual_seed(0)
 for h, w, classes, size in [
     (1, 1, 1, (1, 1)), (5, 7, 9, (11, 40)), (5, 7, 70, (3, 2)),
@@ -334,7 +334,7 @@ sys.path.append(sys.argv[1])
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from ray_segformer.network.argmax_triton import _CLASSES, _PIXELS, _label
+from ray_segformer.network._argmax_triton import _CLASSES, _PIXELS, _label
 confidence = sys.argv[2] == "True"
 pointers = {"logits": "*fp32", "ids": "*u16", "probability": "*fp32" if confidence else "*u16"}
 numbers = {"h": "i32", "w": "i32", "classes": "i32", "width": "i32", "y_scale": "fp32", "x_scale": "fp32"}

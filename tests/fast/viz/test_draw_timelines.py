@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pixels import edge_is
 
-from ray_segformer.architectures.timeline import Event, Timeline
+from ray_segformer.architectures._timeline import Event, Timeline
 from ray_segformer.viz import draw_timelines
 
 pytest.importorskip("matplotlib")
@@ -170,7 +170,7 @@ def test_pictures_need_little(tmp_path):
         "import sys, ray_segformer.viz as viz\n"
         "assert all(hasattr(viz, name) for name in viz.__all__)\n"
         "print([name for name in ('ray', 'torch', 'transformers', 'matplotlib') if name in sys.modules])\n"
-        "from ray_segformer.architectures.timeline import Event, Timeline\n"
+        "from ray_segformer.architectures._timeline import Event, Timeline\n"
         "viz.draw_timelines({'run': Timeline((Event('load', '', 1, 0.0, 1.0),), 0.0, 2.0)})\n"
         "print([name for name in ('matplotlib', 'matplotlib.pyplot') if name in sys.modules])\n"
     )

@@ -33,16 +33,16 @@ def test_on_ray_2_6_all_three_are_rays():
 @pytest.mark.skipif(not ON_2_7_TO_2_55, reason="needs Ray 2.7 to 2.55")
 def test_on_ray_2_7_to_2_55_only_the_predictor_is_rays():
     assert ray_segformer.Predictor is rays("ray.train.predictor", "Predictor") is not None
-    assert ray_segformer.BatchMapper.__module__ == "ray_segformer.air.batch_mapper"
-    assert ray_segformer.BatchPredictor.__module__ == "ray_segformer.air.batch_predictor"
+    assert ray_segformer.BatchMapper.__module__ == "ray_segformer.air._batch_mapper"
+    assert ray_segformer.BatchPredictor.__module__ == "ray_segformer.air._batch_predictor"
 
 
 @pytest.mark.skipif(not ON_2_56, reason="needs Ray 2.56 or newer")
 def test_on_ray_2_56_all_three_are_ours():
     assert rays("ray.train.predictor", "Predictor") is None
-    assert ray_segformer.Predictor.__module__ == "ray_segformer.air.predictor"
-    assert ray_segformer.BatchMapper.__module__ == "ray_segformer.air.batch_mapper"
-    assert ray_segformer.BatchPredictor.__module__ == "ray_segformer.air.batch_predictor"
+    assert ray_segformer.Predictor.__module__ == "ray_segformer.air._predictor"
+    assert ray_segformer.BatchMapper.__module__ == "ray_segformer.air._batch_mapper"
+    assert ray_segformer.BatchPredictor.__module__ == "ray_segformer.air._batch_predictor"
 
 
 def test_the_checkpoint_is_rays():

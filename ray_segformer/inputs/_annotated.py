@@ -1,0 +1,159 @@
+"""The annotated images of an input before they are read, and the stages that read them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from ray_segformer._guesses import Guess
+from ray_segformer.images import ImageError, encoded_bytes, public_uri
+from ray_segformer.inputs._blocks import ROWS_PER_BLOCK, small_blocks, spread
+from ray_segformer.inputs._find import find_images
+from ray_segformer.inputs._image_input import ImageInput, InputError
+from ray_segformer.inputs._parquet import READING_CPUS
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+NO_ANNOTATIONS = "videos have no annotations; write frames as images, with annotations of the same names"
+
+_COLUMNS = ("path", "image", "annotation")
+
+
+@dataclass(frozen=True)
+class AnnotatedInput:
+    """The annotated images of an input.
+
+    Attributes:
+        rows: the number of images.
+        dataset: makes a lazy Ray dataset of `path`, `image` and `annotation`, as `read_images` describes it.
+        sample: returns rows without Ray, as many as its argument says or all there are, spread over the input where it
+            has files. Their `annotation` is a cell of what `dataset` gives: a path, encoded bytes or `{"bytes",
+            "path"}`. They have `path`, too.
+        cells: makes a lazy Ray dataset of the same columns, whose files are not read yet: cells may be paths, or null.
+            It has all rows, or about as many as its argument says, spread over the input.
+        convert: makes another file of the bytes of an annotation of `cells`, if `dataset` has that one.
+        reduce_labels: whether annotations are numbered as in ADE20K's files; None if the layout does not say.
+        guesses: what is to be said about the input, such as files that are not looked at.
+        without_annotation: the paths of images without annotation; see `find_annotated`.
+        without_image: the paths of annotations without image, where the layout pairs files by name.
+        file: a file that tasks read, as an image cell: an image, or parquet. "" if tasks read no files.
+    """
+
+    rows: int
+    dataset: Callable[[], ray.data.Dataset]
+    sample: Callable[[int], list[Row]]
+    cells: Callable[[int | None], ray.data.Dataset]
+    convert: Callable[[bytes], bytes] | None = None
+    reduce_labels: bool | None = None
+    guesses: list[Guess] = field(default_factory=list)
+    without_annotation: Sequence[str] = ()
+    without_image: Sequence[str] = ()
+    file: str = ""
+
+
+def of_files(rows: list[Row], convert: Callable[[bytes], bytes] | None = None, **options: Any) -> AnnotatedInput:
+    """Return annotated images that are files.
+
+    Args:
+        rows: `path`, and the cells `image` and `annotation`, which is None for an image without one.
+        convert: makes another file of the bytes of an annotation, in the task that reads it.
+        options: further attributes.
+    """
+
+    def cells(count: int | None) -> ray.data.Dataset:
+        chosen = rows if count is None else [rows[place] for place in spread(len(rows), count)]
+        columns = {name: pa.array([row[name] for row in chosen], pa.string()) for name in _COLUMNS}
+        return small_blocks(pa.table(columns))
+
+    def dataset() -> ray.data.Dataset:
+        return cells(None).map_batches(read, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
+
+    def read(batch: pa.Table) -> pa.Table:
+        return read_files(batch, convert)
+
+    def sample(count: int) -> list[Row]:
+        return [{**rows[place], "annotation": annotation(rows[place])} for place in spread(len(rows), count)]
+
+    def annotation(row: Row) -> Any:
+        return row["annotation"] if convert is None else bytes_or_null(row["annotation"], row["path"], convert)
+
+    missing = [row["path"] for row in rows if row["annotation"] is None]
+    return AnnotatedInput(
+        len(rows), dataset, sample, cells, convert, without_annotation=missing, file=rows[0]["image"], **options
+    )
+
+
+def of_parquet(found: ImageInput) -> AnnotatedInput:
+    """Return annotated images in parquet. A sample is the first rows: others cost the reading of whole row groups."""
+    # With whole blocks as batches and with the same CPUs, Ray Data fuses this stage with the reading. A task still
+    # handles a single row group.
+    options: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": READING_CPUS}
+
+    def dataset() -> ray.data.Dataset:
+        return found.dataset().map_batches(read_files, **options)
+
+    def cells(count: int | None) -> ray.data.Dataset:
+        return found.dataset(sample=count)
+
+    return AnnotatedInput(found.rows, dataset, found.take, cells, guesses=found.guesses, file=found.file)
+
+
+def by_name(images: str, annotations: str, exclude: Sequence[str] = (), *, strict: bool = True) -> AnnotatedInput:
+    """Return the images of a folder, each with the annotation of its name in another folder.
+
+    Args:
+        images, exclude: as for `find_images`.
+        annotations: a folder.
+        strict: see `find_annotated`.
+
+    Raises:
+        InputError: there are no images, or one has no annotation, which the message names.
+    """
+    found = find_images(images, exclude=exclude)
+    if found.columns.names:
+        raise InputError(f"{public_uri(images)}: {NO_ANNOTATIONS}")
+    rows = found.take(found.rows)
+    found_annotations = find_images(annotations)
+    below = {row["name"]: row for row in found_annotations.take(found_annotations.rows)}
+    for row in rows:
+        if strict and row["name"] not in below:
+            raise InputError(
+                f"{row['path']} has no annotation: expected {public_uri(annotations)}/{row['name']}.png, "
+                "a PNG of class ids"
+            )
+        row["annotation"] = below[row["name"]]["image"] if row["name"] in below else None
+    names = {row["name"] for row in rows}
+    without_image = [row["path"] for name, row in below.items() if name not in names]
+    return of_files(rows, guesses=found.guesses, without_image=without_image)
+
+
+def also(others: int) -> str:
+    """Return how an error about one image says that it is not the only one."""
+    return f" (nor have {others} others)" if others else ""
+
+
+def read_files(batch: pa.Table, convert: Callable[[bytes], bytes] | None = None) -> pa.Table:
+    """Return `path`, and `image` and `annotation` with the bytes of their files in place of paths."""
+    columns = {"path": batch.column("path")}
+    for name in ("image", "annotation"):
+        if name in batch.column_names:
+            pairs = zip(batch.column(name).to_pylist(), batch.column("path").to_pylist(), strict=True)
+            change = convert if name == "annotation" else None
+            columns[name] = pa.array([bytes_or_null(cell, path, change) for cell, path in pairs], pa.binary())
+    return pa.table(columns)
+
+
+def bytes_or_null(cell: Any, path: str, convert: Callable[[bytes], bytes] | None = None) -> bytes | None:
+    """Return the bytes of the file in a cell, converted; None, with a warning in the log, if it cannot be read."""
+    try:
+        content = encoded_bytes(cell)
+        return content if convert is None else convert(content)
+    except ImageError as error:
+        logger.warning("%s: %s", path, error)
+        return None

@@ -1,0 +1,240 @@
+"""Find the images of an input: a folder, a glob, a list file, an image, a video or parquet, local or remote."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import posixpath
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.fs
+
+from ray_segformer.images import SUFFIXES
+from ray_segformer.inputs._image_input import ImageInput, InputError
+from ray_segformer.inputs._listing import files_below, files_in_list, files_matching, fixed_part, kind_of, shared_folder
+from ray_segformer.inputs._location import FileName, Location
+from ray_segformer.inputs._parquet import images_in_parquet
+from ray_segformer.inputs._rounds import FIRST_ROUND, rounds_of_files
+from ray_segformer.inputs._selection import Selection
+from ray_segformer.inputs._splits import choose_split, split_of_parquet
+from ray_segformer.inputs._videos import is_video, rounds_of_videos
+
+_LIST_SUFFIXES = (".txt", ".lst", ".list")
+
+
+def find_images(source: str, *, exclude: Sequence[str] = (), every: int | None = None) -> ImageInput:
+    """Find the images of an input, without reading them and without Ray.
+
+    Args:
+        source: a local path, or a URI of pyarrow's file systems, of one of these:
+
+            * a folder. It is searched recursively, and through symbolic links, for files with an image's suffix.
+              Hidden files and folders (`.name`, `Thumbs.db`, `desktop.ini`, `__MACOSX`) are left out.
+            * a glob. It does not match hidden files, either.
+            * a list file: a text file with a path on each line. Relative paths are relative to its folder.
+            * an image.
+            * a video, whose frames are the images; see `rounds_of_videos`. Or one of the above with videos alone. In a
+              folder that has images, videos are not looked at.
+            * parquet, a file or a folder of files, with an image column of encoded bytes, of paths, or of
+              `{"bytes", "path"}`. Relative paths are relative to the parquet file.
+        exclude: globs of files to leave out, compared with paths relative to the input (of a list, to the deepest
+            folder that all its files are below) and with names of files. Default: none.
+        every: of videos, only the frames 0, N, 2 N and so on. Default: all.
+
+    Returns:
+        The images. Their `guesses` have the codes "hidden-files", "other-files", "looks-like-masks" and "image-column".
+
+    Raises:
+        InputError: nothing is there, or it has no images, or a folder cannot be read, or a glob of `exclude` matches
+            nothing; or `every` is given, and these are no videos.
+    """
+    (images,) = find_rounds(source, exclude=exclude, every=every, first=None)
+    return images
+
+
+def find_rounds(
+    source: str,
+    *,
+    exclude: Sequence[str] = (),
+    every: int | None = None,
+    first: int | None = FIRST_ROUND,
+    distinct_names: bool = False,
+) -> Iterator[ImageInput]:
+    """Find the images of an input, some at a time, so that the first of millions can be read at once.
+
+    Args:
+        source, exclude, every: as for `find_images`. The list of a list file is compared with the deepest folder that
+            the files of the first round are below.
+        first: the number of images in the first round. Later rounds have more. None: all are in one round.
+            Default: 50,000.
+        distinct_names: whether names in later rounds are to differ from all before. Default: False.
+
+    Yields:
+        The images of each round. `index` goes on from round to round. `guesses` are about what was listed so far; only
+        the first round is searched for masks. Parquet is one round: its files say what is in them. Of videos, all files
+        are listed at first, and frames in rounds.
+
+    Raises:
+        InputError: as for `find_images`, when it is found out: of a glob of `exclude`, when all is listed.
+    """
+    if every is not None and every < 1:
+        raise ValueError(f"every (--every) is a whole number of at least 1, not {every}")
+    location = Location(source)
+    path, shown = location.path, location.shown
+    kind = kind_of(location.file_system, path)
+    suffix = posixpath.splitext(path.lower())[1]
+    rounds = partial(_rounds_of_files, shown=shown, first=first, distinct_names=distinct_names, every=every)
+    if kind == pa.fs.FileType.NotFound and glob.has_magic(path):
+        folder = fixed_part(path)
+        selection = Selection(folder, exclude, shown, hides=False)
+        files = (location.file(file) for file in files_matching(location, folder) if selection.takes(file))
+        yield from rounds(files, folder, selection=selection, may_repeat=True)
+    elif kind == pa.fs.FileType.NotFound:
+        raise InputError(f"{shown}: no such file or folder")
+    elif kind == pa.fs.FileType.Unknown:
+        raise InputError(f"{shown} is a pipe or a device; expected a file or a folder")
+    elif kind == pa.fs.FileType.Directory:
+        selection = Selection(path, exclude, shown)
+        found, parquet = _files_of_folder(location, selection)
+        if found is not None:
+            yield from rounds(found, path, selection=selection, may_repeat=False)
+        else:
+            selection.check()
+            _refuse_every(every, shown)
+            yield images_in_parquet(location, parquet, guesses=selection.guesses())
+    elif suffix in _LIST_SUFFIXES:
+        named = files_in_list(location)
+        beginning = [*itertools.islice(named, first)]
+        folder = shared_folder([file.plain for file in beginning])
+        selection = Selection(folder, exclude, shown, hides=False)
+        files = (file for file in itertools.chain(beginning, named) if selection.takes(file.plain))
+        yield from rounds(files, folder, selection=selection, may_repeat=True)
+    else:
+        folder = posixpath.dirname(path)
+        selection = Selection(folder, exclude, shown, hides=False)
+        paths = [path] if selection.takes(path) else []
+        selection.check()
+        if suffix == ".parquet":
+            _refuse_every(every, shown)
+            yield images_in_parquet(location, paths)
+        elif suffix in SUFFIXES or is_video(path):
+            yield from rounds(map(location.file, paths), folder, selection=selection, may_repeat=False)
+        else:
+            raise InputError(
+                f"{shown}: expected an image, a video, .parquet, or a list of paths ({', '.join(_LIST_SUFFIXES)}); "
+                f"the suffix {suffix!r} is none of them"
+            )
+
+
+def _rounds_of_files(
+    files: Iterator[FileName],
+    folder: str,
+    *,
+    shown: str,
+    selection: Selection,
+    first: int | None,
+    distinct_names: bool,
+    every: int | None,
+    may_repeat: bool,
+) -> Iterator[ImageInput]:
+    """Yield the images in files, or the frames if the first one is a video."""
+    beginning = [*itertools.islice(files, 1)]
+    files = itertools.chain(beginning, files)
+    if beginning and is_video(beginning[0].plain):
+        yield from rounds_of_videos(files, folder, shown, selection, first, every or 1, may_repeat=may_repeat)
+    else:
+        _refuse_every(every, shown)
+        yield from rounds_of_files(files, folder, shown, selection, first, distinct_names, may_repeat=may_repeat)
+
+
+def _refuse_every(every: int | None, shown: str) -> None:
+    if every is not None:
+        raise InputError(f"{shown}: every (--every) is for videos, and these are images; leave it out")
+
+
+def _files_of_folder(location: Location, selection: Selection) -> tuple[Iterator[FileName] | None, list[str]]:
+    """Return the images of a folder, or its videos if it has neither images nor parquet; and its parquet files.
+
+    The first are None if there are none. The images are listed while they are taken.
+    """
+    parquet: list[str] = []
+    videos: list[str] = []
+
+    def images() -> Iterator[FileName]:
+        has_images = False
+        for file in files_below(location):
+            if not selection.takes(file):
+                continue
+            suffix = posixpath.splitext(file.lower())[1]
+            if suffix in SUFFIXES:
+                if not has_images:
+                    has_images = True
+                    for other in (*parquet, *videos):
+                        selection.pass_over(other)
+                yield location.file(file)
+            elif suffix == ".parquet" and not has_images:
+                parquet.append(file)
+            elif is_video(file) and not has_images:
+                videos.append(file)
+            else:
+                selection.pass_over(file)
+
+    files = images()
+    found = next(files, None)
+    if found is not None:
+        return itertools.chain([found], files), parquet
+    if videos and not parquet:
+        return map(location.file, videos), parquet
+    for video in videos:
+        selection.pass_over(video)
+    return None, parquet
+
+
+def find_parquet(
+    source: str,
+    image_column: str = "image",
+    annotation_column: str = "annotation",
+    *,
+    split: str | None = None,
+    exclude: Sequence[str] = (),
+) -> ImageInput:
+    """Find annotated images in parquet, without reading them and without Ray.
+
+    Args:
+        source: a parquet file, or a folder that is searched recursively for them. A local path, or a URI of pyarrow's
+            file systems.
+        image_column, annotation_column: columns of encoded bytes, of paths relative to the parquet file, or of
+            `{"bytes", "path"}`, as Hugging Face writes them.
+        split: only files of this split; see `split_of_parquet`. Default: None, all files.
+        exclude: as for `find_images`: globs of parquet files.
+
+    Returns:
+        As `find_images`; rows also have `annotation`.
+
+    Raises:
+        InputError: there is no parquet file, or none of this split, or it has no such column, or the column is of
+            another type, or a glob of `exclude` matches nothing.
+    """
+    location = Location(source)
+    kind = kind_of(location.file_system, location.path)
+    if kind == pa.fs.FileType.NotFound:
+        raise InputError(f"{location.shown}: no such file or folder")
+    is_file = kind == pa.fs.FileType.File
+    selection = Selection("" if is_file else location.path, exclude, location.shown, hides=not is_file)
+    found = [file for file in ([location.path] if is_file else files_below(location)) if selection.takes(file)]
+    selection.check()
+    files = [file for file in found if file.lower().endswith(".parquet")]
+    for file in found:
+        if not file.lower().endswith(".parquet"):
+            selection.pass_over(file)
+    if not files:
+        raise InputError(
+            f"{location.shown}: neither the folders images/ and annotations/ (or masks/, labels/), nor Cityscapes, "
+            "PASCAL VOC, a dataset of save_to_disk, nor parquet there"
+        )
+    if split is not None:
+        choose_split({split_of_parquet(file) for file in files} - {""}, split, location.shown)
+        files = [file for file in files if split_of_parquet(file) == split]
+    return images_in_parquet(location, files, image_column, annotation_column, selection.guesses())

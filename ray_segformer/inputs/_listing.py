@@ -1,0 +1,210 @@
+"""List the files below a folder, of a glob, or in a list file, on any file system of pyarrow."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import itertools
+import os
+import posixpath
+import stat
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.fs
+
+from ray_segformer.images import retried
+from ray_segformer.inputs._image_input import InputError
+from ray_segformer.inputs._location import FileName, Location
+from ray_segformer.inputs._paths import readable
+from ray_segformer.inputs._s3_pages import has_pages, pages_of_s3
+from ray_segformer.inputs._selection import below, is_hidden, matches, names_hidden
+
+_LARGEST_SORTED = 2**18  # entries of a local folder: a hundred megabytes
+_BYTES_OF_LIST = 2**20  # of a list file that are read at once
+
+
+def kind_of(file_system: pa.fs.FileSystem, path: str) -> pa.fs.FileType:
+    """Return what is at a path: a file, a folder, nothing, or something else, such as a pipe (`Unknown`).
+
+    Raises:
+        InputError: the path cannot be looked up.
+    """
+    if not isinstance(file_system, pa.fs.LocalFileSystem):
+        try:
+            return file_system.get_file_info(path).type
+        except OSError as error:
+            raise InputError(f"{path}: cannot be looked up: {error}") from error
+    try:
+        mode = os.stat(path).st_mode  # pyarrow fails for a name that is not UTF-8
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return pa.fs.FileType.NotFound
+    except OSError as error:
+        raise InputError(f"{readable(path)}: cannot be read: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
+        return pa.fs.FileType.Directory
+    return pa.fs.FileType.File if stat.S_ISREG(mode) else pa.fs.FileType.Unknown
+
+
+def files_below(location: Location) -> Iterator[str]:
+    """Yield the paths of all files below a folder, in ascending order. Few of them are in memory at a time.
+
+    They include hidden files. In a local folder, they include broken symbolic links, too: reading them fails later, so
+    that no image is lost silently. The files of a local folder of more than 262,144 entries come in the order of the
+    file system. S3 is asked for a page of files at a time if boto3 is installed, else for a folder at a time, as HDFS
+    is. Other stores are listed as a whole.
+
+    Raises:
+        InputError: the folder cannot be listed. Hidden local folders are passed over instead.
+    """
+    if location.is_local:
+        return _walk_local(location.path)
+    return pages_of_s3(location) if has_pages(location) else _walk_store(location)
+
+
+def files_matching(location: Location, folder: str) -> Iterator[str]:
+    """Yield the paths of the files that match a glob, in ascending order. `folder` is the glob's `fixed_part`.
+
+    Hidden files and folders match only a part of the glob that names them.
+    """
+    pattern, wildcards = location.path, below(location.path, folder)
+    if location.is_local:
+        found = (path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
+        yield from sorted(path for path in found if not names_hidden(below(path, folder), wildcards))
+    else:
+        yield from (path for path in files_below(location.at(folder)) if matches(below(path, folder), wildcards))
+
+
+def fixed_part(pattern: str) -> str:
+    """Return the folder of a glob above its first wildcard."""
+    parts = pattern.split("/")
+    return "/".join(parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+
+
+def files_in_list(location: Location) -> Iterator[FileName]:
+    """Yield the files that a list file names, one a line. Empty lines and lines that start with # are skipped.
+
+    Raises:
+        InputError: the file is not UTF-8.
+    """
+    for line in _lines(location):
+        if line.strip() and not line.startswith("#"):
+            yield location.named_in(line.strip())
+
+
+def _lines(location: Location) -> Iterator[str]:
+    """Yield the lines of a text file, a part of which is in memory at a time."""
+    path, rest, is_first = location.path, b"", True
+    with open(path, "rb") if location.is_local else location.file_system.open_input_stream(path) as file:
+        while content := file.read(_BYTES_OF_LIST):
+            # Not `splitlines`: the other characters that end a line there may be part of a name.
+            *complete, rest = (rest + content).split(b"\n")
+            yield from _decoded(complete, is_first, location)
+            is_first = is_first and not complete
+        yield from _decoded([rest], is_first, location)
+
+
+def _decoded(lines: list[bytes], is_first: bool, location: Location) -> Iterator[str]:
+    try:
+        text = b"\n".join(lines).decode("utf-8-sig" if is_first else "utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{location.shown}: a list file must be UTF-8 text: {error}") from error
+    yield from text.split("\n")
+
+
+def shared_folder(paths: list[str]) -> str:
+    """Return the deepest folder that all paths are below; "" if there is none."""
+    try:
+        return posixpath.commonpath([posixpath.dirname(path) for path in paths])
+    except ValueError:  # no paths, or absolute and relative paths together
+        return ""
+
+
+def _walk_local(root: str) -> Iterator[str]:
+    """Yield the files below a local folder.
+
+    Unlike pyarrow's walk, it accepts names that are not UTF-8, and does not follow a link to a folder that contains it.
+    """
+    root_length = len(root.rstrip("/")) + 1
+    folders = [(root, _names_in(root, root_length), frozenset([_identity(root, root_length)]))]
+    while folders:
+        folder, names, parents = folders[-1]
+        for name in names:
+            path = os.path.join(folder, name)
+            if not name.endswith("/"):
+                yield path
+            elif (identity := _identity(path, root_length)) is not None and identity not in parents:
+                folders.append((path[:-1], _names_in(path[:-1], root_length), parents | {identity}))
+                break
+        else:
+            folders.pop()
+
+
+def _names_in(folder: str, root_length: int) -> Iterator[str]:
+    """Yield the names in a folder in the order of their paths; of a very large one, as they come.
+
+    Those of folders end with "/".
+    """
+    try:
+        with os.scandir(folder) as scanned:
+            # The paths of a folder's files go on with "/", which some characters are below.
+            names = (f"{entry.name}/" if _is_folder(entry) else entry.name for entry in scanned)
+            first = [*itertools.islice(names, _LARGEST_SORTED)]
+            yield from sorted(first) if len(first) < _LARGEST_SORTED else first
+            yield from names
+    except OSError as error:
+        _check_hidden(folder, root_length, error)
+
+
+def _identity(folder: str, root_length: int) -> tuple[int, int] | None:
+    """Return what a folder is, by whatever path or link it is reached; None of a hidden one that cannot be read."""
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        _check_hidden(folder, root_length, error)
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _check_hidden(folder: str, root_length: int, error: OSError) -> None:
+    """Raise an InputError for a folder that cannot be read, unless it is hidden."""
+    if not is_hidden(folder[root_length:]):
+        raise InputError(
+            f"{readable(folder)}: this folder of the input cannot be read: {error.strerror}; "
+            "make it readable, or name an input without it"
+        ) from error
+
+
+def _walk_store(location: Location) -> Iterator[str]:
+    """Yield the files below a folder of a store, a folder at a time."""
+    folders = [iter(_listed(location, location.path))]
+    while folders:
+        info = next(folders[-1], None)
+        if info is None:
+            folders.pop()
+        elif info.type == pa.fs.FileType.File:
+            yield info.path
+        elif location.finds_folders:
+            folders.append(iter(_listed(location, info.path)))
+
+
+def _listed(location: Location, folder: str) -> list[pa.fs.FileInfo]:
+    """Return what is in a folder, or all below it where that is the only way, in the order of paths."""
+    selector = pa.fs.FileSelector(folder, allow_not_found=True, recursive=not location.finds_folders)
+    try:
+        return sorted(retried(location.file_system.get_file_info, selector), key=_path_in_order)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed: {error}") from error
+
+
+def _path_in_order(info: pa.fs.FileInfo) -> str:
+    return f"{info.path}/" if info.type == pa.fs.FileType.Directory else info.path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself
+            return False
+        raise

@@ -1,0 +1,138 @@
+"""Where an input is, and how the files there are named in rows: as cells, and without secrets."""
+
+from __future__ import annotations
+
+import copy
+import os
+import posixpath
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote
+
+import pyarrow as pa
+import pyarrow.fs
+
+from ray_segformer.images import escaped_uri, is_percent_encoded, public_uri, quoted
+from ray_segformer.inputs._image_input import InputError
+from ray_segformer.inputs._paths import readable
+
+
+def joined(source: str, *parts: str) -> str:
+    """Return a source, with its options, of a path below another source."""
+    folder, mark, options = source.partition("?") if "://" in source else (source, "", "")
+    return posixpath.join(folder, *parts).rstrip("/") + mark + options
+
+
+class FileName(NamedTuple):
+    """A file by its names.
+
+    Attributes:
+        cell: the path or URI from which it is read. A URI has the options of its source.
+        path: the same without user, password and options, for outputs and messages.
+        plain: its path on its file system, in which nothing is percent-encoded, for the name of its mask.
+    """
+
+    cell: str
+    path: str
+    plain: str
+
+
+class Location:
+    """What a local path or a URI names.
+
+    Attributes:
+        shown: the path or URI without user, password and options, for messages.
+        file_system: pyarrow's file system.
+        path: the path on it. It is absolute if the file system is local.
+
+    Raises:
+        InputError: pyarrow does not know the URI.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.shown = public_uri(readable(source))
+        self._head = self._options = self._root = ""
+        self._is_encoded = is_percent_encoded(source)
+        if "://" not in source:
+            self.file_system: pa.fs.FileSystem = pa.fs.LocalFileSystem()
+            self.path = os.path.abspath(os.path.expanduser(source))
+            return
+        uri = escaped_uri(source)
+        try:
+            self.file_system, self.path = pa.fs.FileSystem.from_uri(uri)
+        except (pa.ArrowInvalid, OSError, ImportError) as error:
+            reason = str(error).replace(uri, public_uri(uri))
+            if "Cannot parse URI" in reason:  # It quotes parts of the URI.
+                reason = "its syntax is wrong"
+            raise InputError(f"{self.shown}: not a URI that pyarrow's file systems know: {reason}") from error
+        before, mark, options = uri.partition("?")
+        scheme, _, rest = before.partition("://")
+        authority, _, name = rest.partition("/")
+        self._head, self._options = f"{scheme}://{authority}", mark + options
+        name = unquote(name, errors="surrogateescape") if self._is_encoded else name
+        # On S3, the first part of a path is the bucket, which the URI has as its host; on HDFS, there is no such part.
+        self._root = self.path.rstrip("/").removesuffix(name.strip("/")).rstrip("/")
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options of the URI, such as `region`."""
+        return dict(parse_qsl(self._options.removeprefix("?")))
+
+    @property
+    def user(self) -> str:
+        """The user and the password of the URI, `user:password`; "" if it has none. Not to be shown."""
+        return unquote(self._head.partition("://")[2].rpartition("@")[0])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine's file system."""
+        return isinstance(self.file_system, pa.fs.LocalFileSystem)
+
+    @property
+    def finds_folders(self) -> bool:
+        """Whether the list of a folder has the folders in it. On GCS, pyarrow finds none but those that it made."""
+        return self.file_system.type_name in ("local", "s3", "hdfs")
+
+    def at(self, path: str) -> Location:
+        """Return the location of another path of this file system."""
+        location = copy.copy(self)
+        location.path = path
+        return location
+
+    def file(self, path: str) -> FileName:
+        """Return the names of the file at a path of this file system.
+
+        Raises:
+            InputError: it is in another bucket.
+        """
+        if self.is_local:
+            text = readable(path)
+            return FileName(text, text, path)
+        if not path.startswith(f"{self._root}/"):
+            raise InputError(f"{self.shown}: {path} is outside of it; name such a file by its URI")
+        name = path[len(self._root) + 1 :]
+        uri = f"{self._head}/{quoted(name) if self._is_encoded else name}"
+        return FileName(uri + self._options, public_uri(uri), path)
+
+    def named_in(self, text: str) -> FileName:
+        """Return the names of a file that the file at this location names, in a line of a list or a cell of a table.
+
+        A relative path is relative to the folder of this file. A URI of the same scheme, without user and options of
+        its own, gets those of this file's.
+        """
+        if "://" in text:
+            return self._of_uri(text)
+        if os.path.isabs(text) and not posixpath.isabs(self.path):  # a store of objects has no absolute paths
+            return FileName(text, text, text)
+        path = posixpath.join(posixpath.dirname(self.path), text)
+        return self.file(path if self.is_local else posixpath.normpath(path))
+
+    def _of_uri(self, text: str) -> FileName:
+        uri = escaped_uri(text)
+        scheme, _, rest = uri.partition("://")
+        own_scheme, _, own_rest = self._head.partition("://")
+        if scheme == own_scheme and "?" not in rest and "@" not in rest.partition("/")[0]:
+            user, at, _ = own_rest.rpartition("@")
+            uri = f"{scheme}://{user}{at}{rest}{self._options}"
+        path = public_uri(uri)
+        plain = unquote(path.partition("://")[2], errors="surrogateescape")
+        return FileName(uri, path, plain)

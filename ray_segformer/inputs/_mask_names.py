@@ -1,0 +1,71 @@
+"""Images whose names say that they are masks of other images of the input."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from collections.abc import Sequence
+
+from ray_segformer._guesses import Guess
+
+_KINDS = (
+    *("masks?", "labels?", "gt", "groundtruth", "ground_truth", "seg", "segm", "segmentation", "annotations?"),
+    *("colou?r", "labelIds", "labelTrainIds", "trainIds", "instanceIds", "instanceTrainIds", "trimap"),
+)
+_MASK_STEM = re.compile(rf"(.+?)([-_. ](?:(?:gtFine|gtCoarse)_)?(?:{'|'.join(_KINDS)}))", re.IGNORECASE)
+_MASK_FOLDER = re.compile(
+    r"masks?|labels?|annotations?|segmentations?|segmentation(class|object)\w*|segmentation_?masks?|gt([A-Z_-].*)?"
+    r"|ground_?truth|masks?_.*"
+)
+_IMAGE_STEM = "_leftImg8bit"  # what Cityscapes adds to the names of images
+
+
+def masks_among(relative: Sequence[str], shown: str) -> list[Guess]:
+    """Return what is to be said about images that look like masks of others: `a_mask.png` beside `a.jpg`.
+
+    Args:
+        relative: the images' paths, relative to the input.
+        shown: the input, for the message.
+    """
+    folders_and_stems = [_folder_and_stem(path) for path in relative]
+    mask_folders = [_mask_folder(folder) for folder, _ in folders_and_stems]
+    beside = dict(zip(folders_and_stems, relative, strict=True))
+    elsewhere = {
+        stem.removesuffix(_IMAGE_STEM): path
+        for path, (_, stem), mask_folder in zip(relative, folders_and_stems, mask_folders, strict=True)
+        if mask_folder is None
+    }
+    example, count, patterns = "", 0, dict[str, None]()
+    for path, (folder, stem), mask_folder in zip(relative, folders_and_stems, mask_folders, strict=True):
+        named = _MASK_STEM.fullmatch(stem)
+        image = None
+        if mask_folder is not None:
+            image = elsewhere.get(stem) or (elsewhere.get(named[1]) if named else None)
+            pattern = f"{mask_folder}/*" if folder.split("/")[0] == mask_folder else f"*/{mask_folder}/*"
+        if image is None and named:
+            image = beside.get((folder, named[1])) or beside.get((folder, named[1] + _IMAGE_STEM))
+            pattern = f"*{named[2]}{posixpath.splitext(path)[1]}"
+        if image is not None:
+            example = example or f"{path} of {image}"
+            count += 1
+            patterns[pattern] = None
+    if not count:
+        return []
+    look = "1 image looks like a mask of another" if count == 1 else f"{count} images look like masks of others"
+    options = " ".join(f"--exclude {shlex.quote(pattern)}" for pattern in patterns)
+    message = f"{shown}: {look} ({example}); leave them out with {options} (in Python, exclude={list(patterns)})"
+    return [Guess("looks-like-masks", message, count)]
+
+
+def _folder_and_stem(path: str) -> tuple[str, str]:
+    folder, name = posixpath.split(path)
+    return folder, posixpath.splitext(name)[0]
+
+
+def _mask_folder(folder: str) -> str | None:
+    """Return the part of a folder's path that is named like a folder of masks; None if there is none."""
+    for name in folder.split("/"):
+        if _MASK_FOLDER.fullmatch(name) or _MASK_FOLDER.fullmatch(name.lower()):
+            return name
+    return None

@@ -1,0 +1,154 @@
+"""Export all images that are parts of a file together: a task makes one file, such as a video of its frames."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import posixpath
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+
+from ray_segformer.air import installed
+from ray_segformer.exports import SourceFormat, SourcePart
+from ray_segformer.inputs import digests_of, unique_names
+from ray_segformer.jobs._cluster import ENCODING_CPUS
+from ray_segformer.jobs._export_images import RECORDS, by_shard, folder_of_input
+from ray_segformer.jobs._progress import with_progress
+from ray_segformer.outputs import MaskOutput, OutputFolder, Storage
+
+_COPIED_BYTES = 2**20
+
+
+def export_sources(
+    output: MaskOutput,
+    shards: list[str],
+    to_format: SourceFormat,
+    folder: OutputFolder,
+    where: dict[str, Any],
+    *,
+    progress: bool,
+) -> dict[str, int]:
+    """Write a file for each file of the input. Arguments and result are those of `export_images`."""
+    columns = [name for name in to_format.columns if name in output.place_columns(shards[0]).names]
+    sources = _sources(output, shards, columns, where)
+    paths = sorted(sources)
+    folder_of_names = folder_of_input(output, {posixpath.dirname(path) for path in paths})
+    names = unique_names(paths, folder_of_names, paths)
+    remaining = []
+    for path, name in zip(paths, names, strict=True):
+        source = {"path": path, "name": name, "rows": json.dumps(sources[path])}
+        if folder.storage.read(_record_of(name)) != source["rows"].encode():  # or others have come since
+            remaining.append(source)
+    if any("://" not in path for path in paths):
+        where = installed.on_driver_node()
+    if remaining:
+        write = _ExportSource(output, to_format, columns, folder.storage)
+        tasks = installed.from_items(remaining, len(remaining))
+        written = tasks.map_batches(write, batch_size=1, num_cpus=1, **where).iter_rows()
+        for _ in with_progress(written, len(remaining), unit=" files") if progress else written:
+            folder.lease.check()
+    return {kind: sum(source[kind] for source in sources.values()) for kind in ("images", "failures")}
+
+
+def _sources(
+    output: MaskOutput, shards: list[str], columns: Sequence[str], where: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return what there is of each file of the input, by its path.
+
+    `images` and `failures` are the numbers of rows with a mask and without. `shards` are the files of rows that have
+    masks of it, each with the place of the first one, in ascending order.
+    """
+
+    def look(batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+        found = []
+        for shard in batch["shard"]:
+            counts: dict[str, dict[str, Any]] = {}
+            for row in output.rows(shard, ["path", "error", *columns]).to_pylist():
+                count = counts.setdefault(row["path"], {"images": 0, "failures": 0, "first": None})
+                if row["error"] is None:
+                    place = [row[name] for name in columns]
+                    count["first"] = min(place, count["first"] or place)
+                count["images" if row["error"] is None else "failures"] += 1
+            found.append(json.dumps(counts))
+        return {"shard": batch["shard"], "counts": np.array(found, object)}
+
+    sources: dict[str, dict[str, Any]] = defaultdict(lambda: {"images": 0, "failures": 0, "shards": []})
+    for row in by_shard(shards).map_batches(look, batch_size=1, num_cpus=ENCODING_CPUS, **where).iter_rows():
+        for path, count in json.loads(row["counts"]).items():
+            sources[path]["images"] += count["images"]
+            sources[path]["failures"] += count["failures"]
+            if count["first"] is not None:
+                sources[path]["shards"].append([count["first"], str(row["shard"])])
+    for source in sources.values():
+        source["shards"].sort()
+    return sources
+
+
+class _ExportSource:
+    """Writes the file of a file of the input. For `map_batches`."""
+
+    def __init__(self, output: MaskOutput, to_format: SourceFormat, columns: Sequence[str], storage: Storage) -> None:
+        self._output, self._format, self._columns, self._storage = output, to_format, columns, storage
+
+    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+        """Export the files of a batch."""
+        for path, name, rows in zip(batch["path"], batch["name"], batch["rows"], strict=True):
+            shards = json.loads(rows)["shards"]
+            if shards:
+                self._export(str(path), str(name), shards)
+            self._storage.write(_record_of(name), rows.encode())
+        return {"name": batch["name"]}
+
+    def _export(self, path: str, name: str, shards: list[tuple[list[Any], str]]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = os.path.join(folder, f"file{self._format.suffix}")
+            self._format.write(self._output.cell_of(path), self._parts(path, shards), file)
+            self._storage.write_parts(name + self._format.suffix, _content(file))
+
+    def _parts(self, path: str, shards: list[tuple[list[Any], str]]) -> Iterator[SourcePart]:
+        """Yield the images of a file that have a mask, each once, in the order of their places.
+
+        Of several runs, a later one wrote the rows that an earlier one had left out. So files of rows may have to be
+        read side by side. One is opened when its first row is due.
+        """
+        heap: list[tuple[list[Any], str, Iterator[dict[str, Any]] | None, dict[str, Any]]]
+        heap = [(first, shard, None, {}) for first, shard in shards]
+        last = None
+        while heap:
+            place, shard, rows, row = heapq.heappop(heap)
+            if rows is None:
+                rows = self._rows(path, shard)
+            elif place != last and (mask := self._output.mask(row)) is not None:
+                last = place
+                yield SourcePart(dict(zip(self._columns, place, strict=True)), mask)
+            following = next(rows, None)
+            if following is not None:
+                heapq.heappush(heap, ([following[name] for name in self._columns], shard, rows, following))
+
+    def _rows(self, path: str, shard: str) -> Iterator[dict[str, Any]]:
+        """Yield the rows with a mask that a file of rows has of a file of the input, in the order of their places."""
+        table = self._output.rows(shard)
+        has_mask = pa.compute.is_null(table.column("error"))
+        table = table.filter(pa.compute.and_(pa.compute.equal(table.column("path"), path), has_mask))
+        table = table.sort_by([(name, "ascending") for name in (self._columns or ["index"])])
+        for batch in table.to_batches(1):
+            yield from batch.to_pylist()
+
+
+def _record_of(name: str) -> str:
+    """Return the name of the file that says what a written file is made of."""
+    return f"{RECORDS}/{digests_of([name])[0].hex()}.json"
+
+
+def _content(path: str) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while part := file.read(_COPIED_BYTES):
+            yield part

@@ -1,0 +1,286 @@
+"""Prediction as a job: segment the images of an input with `BatchPredictor`, and write an output of masks."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+
+from ray_segformer._guesses import say
+from ray_segformer._segmenter import check_foreground_threshold
+from ray_segformer._stage_times import start_totals, totals_by_stage
+from ray_segformer.air import BatchPredictor, installed
+from ray_segformer.checkpoint import SegformerCheckpoint
+from ray_segformer.images import MAX_PIXELS, Bands, public_uri
+from ray_segformer.inputs import InputError, ListedAhead, Location, find_rounds, find_scenes, readable
+from ray_segformer.jobs._cluster import ENCODING_CPUS, resources_for, start_ray
+from ray_segformer.jobs._encode import EncodeMasks
+from ray_segformer.jobs._preflight import check_nodes
+from ray_segformer.jobs._progress import progress_of_workers
+from ray_segformer.jobs._report import REPORT_NAME, report_page
+from ray_segformer.outputs import LocalStorage, MaskOutput, OutputError, OutputFolder, Shards, Storage, WriteShards
+from ray_segformer.predictor import SegformerPredictor
+from ray_segformer.protocol import PLAIN, Protocol, protocol_in
+from ray_segformer.viz import class_palette
+
+ROWS_PER_SHARD = 1024
+_BATCHES_PER_SHARD = 16  # of large images, so that a run that ends early loses no hours
+
+
+def predict(
+    source: str,
+    output: str,
+    checkpoint: SegformerCheckpoint,
+    *,
+    exclude: Sequence[str] = (),
+    bands: Bands | None = None,
+    every: int | None = None,
+    mask_format: Literal["parquet", "png"] = "parquet",
+    overlays: bool = False,
+    on_error: Literal["raise", "keep"] = "raise",
+    max_pixels: int = MAX_PIXELS,
+    runtime: Literal["auto", "eager", "compile", "openvino"] = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    foreground_threshold: float | None = None,
+    protocol: Protocol = PLAIN,
+    confidence: bool = False,
+    report: bool = False,
+    batch_size: int = 8,
+    workers: int | None = None,
+    gpus_per_worker: float = 0.0,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Segment the images of an input, as `ray-segformer predict` does.
+
+    It uses the Ray that is running, and calls `start_ray` if none is.
+
+    Args:
+        source: the input: a folder (searched recursively), a glob, a list file, an image, a video, or parquet; or a
+            URI. Of more than 50,000 images, the first are segmented while the others are listed; see `find_rounds`.
+        output: the folder to make: a path on this machine, or a URI of pyarrow's file systems with its options. Tasks
+            write to it: of a local folder on this machine, else on all. It gets these files:
+
+            * `masks/part-*.parquet`: shards, with the columns of `schema_of`. A shard is there as a whole or not at
+              all, and does not change. Names sort as the input.
+            * `overlays/`: a JPEG for each image, with `overlays`.
+            * with `mask_format="png"`, `masks/` and `confidence/` with a PNG for each image, and the shards in `rows/`.
+            * `classes.json`: class names by class id.
+            * `report.html`, with `report`: see `ray_segformer.jobs._report`.
+            * `summary.json`: what was done. It is written last: without it, the run is not finished.
+
+        checkpoint: the model.
+        exclude: globs of files to leave out, compared with paths relative to the input and with names of files.
+            Default: none.
+        bands: read the files, which are all TIFF, as scenes, by these bands; a large scene becomes a row for each part.
+            See `find_scenes`. Needs the extra `geo`. Default: None, read them as images.
+        every: of videos, only the frames 0, N, 2 N and so on. Default: all.
+        mask_format: "parquet" (default) has the columns of `schema_of`, with PNGs in `segmentation`. "png" writes PNG
+            files, in the same tree of folders as the input, and the same columns in `rows/`, with the files' paths.
+        overlays: whether to write JPEG files, too, of the images with their masks drawn over them. Default: False.
+        on_error, max_pixels, runtime, dtype, foreground_threshold: as for `SegformerPredictor`. With a threshold,
+            `classes.json` names 0 "background", and 1 as the model's one class.
+        protocol: how images are shown to the network. Default: what the checkpoint's own preprocessing says.
+        confidence: whether to write the winner's softmax probability, too, as 8-bit grey PNGs, where 255 is 1.0: in the
+            column `confidence`, or in the folder `confidence/`. Default: False.
+        report: whether to write a page to look through, too, when all images are done. Default: False.
+        batch_size: the number of images that are predicted at once. Default: 8.
+        workers: the most actors. Default: as many as the CPUs, or GPUs, allow.
+        gpus_per_worker: the GPUs that an actor reserves. Default: 0, for CPU.
+        rows_per_shard: the number of rows in a shard. A run that ends early loses the rows that are in no shard yet.
+            Default: 1024.
+        overwrite: delete an earlier output first. Default: False.
+        resume: continue what an interrupted run left, if it left anything; also from another machine. A row is done if
+            it is in a shard. The earlier run must have had the same options, except that `on_error` may now be "keep",
+            and that `report`, `batch_size`, `workers`, `gpus_per_worker` and `rows_per_shard` may differ. Default:
+            False.
+        progress: whether to show a progress bar on stderr. Default: True.
+
+    Returns:
+        The content of `summary.json`: `images` and `failures` (of all runs together), `failures_by_cause`, `resumed`
+        (the number of images that earlier runs had done), `seconds` and `images_per_second` (of this run), `stages`
+        (seconds and rows of each stage, added up over the workers of this run),
+        `classes` (a list by class id of `id`, `name`, `pixels`, `share` of all pixels, and `images` that have it),
+        `protocol` (how images were shown to the network, a sentence), `warnings` (what was guessed: `code`, `message`,
+        and how many `rows` or files it concerns), and `options`.
+
+    Warns:
+        SegformerWarning: files of the input are not looked at, or look like masks; see `find_images`.
+
+    Raises:
+        InputError: there are no images, or `every` is given for others than videos, or a glob of `exclude` matches
+            nothing: of more than 50,000 images, this is found out when all are listed.
+        OutputError: the output cannot be written there, or the run to resume had other options.
+        ResourceError: the cluster has fewer GPUs than an actor reserves; or a node has other packages, cannot read the
+            input or write the output, or its torch finds no GPU. See `check_nodes`.
+        ValueError: an option has an unknown value.
+        RuntimeError: a package that the runtime needs is not installed.
+        ImageError: an image cannot be read, and `on_error` is "raise". Ray may wrap it; `failure_of` finds it. Rows
+            that were done before are kept, for `resume`.
+    """
+    # Not imported at the top, because it imports torch: processes that only encode masks import this room, too.
+    from ray_segformer.network import check_options
+
+    check_options(runtime, dtype, "cuda" if gpus_per_worker else "cpu")
+    check_foreground_threshold(foreground_threshold, checkpoint.content.num_labels)
+    options: dict[str, Any] = {"on_error": on_error, "max_pixels": max_pixels, "runtime": runtime, "dtype": dtype}
+    options |= {"foreground_threshold": foreground_threshold, "confidence": confidence, **protocol.options()}
+    names = checkpoint.id2label if foreground_threshold is None else {0: "background", 1: checkpoint.id2label[0]}
+    # A run may be resumed only with the same values of these.
+    result_options = {
+        "input": public_uri(readable(source)),
+        "exclude": sorted(set(exclude)),
+        **({} if bands is None else {"bands": bands.as_json()}),
+        **({} if every is None else {"every": every}),
+        "model": checkpoint.content.digest(),
+        "format": mask_format,
+        "overlays": overlays,
+        "max_pixels": max_pixels,
+        "runtime": runtime,
+        "dtype": dtype,
+        "foreground_threshold": foreground_threshold,
+        "confidence": confidence,
+        **protocol.options(),
+    }
+    folder = OutputFolder(output, overwrite=overwrite, resume=resume, options=result_options)
+    distinct_names = overlays or mask_format == "png"
+    if bands is None:
+        rounds = find_rounds(source, exclude=exclude, every=every, distinct_names=distinct_names)
+    elif every is not None:
+        raise InputError("every (--every) is for videos, and bands (--bands, --range) for scenes; leave one out")
+    else:
+        rounds = find_scenes(source, bands, protocol.windows_alone, exclude=exclude, distinct_names=distinct_names)
+    images = next(rounds)
+    say(images.guesses)
+    started = time.monotonic()
+    with folder:
+        if folder.finished is not None:
+            if report:
+                _write_report(folder, output, folder.finished, source, progress)
+            this_run = {"resumed": folder.finished["images"], "seconds": 0.0, "images_per_second": 0.0, "stages": {}}
+            return {**folder.finished, **this_run}
+        shards = Shards(folder.storage, mask_format)
+        done = shards.find() if folder.resumes else None
+        resumed = shards.rows
+        if on_error == "raise" and shards.causes:
+            raise OutputError(
+                f"{folder.storage.shown}: the earlier run kept {shards.causes.total()} images that failed; continue "
+                'with on_error="keep" (--on-error keep), or start again with --overwrite'
+            )
+        if not ray.is_initialized():
+            start_ray()
+        if images.rows_at_once is not None:
+            batch_size = min(batch_size, images.rows_at_once)
+            rows_per_shard = min(rows_per_shard, _BATCHES_PER_SHARD * images.rows_at_once)
+        resources = resources_for(images.rows, batch_size, workers, gpus_per_worker)
+        check_nodes(folder.storage, images.file, with_gpus=gpus_per_worker > 0)
+        totals = start_totals()
+        folder.begin(names)
+        palette = class_palette(names) if overlays else None
+        write = WriteShards(folder.storage, mask_format, confidence=confidence, columns=images.columns)
+        said = {guess.code for guess in images.guesses}
+        found, all_listed = resumed, False  # the images of the rounds so far
+        with ListedAhead(itertools.chain([images], rounds)) as ahead, contextlib.ExitStack() as stack:
+            if progress:
+                stack.enter_context(progress_of_workers(totals, lambda: found if all_listed else None, resumed))
+            for images in ahead:
+                say(guess for guess in images.guesses if guess.code not in said)
+                said.update(guess.code for guess in images.guesses)
+                remaining = images.rows if done is None else int((~done.among(images.keys())).sum())
+                found, all_listed = found + remaining, images.is_last
+                if not remaining:
+                    continue
+                dataset = images.dataset(done, distinct_names=distinct_names)
+                dataset.context.execution_options.preserve_order = True
+                encoded = encoded_masks(dataset, checkpoint, options, palette, resources, images.columns)
+                written = encoded.map_batches(
+                    write, batch_format="pyarrow", batch_size=rows_per_shard, **_where_to_write(folder.storage)
+                )
+                for row in written.iter_rows():
+                    ahead.list_next()
+                    shards.add(json.loads(row["shard"]))
+                    folder.lease.check()
+        folder.lease.look()
+        shards.settle()
+        seconds = time.monotonic() - started
+        count, causes = shards.rows, shards.causes
+        summary = {
+            "images": count,
+            "failures": causes.total(),
+            "failures_by_cause": dict(causes.most_common()),
+            "resumed": resumed,
+            "images_per_second": round((count - resumed) / seconds, 3),
+            "seconds": round(seconds, 3),
+            "stages": totals_by_stage(totals, count - resumed),
+            "classes": shards.areas.as_json(names),
+            "protocol": protocol.describe(checkpoint.get_preprocessor()),
+            "warnings": [guess.as_json(count) for guess in (*checkpoint.content.guesses, *images.guesses)],
+        }
+        if report:
+            _write_report(folder, output, summary, source, progress)
+        return folder.finish(summary, names)
+
+
+def encoded_masks(
+    dataset: ray.data.Dataset,
+    checkpoint: SegformerCheckpoint,
+    options: dict[str, Any],
+    palette: npt.NDArray[np.uint8] | None,
+    resources: dict[str, Any],
+    columns: Iterable[pa.Field] = (),
+) -> ray.data.Dataset:
+    """Segment a dataset, and encode the masks.
+
+    Args:
+        dataset: has `path`, `index`, `image`, `name` and `key`, as the datasets of an `ImageInput`.
+        checkpoint: the model.
+        options: arguments of `SegformerPredictor`. `on_error` is required.
+        palette: uint8 `(classes, 3)`, the colours of overlays; None draws none.
+        resources: arguments of `BatchPredictor.predict`, from `resources_for`.
+        columns: those of the `ImageInput`. Default: none.
+
+    Returns:
+        A lazy dataset of the rows of `EncodeMasks`.
+    """
+    columns = list(columns)
+    keep_columns = ["path", "index", "name", "key", *(column.name for column in columns)]
+    # Overlays need the image, and parts of scenes their place; the preprocessor drops both. Cells are small.
+    if palette is not None or columns:
+        dataset = dataset.map_batches(_with_source, batch_format="pyarrow")
+        keep_columns.append("source")
+    predictor = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor, **options)
+    if installed.HAS_AIR:
+        images: dict[str, Any] = {name: options[name] for name in ("on_error", "max_pixels") if name in options}
+        images["resize"] = protocol_in(options).resize_in_cpu_stage
+        predictor.set_preprocessor(checkpoint.get_preprocessor(**images))
+    predictions: ray.data.Dataset = predictor.predict(dataset, keep_columns=keep_columns, **resources)
+    encode = EncodeMasks(palette, options.get("max_pixels", MAX_PIXELS), columns)
+    return predictions.map_batches(encode, batch_size=resources["batch_size"], num_cpus=ENCODING_CPUS)
+
+
+def _write_report(folder: OutputFolder, output: str, summary: dict[str, Any], source: str, progress: bool) -> None:
+    page = report_page(MaskOutput(output), summary, Location(source), progress=progress)
+    folder.lease.check()
+    folder.write_file(REPORT_NAME, page)
+
+
+def _where_to_write(storage: Storage) -> dict[str, Any]:
+    """Return what the tasks that write reserve. They mostly wait, and a head node may have no CPUs for tasks.
+
+    A local folder is that of the driver's machine.
+    """
+    return {"num_cpus": 0, **(installed.on_driver_node() if isinstance(storage, LocalStorage) else {})}
+
+
+def _with_source(batch: pa.Table) -> pa.Table:
+    return batch.append_column("source", batch.column("image"))

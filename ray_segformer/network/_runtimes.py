@@ -1,0 +1,221 @@
+"""Runtimes, which execute the network: torch in eager mode, torch's ahead-of-time compiler, or OpenVINO.
+
+| runtime | needs | first use on a machine | first use in each process |
+|---|---|---|---|
+| eager | nothing | | |
+| compile | a C++ compiler, torch 2.6 | compiles, half a minute | loads the program |
+| openvino | `pip install "ray_segformer[openvino]"` | converts the network, seconds | compiles, half a second |
+
+`compile` compiles again for each other image size, number of images at once, and number of threads; `openvino` for each
+other image size. Compiled programs and converted networks are kept in `program_cache.cache_directory()`. All runtimes
+use as many threads as torch does in the process; in a Ray actor this is its `num_cpus`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import platform
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ray_segformer.network._program_cache import cached, program_key
+from ray_segformer.network._segformer import SegformerNetwork
+
+logger = logging.getLogger(__name__)
+
+_RUNTIMES = ("auto", "eager", "compile", "openvino")
+_DTYPES = {
+    "auto": None,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+# On a CPU the activations of a single image stay in its cache. A GPU needs more images to be busy.
+_ROWS = {"cpu": 1, "cuda": 16}
+_PROGRAMS = 8  # how many programs, for the last image sizes, a process keeps in memory
+
+
+class Runtime(Protocol):
+    """A network that is ready to be called.
+
+    Attributes:
+        rows: the largest number of images for one call. Callers may lower it.
+    """
+
+    rows: int
+
+    def __call__(self, pixel_values: Tensor) -> Tensor:
+        """Return float32 logits (B, H / 4, W / 4, classes) of normalised float32 pixel values (B, 3, H, W).
+
+        The runtime owns the memory of the logits. They are valid until its next call.
+        """
+        ...
+
+
+def make_runtime(
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    *,
+    runtime: str = "auto",
+    dtype: str = "auto",
+    device: str = "cpu",
+) -> Runtime:
+    """Build the network in a runtime. Tested on CPU; not yet run on CUDA.
+
+    Args:
+        config, weights: as for `SegformerNetwork`.
+        runtime: "eager", "compile" or "openvino" (see the table at the top of this file), or "auto", which is "eager".
+        dtype: the dtype of the arithmetic. "float32"; "bfloat16", which is faster and less exact; or "float16", on CUDA
+            only. "auto" is "float32" on a CPU and "bfloat16" on CUDA. Logits are float32 in all cases.
+        device: "cpu" or "cuda".
+
+    Raises:
+        ValueError: an option has an unknown value, two options exclude each other, or the weights do not fit `config`.
+        RuntimeError: a package that the runtime needs is missing or too old.
+    """
+    check_options(runtime, dtype, device)
+    number_type = _DTYPES[dtype] or (torch.float32 if device == "cpu" else torch.bfloat16)
+    if runtime == "compile":
+        return CompiledRuntime(config, weights, number_type, device)
+    if runtime == "openvino":
+        return OpenVinoRuntime(config, weights, number_type)
+    return EagerRuntime(config, weights, number_type, device)
+
+
+def check_options(runtime: str, dtype: str, device: str) -> None:
+    """Check the options of `make_runtime` without building a network. Raises the same errors."""
+    for option, value, values in (("runtime", runtime, _RUNTIMES), ("dtype", dtype, tuple(_DTYPES))):
+        if value not in values:
+            raise ValueError(f"{option} is one of {values}, not {value!r}")
+    if dtype == "float16" and device == "cpu":
+        raise ValueError('dtype="float16" is for CUDA; on a CPU take "bfloat16" or "float32"')
+    if runtime == "openvino" and device != "cpu":
+        raise ValueError('runtime="openvino" is for CPUs; on CUDA take "eager" or "compile"')
+    if runtime == "openvino":
+        try:
+            import openvino  # noqa: F401
+        except ImportError as error:
+            raise RuntimeError(
+                f'runtime="openvino" needs OpenVINO ({error}): pip install "ray_segformer[openvino]"'
+            ) from error
+    if runtime == "compile" and not hasattr(torch._inductor, "aoti_compile_and_package"):
+        raise RuntimeError(f'runtime="compile" needs torch 2.6 or newer, this is {torch.__version__}')
+
+
+class EagerRuntime:
+    """torch in eager mode: one operation after another."""
+
+    def __init__(
+        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype, device: str
+    ) -> None:
+        self.rows = _ROWS[device]
+        self._network = _network(config, weights, dtype, device)
+
+    def __call__(self, pixel_values: Tensor) -> Tensor:
+        """See `Runtime`."""
+        with torch.inference_mode():
+            logits: Tensor = self._network(pixel_values)
+        return logits
+
+
+class CompiledRuntime:
+    """torch's ahead-of-time compiler (AOTInductor), with the weights frozen into the program.
+
+    A program is compiled for one input shape, including the number of images. Fewer images are padded with zeros.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype, device: str
+    ) -> None:
+        self.rows = _ROWS[device]
+        self._network = _network(config, weights, dtype, device)
+        self._key = functools.partial(program_key, config, weights, torch.__version__, dtype, device)
+        self._program = functools.lru_cache(_PROGRAMS)(self._load)
+
+    def __call__(self, pixel_values: Tensor) -> Tensor:
+        """See `Runtime`."""
+        program = self._program(self.rows, *pixel_values.shape[-2:])
+        rows = len(pixel_values)
+        with torch.inference_mode():
+            padded = F.pad(pixel_values, (0, 0, 0, 0, 0, 0, 0, self.rows - rows)) if rows < self.rows else pixel_values
+            return program(padded.contiguous())[:rows]
+
+    def _load(self, rows: int, height: int, width: int) -> Callable[[Tensor], Tensor]:
+        key = self._key(rows, height, width, torch.get_num_threads())
+        path = cached(key, functools.partial(self._compile, rows, height, width))
+        return torch._inductor.aoti_load_package(os.path.join(path, "network.pt2"))
+
+    def _compile(self, rows: int, height: int, width: int, directory: str) -> None:
+        logger.info("compiling the network for images of %d x %d pixels, once on this machine", width, height)
+        device = next(self._network.parameters()).device
+        example = torch.zeros(rows, 3, height, width, device=device)
+        path = os.path.join(directory, "network.pt2")
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(self._network, (example,))
+            try:
+                torch._inductor.aoti_compile_and_package(
+                    program, package_path=path, inductor_configs={"freezing": True}
+                )
+            except Exception as error:
+                raise RuntimeError(
+                    'runtime="compile" could not compile the network. It needs a C++ compiler (g++ or clang++) and '
+                    f"Python's headers; runtime=\"eager\" needs neither. The compiler's error: {error}"
+                ) from error
+
+
+class OpenVinoRuntime:
+    """OpenVINO, on CPUs. With bfloat16 the whole network runs in bfloat16, including the classifier."""
+
+    rows = _ROWS["cpu"]
+
+    def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        import openvino
+
+        self._core = openvino.Core()
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # else all actors of a machine pin their threads to its first cores
+        }
+        network = SegformerNetwork(config, weights)
+        key = program_key(config, weights, torch.__version__, openvino.__version__)
+        self._path = os.path.join(cached(key, functools.partial(self._convert, network)), "network.xml")
+        self._program = functools.lru_cache(_PROGRAMS)(self._load)
+
+    def __call__(self, pixel_values: Tensor) -> Tensor:
+        """See `Runtime`."""
+        program = self._program(tuple(pixel_values.shape))
+        logits = program(pixel_values.contiguous().numpy(), share_inputs=True, share_outputs=True)[0]
+        return torch.from_numpy(logits)
+
+    def _load(self, shape: tuple[int, ...]) -> Any:
+        model = self._core.read_model(self._path)
+        model.reshape(shape)
+        return self._core.compile_model(model, "CPU", self._settings)
+
+    @staticmethod
+    def _convert(network: SegformerNetwork, directory: str) -> None:
+        import openvino
+
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = openvino.convert_model(network, example_input=torch.zeros(1, 3, 64, 64))
+        openvino.save_model(model, os.path.join(directory, "network.xml"), compress_to_fp16=False)
+
+
+def _network(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype, device: str
+) -> SegformerNetwork:
+    on_x86 = device == "cpu" and platform.machine() in ("x86_64", "AMD64")
+    by_convolution = on_x86 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return SegformerNetwork(config, weights, dtype=dtype, by_convolution=by_convolution).to(device)

@@ -1,0 +1,212 @@
+"""The output folder of a command: its lease, the options of its job, and the summary, which is written last."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ray_segformer.inputs import InputError, Location
+from ray_segformer.outputs._errors import OutputError
+from ray_segformer.outputs._lease import LEASE_NAME, Lease
+from ray_segformer.outputs._local_storage import LocalStorage
+from ray_segformer.outputs._remote_storage import RemoteStorage
+from ray_segformer.outputs._storage import Storage
+
+SUMMARY_NAME = "summary.json"
+
+JOB_NAME = "job.json"
+CLASSES_NAME = "classes.json"
+
+
+class OutputFolder:
+    """A folder to which a job writes: local, or on any file system of pyarrow.
+
+        path/job.json        the options of the job, until it is finished
+        path/lease.json      who writes there, until then; see `Lease`
+        path/classes.json    class names by class id
+        path/summary.json    what was done. It is written last: it exists if and only if the job finished.
+
+    Use it as a context manager, and call `begin` before the first file is written. A killed process leaves what it
+    wrote, without a summary. So does an exception, if a job can be resumed, which is one with `options`; of other jobs,
+    nothing stays.
+
+    Args:
+        path: a local path or a URI.
+        overwrite: replace an earlier output. Default: False.
+        resume: continue what an interrupted job of the same options left, if it left anything. Default: False.
+        options: the options on which the results depend, of a job that can be resumed. JSON must be able to hold them.
+            Default: none.
+        summary_name: the file name of the summary. Default: summary.json.
+
+    Attributes:
+        storage: the files.
+        lease: call its `check` now and then.
+        finished: after entering, the summary of the earlier job, if `resume` finds that it was complete; else None.
+        resumes: after entering, whether there is an interrupted job to resume.
+
+    Raises:
+        OutputError: pyarrow does not know the URI; or there is an earlier output, without `overwrite` or `resume`; or
+            there is something else. On entering: another job writes there; or the folder cannot be written; or the
+            earlier job had other options.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        options: Mapping[str, Any] | None = None,
+        summary_name: str = SUMMARY_NAME,
+    ) -> None:
+        self.storage = storage_at(path)
+        self.lease = Lease(self.storage)
+        self.finished: dict[str, Any] | None = None
+        self.resumes = self._begun = False
+        self._overwrite, self._resume = overwrite, resume
+        self._options: dict[str, Any] = json.loads(json.dumps(dict(options or {})))
+        self._summary_name = summary_name
+        if self.storage.entries():
+            self._check()
+
+    def _check(self) -> None:
+        """Raise an `OutputError` if something is there that this job must not touch."""
+        shown = self.storage.shown
+        is_finished = self.storage.read(self._summary_name) is not None
+        is_begun = any(self.storage.read(name) is not None for name in (JOB_NAME, LEASE_NAME))
+        if self._overwrite or self._resume:
+            if not is_finished and not is_begun:
+                raise OutputError(f"{shown} is no earlier output (it has no {self._summary_name}); name another folder")
+            return
+        if is_finished or not is_begun:
+            raise OutputError(f"{shown} exists; name a new folder, or replace it with --overwrite")
+        advice = "continue with --resume, or start again with --overwrite" if self._options else "use --overwrite"
+        raise OutputError(f"{shown} was left by an interrupted run; {advice}")
+
+    def __enter__(self) -> OutputFolder:
+        self.lease.__enter__()
+        try:
+            if self._resume:
+                self._find_earlier()
+        except BaseException:
+            self.lease.__exit__()
+            raise
+        return self
+
+    def begin(self, id2label: Mapping[int, str] | None = None) -> None:
+        """Delete an earlier output, unless it is resumed, and write down the options of this job.
+
+        Args:
+            id2label: class names by class id, so that an unfinished output has them, too. Default: only `finish` writes
+                them.
+
+        Raises:
+            OutputError: that is not possible.
+        """
+        if self.resumes:
+            self.storage.tidy()
+        else:
+            self._begun = True
+            self.storage.delete([self._summary_name])  # first, so that what remains does not look finished
+            self.storage.delete_all(but=LEASE_NAME)
+            self.storage.write(JOB_NAME, _json(self._options).encode())
+            if id2label is not None:
+                self._write_classes(id2label)
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        # A storage that cannot be reached now must not hide the error that ended the job.
+        with contextlib.suppress(OutputError, OSError):
+            if kind is not None and self._begun and not self.lease.lost:
+                written = set(self.storage.entries()) - {JOB_NAME, LEASE_NAME, CLASSES_NAME}
+                if not (written and self._options):
+                    self.storage.delete_all(but=LEASE_NAME)
+        self.lease.__exit__()
+        with contextlib.suppress(OutputError, OSError):
+            if not self.lease.lost:  # else, another job is writing there
+                self.storage.tidy()
+                self.storage.remove_if_empty()
+
+    def write_file(self, name: str, content: bytes | str) -> None:
+        """Write a file below the folder, and make its folders. Text is encoded as UTF-8."""
+        self.storage.write(name, content.encode("utf-8") if isinstance(content, str) else content)
+
+    def _write_classes(self, id2label: Mapping[int, str]) -> None:
+        self.write_file(CLASSES_NAME, _json({str(class_id): label for class_id, label in id2label.items()}))
+
+    def finish(self, summary: dict[str, Any], id2label: Mapping[int, str]) -> dict[str, Any]:
+        """Write the class names and the summary.
+
+        Args:
+            summary: what was done. JSON must be able to hold it.
+            id2label: class names by class id.
+
+        Returns:
+            The content of the summary: `summary`, `options` if there are any, and `finished`, which is True.
+
+        Raises:
+            OutputError: another job took the lease, or a file cannot be written.
+        """
+        summary = {**summary, **({"options": self._options} if self._options else {}), "finished": True}
+        self.lease.look()
+        self._write_classes(id2label)
+        self.write_file(self._summary_name, _json(summary))
+        self.storage.delete([JOB_NAME])
+        return summary
+
+    def _find_earlier(self) -> None:
+        """Look for a job to resume, or a finished one, and check its options."""
+        shown = self.storage.shown
+        self.finished = self._read_json(self._summary_name)
+        if self.finished is not None:
+            changed = differences(self.finished.get("options", {}), self._options)
+            if changed:
+                raise OutputError(f"{shown} is complete, but {changed}; name another folder, or use --overwrite")
+            return
+        options = self._read_json(JOB_NAME)
+        if options is None:
+            return
+        changed = differences(options, self._options)
+        if changed:
+            raise OutputError(
+                f"{shown}: {changed}: results would be a mixture; use the earlier options, or start again with "
+                "--overwrite"
+            )
+        self.resumes = True
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        content = self.storage.read(name)
+        if content is None:
+            return None
+        try:
+            return dict(json.loads(content))
+        except (TypeError, ValueError) as error:
+            raise OutputError(
+                f"{self.storage.describe(name)}: cannot be read: {error}; start again with --overwrite"
+            ) from error
+
+
+def storage_at(path: str) -> Storage:
+    """Return the storage of a local path or a URI.
+
+    Raises:
+        OutputError: pyarrow does not know the URI.
+    """
+    if "://" not in path:
+        return LocalStorage(path)
+    try:
+        location = Location(path)
+    except InputError as error:
+        raise OutputError(str(error)) from error
+    return LocalStorage(location.path) if location.is_local else RemoteStorage(location)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return which options changed, as text for an error message; "" if none did."""
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    return "; ".join(f"{name} was {before.get(name)}, now {now.get(name)}" for name in changed)
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

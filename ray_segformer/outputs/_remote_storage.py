@@ -1,0 +1,141 @@
+"""A folder of objects on S3, GCS, Azure or HDFS, or any other file system of pyarrow."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.fs
+
+from ray_segformer.images import retried
+from ray_segformer.inputs import Location
+from ray_segformer.outputs._errors import OutputError
+from ray_segformer.outputs._storage import Storage
+
+_COPIED_BYTES = 2**20
+
+
+class RemoteStorage(Storage):
+    """A folder of one of pyarrow's file systems. An object is there when its upload is complete.
+
+    A store that is busy, such as S3 that answers 503 (SlowDown), is asked again, up to five times, with growing pauses.
+
+    Args:
+        location: the folder.
+    """
+
+    has_locks = False
+
+    def __init__(self, location: Location) -> None:
+        self.shown = location.shown
+        self._file_system = location.file_system
+        self._path = location.path.rstrip("/")
+        self._finds_folders = location.finds_folders
+
+    def write(self, name: str, content: bytes | pa.Buffer, *, durable: bool = True) -> None:
+        """See `Storage`."""
+        with self._errors(name, "written"):
+            retried(self._upload, name, content)
+
+    def write_parts(self, name: str, parts: Iterable[bytes]) -> None:
+        """See `Storage`. An error in the middle of an upload would complete it."""
+        with tempfile.TemporaryFile() as whole:
+            for part in parts:
+                whole.write(part)
+            with self._errors(name, "written"):
+                retried(self._upload_file, name, whole)
+
+    def flush(self) -> None:
+        """See `Storage`. An object is safe when its upload is complete."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """See `Storage`."""
+        if self.read(name) is not None:
+            return False
+        self.write(name, content)
+        return True
+
+    def read(self, name: str) -> bytes | None:
+        """See `Storage`."""
+        with self._errors(name, "read"):
+            try:
+                return retried(self._download, name)
+            except FileNotFoundError:
+                return None
+
+    def open(self, name: str) -> pa.NativeFile:
+        """See `Storage`."""
+        with self._errors(name, "read"):
+            return retried(self._file_system.open_input_file, self._at(name))
+
+    def names(self, folder: str) -> list[str]:
+        """See `Storage`."""
+        infos = self._list(folder, recursive=True)
+        return sorted(info.path[len(self._path) + 1 :] for info in infos if info.type == pa.fs.FileType.File)
+
+    def entries(self) -> list[str]:
+        """See `Storage`."""
+        if self._finds_folders:
+            return sorted(info.base_name for info in self._list("", recursive=False))
+        return sorted({name.partition("/")[0] for name in self.names("")})
+
+    def delete(self, names: Iterable[str]) -> None:
+        """See `Storage`."""
+        for name in names:
+            with self._errors(name, "deleted"), contextlib.suppress(FileNotFoundError):
+                retried(self._file_system.delete_file, self._at(name))
+
+    def delete_all(self, *, but: str) -> None:
+        """See `Storage`."""
+        for info in self._list("", recursive=False):
+            is_folder = info.type == pa.fs.FileType.Directory
+            delete = self._file_system.delete_dir if is_folder else self._file_system.delete_file
+            if info.base_name != but:
+                with self._errors(info.base_name, "deleted"):
+                    retried(delete, info.path)
+        if not self._finds_folders:
+            self.delete(name for name in self.names("") if name != but)
+
+    def remove_if_empty(self) -> None:
+        """See `Storage`. A folder is an object of its own in some stores."""
+        with contextlib.suppress(OutputError, OSError):
+            if "/" in self._path and not self.entries():
+                self._file_system.delete_dir(self._path)
+
+    def tidy(self) -> None:
+        """See `Storage`. An upload that was not completed is no object; a rule of the store removes its parts."""
+
+    def _at(self, name: str) -> str:
+        return f"{self._path}/{name}" if name else self._path
+
+    @contextlib.contextmanager
+    def _errors(self, name: str, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise OutputError(f"{self.describe(name)}: cannot be {what}: {error}") from error
+
+    def _list(self, folder: str, *, recursive: bool) -> list[pa.fs.FileInfo]:
+        selector = pa.fs.FileSelector(self._at(folder), allow_not_found=True, recursive=recursive)
+        with self._errors(folder, "listed"):
+            return retried(self._file_system.get_file_info, selector)
+
+    def _download(self, name: str) -> bytes:
+        with self._file_system.open_input_file(self._at(name)) as file:
+            content: bytes = file.read()
+        return content
+
+    def _upload(self, name: str, content: bytes | pa.Buffer) -> None:
+        # All of the content goes in one call. If a part of it fails, closing the stream fails, too, and pyarrow does
+        # not complete the upload.
+        with self._file_system.open_output_stream(self._at(name)) as stream:
+            stream.write(content)
+
+    def _upload_file(self, name: str, whole: IO[bytes]) -> None:
+        whole.seek(0)
+        with self._file_system.open_output_stream(self._at(name)) as stream:
+            shutil.copyfileobj(whole, stream, _COPIED_BYTES)

@@ -1,0 +1,218 @@
+"""Shards: files of rows that workers write, and from which an interrupted job knows what is done."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet
+
+from ray_segformer import _stage_times as stage_times
+from ray_segformer.images import cause_of
+from ray_segformer.inputs import DIGEST, DIGEST_BYTES, DoneRows, digests_of
+from ray_segformer.outputs._errors import OutputError
+from ray_segformer.outputs._mask_rows import ClassAreas, schema_of
+from ray_segformer.outputs._storage import Storage
+
+_KEYS, _COUNTS = b"ray_segformer_keys", b"ray_segformer_counts"  # in a file's metadata
+_READERS = _WRITERS = 16  # files that are read or written at the same time: each waits for the storage
+_MOST_BYTES = 2**27  # of images in a shard
+
+
+class WriteShards:
+    """Writes each batch as a shard, and its images as files. For `map_batches`; returns a row for each shard.
+
+    Batches are tables of `EncodeMasks`. First come the files of the rows, then the shard: what a shard names is there.
+    The name of a shard has its first row's `index`, so that names sort as the input, and a digest of the keys. So a
+    task that is repeated writes the same files again. A shard's metadata hold the digests of the keys and the counts: a
+    job that resumes reads only these.
+
+        masks/part-*.parquet        the rows; with PNG files, rows/part-*.parquet
+        masks/*.png                 with the format "png"
+        confidence/*.png            with the format "png", if there is confidence
+        overlays/*.jpg              of rows with an overlay
+
+    A row of the result has one column, `shard`: JSON with `name`, `rows`, `causes` (of the rows that failed, how many
+    by cause), `areas` (see `ClassAreas`), and `seconds` (to write it).
+
+    Args:
+        storage: the output.
+        mask_format, confidence, columns: as for `schema_of`.
+    """
+
+    def __init__(
+        self, storage: Storage, mask_format: str, *, confidence: bool = False, columns: Iterable[pa.Field] = ()
+    ) -> None:
+        self._storage = storage
+        self._folder = folder_of_shards(mask_format)
+        self._schema = schema_of(mask_format, confidence=confidence, columns=columns)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Write a batch, as several shards if its images are large.
+
+        Raises:
+            OutputError: the storage cannot be written.
+        """
+        with stage_times.reported(), stage_times.timed("write", len(batch)):
+            reports = [json.dumps(self._write(table)) for table in _parts(batch) if len(table)]
+        return pa.table({"shard": pa.array(reports, pa.string())})
+
+    def _write(self, table: pa.Table) -> dict[str, Any]:
+        started = time.perf_counter()
+        digests = digests_of(table.column("key").to_pylist())
+        keys = b"".join(digest.ljust(DIGEST_BYTES, b"\0") for digest in digests.tolist())  # NumPy drops zero bytes
+        areas = ClassAreas()
+        areas.add(table)
+        causes = Counter(cause_of(error) for error in table.column("error").to_pylist() if error is not None)
+        counts = {"rows": len(table), "causes": dict(causes), "areas": areas.as_lists()}
+        table = self._with_files(table)
+        first = table.column("index")[0].as_py()
+        name = f"{self._folder}/part-{first:010d}-{hashlib.sha256(keys).hexdigest()[:12]}.parquet"
+        metadata = {_KEYS: base64.b64encode(keys), _COUNTS: json.dumps(counts).encode()}
+        rows = table.select(self._schema.names).cast(self._schema).replace_schema_metadata(metadata)
+        self._storage.write(name, _parquet(rows))
+        return {"name": name, **counts, "seconds": round(time.perf_counter() - started, 3)}
+
+    def _with_files(self, table: pa.Table) -> pa.Table:
+        """Write the images of a table that go to files, and return the table with their paths instead."""
+        files = {"overlay": ("overlay", "overlays", "jpg")}
+        if "mask" in self._schema.names:
+            files["segmentation"] = ("mask", "masks", "png")
+        if self._schema.get_field_index("confidence") >= 0 and "mask" in self._schema.names:
+            files["confidence"] = ("confidence", "confidence", "png")
+        contents: dict[str, pa.Buffer] = {}
+        names = table.column("name").to_pylist()
+        for column, (path_column, folder, suffix) in files.items():
+            paths: list[str | None] = []
+            for name, image in zip(names, table.column(column), strict=True):
+                path = f"{folder}/{name}.{suffix}" if image.is_valid else None
+                paths.append(path)
+                if path is not None:
+                    contents[path] = image.as_buffer()
+            table = table.drop([column]).append_column(path_column, pa.array(paths, pa.string()))
+        if contents:
+            with ThreadPoolExecutor(_WRITERS) as pool:
+                list(pool.map(partial(self._storage.write, durable=False), contents, contents.values()))
+            self._storage.flush()
+        return table
+
+
+class Shards:
+    """The shards of a job, as its driver knows them: those that it found when it resumed, and those reported since.
+
+    Each row is in one of them. What else is in the folder, `settle` deletes: a task that was declared dead, or one of a
+    driver that was, may have written it later. So may a listing that lags behind: the rows of a shard that it misses
+    are done again, and the shard is deleted in the end.
+
+    Whoever reads shards while a job runs sees whole ones, and each row once, but for such rows.
+
+    Args:
+        storage, mask_format: as for `WriteShards`.
+
+    Attributes:
+        rows: the number of rows in all shards.
+        causes: how many of these failed, by cause.
+        areas: the areas of the classes.
+    """
+
+    def __init__(self, storage: Storage, mask_format: str) -> None:
+        self._storage = storage
+        self._folder = folder_of_shards(mask_format)
+        self._names: set[str] = set()
+        self.rows, self.causes, self.areas = 0, Counter[str](), ClassAreas()
+
+    def find(self) -> DoneRows:
+        """Find the shards that earlier jobs wrote, and return their rows.
+
+        If two shards have a row in common, the second is deleted, and its other rows are done again. Only a job that
+        lost its lease can leave such shards; see `Lease`.
+
+        Raises:
+            OutputError: a shard cannot be read.
+        """
+        names = [name for name in self._storage.names(self._folder) if name.endswith(".parquet")]
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = list(pool.map(self._read, names))
+        kept: list[npt.NDArray[np.bytes_]] = []
+        is_first = _first_occurrences([digests for digests, _ in found])
+        for name, (digests, counts), whole in zip(names, found, is_first, strict=True):
+            if not whole:
+                self._storage.delete([name])
+                continue
+            kept.append(digests)
+            self.add({"name": name, **counts})
+        return DoneRows(np.concatenate(kept) if kept else np.empty(0, DIGEST))
+
+    def add(self, shard: dict[str, Any]) -> None:
+        """Add a shard that a worker reported."""
+        if shard["name"] in self._names:
+            return
+        self._names.add(shard["name"])
+        self.rows += shard["rows"]
+        self.causes.update(shard["causes"])
+        self.areas.add_lists(shard["areas"])
+
+    def settle(self) -> None:
+        """Delete the shards that no task reported."""
+        unknown = {*self._storage.names(self._folder)} - self._names
+        self._storage.delete(name for name in unknown if name.endswith(".parquet"))
+
+    def _read(self, name: str) -> tuple[npt.NDArray[np.bytes_], dict[str, Any]]:
+        """Return the digests of the keys of a shard, and its counts."""
+        try:
+            with self._storage.open(name) as file:
+                metadata = pa.parquet.read_metadata(file).metadata or {}
+            return np.frombuffer(base64.b64decode(metadata[_KEYS]), DIGEST), json.loads(metadata[_COUNTS])
+        except (KeyError, OSError, ValueError, pa.ArrowException) as error:
+            raise OutputError(
+                f"{self._storage.describe(name)}: cannot read what the earlier run wrote: {error}; delete the file to "
+                "do its images again, or start again with --overwrite"
+            ) from error
+
+
+def folder_of_shards(mask_format: str) -> str:
+    """Return the folder of the shards in an output: beside PNG files, rows have a folder of their own."""
+    return "masks" if mask_format == "parquet" else "rows"
+
+
+def _first_occurrences(groups: list[npt.NDArray[np.bytes_]]) -> Iterable[bool]:
+    """Return for each group whether none of its digests is in an earlier group that was kept."""
+    if not groups:
+        return []
+    _, counts = np.unique(np.concatenate(groups), return_counts=True)
+    if counts.max(initial=1) == 1:  # the usual case
+        return [True] * len(groups)
+    seen, kept = set[bytes](), []
+    for group in groups:
+        keys = group.tolist()
+        kept.append(seen.isdisjoint(keys))
+        if kept[-1]:
+            seen.update(keys)
+    return kept
+
+
+def _parts(table: pa.Table) -> Iterator[pa.Table]:
+    """Yield a table in parts whose images have at most 128 MiB, or which have one row."""
+    if table.nbytes <= _MOST_BYTES or len(table) == 1:
+        yield table
+        return
+    half = len(table) // 2
+    yield from _parts(table.slice(0, half))
+    yield from _parts(table.slice(half))
+
+
+def _parquet(table: pa.Table) -> pa.Buffer:
+    """Return a table as the bytes of a parquet file."""
+    sink = pa.BufferOutputStream()
+    pa.parquet.write_table(table, sink)
+    return sink.getvalue()

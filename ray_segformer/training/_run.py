@@ -1,0 +1,211 @@
+"""A training run: new, saved in a checkpoint after each epoch, or resumed from one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+import ray_segformer
+from ray_segformer._guesses import say
+from ray_segformer.checkpoint import SegformerCheckpoint
+from ray_segformer.preprocessor import SegformerPreprocessor
+from ray_segformer.pretrained import CheckpointError, SegformerContent, local_directory, quiet_transformers
+from ray_segformer.training._augmentation import IGNORED
+from ray_segformer.viz import draw_curves
+
+if TYPE_CHECKING:
+    from ray_segformer.training._settings import Settings
+
+STATE_NAME = "training_state.json"
+OPTIMIZER_NAME = "optimizer.safetensors"
+CURVES_NAME = "curves.png"
+
+
+@dataclass
+class TrainingRun:
+    """A model in training, and the progress of the run.
+
+    Attributes:
+        model: a transformers `SegformerForSemanticSegmentation`.
+        preprocessor: the preprocessor of its images.
+        base: the source of the model that the run started from; None if it started from scratch.
+        images: the number of training images of all workers; None if they are not counted yet.
+        step: the number of steps so far.
+        history: the metrics of each epoch so far.
+        optimizer: the optimizer's state dict; None before the first step.
+    """
+
+    model: Any
+    preprocessor: SegformerPreprocessor
+    base: str | None
+    images: int | None = None
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    optimizer: dict[str, Any] | None = None
+
+    @property
+    def ignore_index(self) -> int:
+        """The class id that the model's loss leaves out: its own `semantic_loss_ignore_index`."""
+        return int(self.model.config.semantic_loss_ignore_index)
+
+
+def new_run(settings: Settings) -> TrainingRun:
+    """Make a run that starts at the first step.
+
+    Raises:
+        ValueError: the class names have gaps, or the model's number of classes is not supported.
+        CheckpointError: `settings.model` holds no SegFormer.
+    """
+    content = None
+    if settings.model is None:
+        config, options = dict(settings.config or {}), {}
+    else:
+        content = _content_of(settings.model)
+        if not content.has_decoder and settings.id2label is None:
+            raise ValueError(f"{content.source} is an encoder without classes; name yours: id2label={{0: ..., 1: ...}}")
+        config, options = {**content.config, "architectures": None}, content.preprocessor
+    if settings.id2label is not None:
+        labels = {int(number): str(name) for number, name in settings.id2label.items()}
+        if sorted(labels) != list(range(len(labels))):
+            raise ValueError(f"id2label must name the classes 0 to {len(labels) - 1}, but names {sorted(labels)}")
+        config = {name: value for name, value in config.items() if name != "num_labels"}
+        config |= {"id2label": labels, "label2id": {name: number for number, name in labels.items()}}
+    torch.manual_seed(settings.seed)
+    if content is None or content.has_decoder:
+        model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(config))
+    else:
+        model = _with_new_decoder(content, SegformerConfig.from_dict(config))
+    classes = len(model.config.id2label or {})
+    if not 2 <= classes <= IGNORED:
+        raise ValueError(f"training needs 2 to {IGNORED} classes; the model has {classes}")
+    if content is not None and content.has_decoder:
+        weights = content.build_model().state_dict()
+        if content.num_labels != classes:
+            weights = {name: tensor for name, tensor in weights.items() if "decode_head.classifier." not in name}
+        model.load_state_dict(weights, strict=False)
+    changes: dict[str, Any] = {"do_resize": True}
+    if settings.size is not None:
+        height, width = (settings.size,) * 2 if isinstance(settings.size, int) else settings.size
+        changes["size"] = {"height": height, "width": width}
+    if settings.reduce_labels is not None:
+        changes["do_reduce_labels"] = settings.reduce_labels
+    preprocessor = SegformerPreprocessor.from_config({**options, **changes})
+    if "height" not in preprocessor.size:
+        raise ValueError(f"the model's size {preprocessor.size} has no fixed shape, as crops need it; set size=")
+    return TrainingRun(model, preprocessor, content.source if content else None)
+
+
+def _content_of(model: Any) -> SegformerContent:
+    """Return what to start from; a directory or a name of the Hub may hold an encoder alone."""
+    if isinstance(model, SegformerCheckpoint):
+        return model.content
+    content = SegformerContent.read(local_directory(model), encoder_only=True)
+    say(content.guesses)
+    return content
+
+
+def _with_new_decoder(content: SegformerContent, config: Any) -> Any:
+    """Return a model with the encoder of `content` and a random decoder, like transformers' `from_pretrained`."""
+    encoder = {name: tensor for name, tensor in content.tensors.items() if name.startswith("segformer.")}
+    with quiet_transformers():
+        load: Any = SegformerForSemanticSegmentation.from_pretrained
+        model, report = load(None, config=config, state_dict=encoder, output_loading_info=True)
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("decode_head."))
+    if missing:
+        raise CheckpointError(f"{content.source}: no tensor {missing[0]} (and {len(missing) - 1} more of the encoder)")
+    return model
+
+
+def resumed_run(checkpoint: Any) -> TrainingRun | None:
+    """Load the run from its last checkpoint; None if there is no checkpoint.
+
+    Raises:
+        ValueError: the checkpoint has no state of a run.
+        CheckpointError: the checkpoint holds no SegFormer.
+    """
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as directory:
+        content = SegformerCheckpoint.from_pretrained(directory).content
+        try:
+            with open(os.path.join(directory, STATE_NAME), encoding="utf-8") as file:
+                state = json.load(file)
+            tensors = load_file(os.path.join(directory, OPTIMIZER_NAME))
+        except OSError as error:
+            raise ValueError(
+                f"{directory}: cannot resume from this checkpoint, because it has no training state; pass it as "
+                f"'model' to start a new run from it: {error}"
+            ) from error
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, kind = name.partition(".")
+        moments.setdefault(int(number), {})[kind] = tensor
+    model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(content.config))
+    model.load_state_dict(content.build_model().state_dict())
+    return TrainingRun(
+        model,
+        SegformerPreprocessor.from_config(content.preprocessor),
+        content.training["base_model"],
+        state["training_images"],
+        state["step"],
+        content.training["history"],
+        {"state": moments, "param_groups": state["param_groups"]},
+    )
+
+
+def save_run(
+    directory: str, run: TrainingRun, settings: Settings, optimizer: torch.optim.Optimizer, workers: int
+) -> None:
+    """Write the checkpoint of an epoch into `directory`."""
+    used_settings = {
+        setting.name: getattr(settings, setting.name)
+        for setting in fields(settings)
+        if setting.name not in ("model", "config")
+    }
+    used_settings |= {
+        "id2label": run.model.config.id2label,
+        "size": [run.preprocessor.height, run.preprocessor.width],
+        "reduce_labels": run.preprocessor.do_reduce_labels,
+        "semantic_loss_ignore_index": run.ignore_index,
+        "training_images": run.images,
+    }
+    versions = {package.__name__: package.__version__ for package in (ray, torch, transformers, ray_segformer)}
+    training: Any = {
+        "settings": used_settings,
+        "base_model": run.base,
+        "workers": workers,
+        "epoch": len(run.history),
+        "history": run.history,
+        "versions": versions,
+    }
+    training = _for_json(training)
+    SegformerCheckpoint.from_model(run.model, run.preprocessor, directory, training=training)
+    draw_curves(training).save(os.path.join(directory, CURVES_NAME))
+    state = optimizer.state_dict()
+    moments = {f"{number}.{kind}": tensor for number, kinds in state["state"].items() for kind, tensor in kinds.items()}
+    save_file(moments, os.path.join(directory, OPTIMIZER_NAME))
+    content = {"step": run.step, "training_images": run.images, "param_groups": state["param_groups"]}
+    with open(os.path.join(directory, STATE_NAME), "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+
+
+def _for_json(value: Any) -> Any:
+    """Convert a value to types of JSON. NaN and infinity become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _for_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_for_json(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value
