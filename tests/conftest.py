@@ -12,6 +12,7 @@ import pytest
 import ray
 import torch
 from reference import Reference, save_small
+from sessions import start_ray
 
 from ray_segformer.cli import main
 
@@ -21,23 +22,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 @pytest.fixture(scope="module")
 def ray_session():
     """One small local Ray for all files of this process. Only a file that had a Ray of its own makes it start again."""
-    while not ray.is_initialized():
-        try:
-            ray.init(
-                "local",  # not a cluster that happens to run on this machine
-                num_cpus=4,
-                include_dashboard=False,
-                ignore_reinit_error=True,
-                log_to_driver=False,
-                object_store_memory=500 * 2**20,
-            )
-        except Exception as error:  # Ray waits for 30 seconds, which is too short on a machine that is very busy
-            if "timed out during startup" not in str(error):
-                raise
-            ray.shutdown()
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+    start_ray(num_cpus=4)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 # The sources that decide what a compiled network computes.
-_NETWORK_SOURCES = ("segformer.py", "layers.py", "decoder.py", "hub_format.py")
+_NETWORK_SOURCES = ("_segformer.py", "_layers.py", "_decoder.py", "_hub_format.py")
 
 
 def cache_directory() -> str:

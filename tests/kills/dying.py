@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -136,8 +139,23 @@ def mortal(checkpoint: Any, folder: Any, *, loads: Any = (), batches: Any = ()) 
     return counting(checkpoint, load, begin)
 
 
+@functools.cache
+def _quick_directory() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory()
+    shutil.copytree(SegformerCheckpoint.demo().path, folder.name, dirs_exist_ok=True)
+    path = Path(folder.name, "preprocessor_config.json")
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "size": {"height": 128, "width": 128}}))
+    return folder
+
+
+def quick_demo(checkpoint_class: type[SegformerCheckpoint] = SegformerCheckpoint) -> SegformerCheckpoint:
+    """Return the packaged checkpoint for images of 128 x 128 instead of 512 x 512: a sixteenth of the work."""
+    return checkpoint_class.from_pretrained(_quick_directory().name)
+
+
 def gated(folder: Any, first: Any) -> SegformerCheckpoint:
-    """Return the demo checkpoint, with a preprocessor that waits at `Gate(folder)`.
+    """Return `quick_demo()`, with a preprocessor that waits at `Gate(folder)`.
 
     Args:
         folder: an empty folder.
@@ -155,4 +173,4 @@ def gated(folder: Any, first: Any) -> SegformerCheckpoint:
             options = {**(self._preprocessor_options or {}), **options}
             return Preprocessor.from_config(self.content.preprocessor, **options)
 
-    return Checkpoint.demo()
+    return quick_demo(Checkpoint)

@@ -10,7 +10,7 @@ import os
 import numpy as np
 import pytest
 import ray
-from clusters import one_cpu, two_cpus, two_nodes, workers_of
+from clusters import memory_of_arrays, one_cpu, two_cpus, two_nodes, workers_of
 from drivers import findings_of
 from PIL import Image
 from reference import agreement, picture
@@ -174,7 +174,7 @@ def found_on(ray_session, scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gate")
     (folder / "list.txt").write_text("\n".join(scenes))
     job = str(folder / "list.txt"), str(folder / "out"), str(folder), scenes[:-8]
-    findings = {2: findings_of(two_cpus, ARRAY, options[2], *job)}
+    findings = {2: findings_of(two_cpus, options[2], *job)}
     workers = {1: findings_of(one_cpu, options[1]), 2: findings[2].pop("workers"), 4: workers_of(options[4])}
     for cpus, found in workers.items():
         findings.setdefault(cpus, {}).update(zip(map(str, options[cpus]), found, strict=True))
@@ -205,7 +205,7 @@ def test_shards_are_written_while_later_rows_are_preprocessed(found_on):
     assert 0 < job["written"] <= 40
 
 
-def test_peak_memory_counts_rays_processes_and_what_they_share_once(found_on):
-    added = found_on[2]["memory"]
+def test_peak_memory_counts_rays_processes_and_what_they_share_once():
+    added = findings_of(memory_of_arrays, ARRAY)
     assert added["by_sharing"] < 1.5 * ARRAY
     assert added["by_owning"] == pytest.approx(2 * ARRAY, rel=0.15)

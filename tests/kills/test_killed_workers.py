@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import psutil
 import pytest
-from dying import killed, mortal
+from dying import killed, mortal, quick_demo
 
-from ray_segformer import SegformerCheckpoint, SegformerPredictor
+from ray_segformer import SegformerPredictor
 from ray_segformer.architectures import ARCHITECTURES
 from ray_segformer.demo import make_scene
 
@@ -21,13 +21,13 @@ def scenes():
 @pytest.fixture(scope="module")
 def masks(scenes):
     """What the predictor makes of each image by itself."""
-    predictor = SegformerPredictor(SegformerCheckpoint.demo())
+    predictor = SegformerPredictor(quick_demo())
     return [predictor.predict({"image": scene[None]})["segmentation"][0] for scene in scenes]
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "sequential"])
 def test_a_killed_worker_costs_no_mask(ray_session, scenes, masks, tmp_path, name):
-    checkpoint = mortal(SegformerCheckpoint.demo(), tmp_path, batches=[2])
+    checkpoint = mortal(quick_demo(), tmp_path, batches=[2])
     run = ARCHITECTURES[name](scenes, checkpoint, workers=2, batch_size=2)
     (death,) = killed(tmp_path)
     assert not psutil.pid_exists(death["pid"])

@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from drivers import MINUTES, PROCESSES, ROWS, gated_job, started, write_rows
-from dying import Gate, wait_until
+from dying import Gate, quick_demo, wait_until
 from proxy import Proxy, process_at
 from reference import decode
 
-from ray_segformer import SegformerCheckpoint
 from ray_segformer.cli import main
 from ray_segformer.demo import write_scenes
 from ray_segformer.inputs import find_images
@@ -37,7 +36,7 @@ def scenes(tmp_path_factory):
 
 def run(source, output, **options):
     options = {"batch_size": 2, "workers": 1, "rows_per_shard": 8, "progress": False, **options}
-    return predict(str(source), output, SegformerCheckpoint.demo(), **options)
+    return predict(str(source), output, quick_demo(), **options)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +83,7 @@ def test_png_files_on_a_store_are_those_of_a_local_folder_and_none_tells_the_pas
     file_system, name = bucket
     output = f"s3://{USER}{name}/a%20b/out{object_store[1]}"
     arguments = ["predict", str(scenes), output, "--format", "png", "--overlay", "--shard-rows", "8"]
+    arguments += ["--model", quick_demo().path]
     assert main([*arguments, "--workers", "1"]) == 0
     printed = capsys.readouterr()
     infos = file_system.get_file_info(pa.fs.FileSelector(f"{name}/a b/out", recursive=True))

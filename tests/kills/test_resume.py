@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from drivers import MINUTES, PROCESSES, ROWS, gated_job, hold, killed_before, started, stopped, write_rows
-from dying import Gate, gated, killed, mortal, wait_until
+from dying import Gate, gated, killed, mortal, quick_demo, wait_until
 from PIL import Image
 from reference import decode, encode
 
@@ -73,7 +73,7 @@ def written(output):
 
 def run(source, output, checkpoint=None, **options):
     options = {"batch_size": 2, "workers": 1, "rows_per_shard": 4, "progress": False, **options}
-    return predict(str(source), str(output), checkpoint or SegformerCheckpoint.demo(), **options)
+    return predict(str(source), str(output), checkpoint or quick_demo(), **options)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_a_job_whose_workers_are_killed_writes_what_it_would_have_written(scenes
     """Workers die while they load, in the first batch, and in later ones."""
     output, deaths = tmp_path / "out", tmp_path / "deaths"
     deaths.mkdir()
-    checkpoint = mortal(SegformerCheckpoint.demo(), deaths, loads=[1], batches=[1, 18])
+    checkpoint = mortal(quick_demo(), deaths, loads=[1], batches=[1, 18])
     summary = run(scenes, output, checkpoint, workers=2)
     pids = {death["pid"] for death in killed(deaths)}
     assert len(pids) == 3 and not any(map(psutil.pid_exists, pids))
@@ -141,6 +141,7 @@ def test_killed_with_its_workers_or_without_a_job_goes_on_and_its_masks_are_thos
 
     def stands_before(name):
         arguments = ["predict", scenes, output, "--resume", "--shard-rows", 8, "--batch-size", 2, "--workers", 1]
+        arguments += ["--model", quick_demo().path]
         return stopped(ray_address, output / name, *arguments)
 
     def waits_for(images, shards, address):
@@ -346,7 +347,7 @@ def test_going_on_with_keep_gives_a_bad_image_its_row(scenes, clean, tmp_path):
     assert sum(each["pixels"] for each in summary["classes"]) == sum(
         np.asarray(decode(mask)).size for mask in masks.values()
     )
-    palette = class_palette(SegformerCheckpoint.demo().id2label)
+    palette = class_palette(quick_demo().id2label)
     for path, mask in masks.items():
         drawn = overlay(np.asarray(Image.open(scenes / path)), np.asarray(decode(mask)), palette)
         assert (output / "overlays" / path).read_bytes() == encode(Image.fromarray(drawn), "JPEG", quality=90)
@@ -382,9 +383,9 @@ def test_other_options_are_refused(scenes, interrupted, tmp_path, changed, messa
 
 def test_another_model_is_refused(scenes, interrupted, tmp_path):
     interrupted("folder", tmp_path / "out")
-    model = SegformerCheckpoint.demo().get_model()
+    model = quick_demo().get_model()
     model.decode_head.classifier.bias[0] += 1e-3
-    other = SegformerCheckpoint.from_model(model, SegformerCheckpoint.demo().get_preprocessor())
+    other = SegformerCheckpoint.from_model(model, quick_demo().get_preprocessor())
     with pytest.raises(OutputError, match=r"model was .*, now .*: results would be a mixture"):
         run(scenes, tmp_path / "out", other, resume=True)
 

@@ -13,10 +13,9 @@ from typing import Any
 
 import ray
 from clusters import be_quiet
-from dying import wait_until
+from dying import quick_demo, wait_until
 from ray.cluster_utils import Cluster
 
-from ray_segformer import SegformerCheckpoint
 from ray_segformer.cli import main
 from ray_segformer.jobs import ResourceError
 from ray_segformer.outputs import OutputError
@@ -71,7 +70,7 @@ def jobs(folder: str, images: str, packages: str, stores: dict[str, str]) -> dic
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     ray.init(cluster.address, log_to_driver=False)
     be_quiet()
-    options: dict[str, Any] = {"checkpoint": SegformerCheckpoint.demo(), "progress": False, "rows_per_shard": 4}
+    options: dict[str, Any] = {"checkpoint": quick_demo(), "progress": False, "rows_per_shard": 4}
     options |= {"batch_size": 2, "workers": 3, "mask_format": "png"}
     findings: dict[str, Any] = {"nodes": []}
     with node(cluster, folder, {"PYTHONPATH": packages}) as there:

@@ -95,7 +95,7 @@ class LightPredictor:
 def light(monkeypatch):
     """Lets the workers of three architectures be `LightPredictor`s."""
     for name in ("actors", "actor_pool", "dataset"):
-        monkeypatch.setattr(import_module(f"ray_segformer.architectures.{name}"), "TimedPredictor", LightPredictor)
+        monkeypatch.setattr(import_module(f"ray_segformer.architectures._{name}"), "TimedPredictor", LightPredictor)
 
 
 def assert_equal(found, expected):

@@ -48,9 +48,11 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="warm") as folder:
         path = os.path.join(folder, "socket")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as Ray sets it for a worker of one CPU
-        warm = subprocess.Popen([sys.executable, __file__, _SERVE, path], env=environment, stdout=subprocess.PIPE)
-        assert warm.stdout is not None
-        warm.stdout.readline()  # It listens.
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(64)  # The first workers wait until the process has imported everything.
+            file = listener.fileno()
+            warm = subprocess.Popen([sys.executable, __file__, _SERVE, str(file)], env=environment, pass_fds=[file])
         paths = [os.path.dirname(os.path.abspath(__file__)), os.environ.get("PYTHONPATH")]
         added = {VARIABLE: f"{path}|{sys.prefix}", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         try:
@@ -59,18 +61,14 @@ def main(arguments: list[str]) -> int:
             warm.terminate()
 
 
-def _serve(path: str) -> None:
+def _serve(listener: socket.socket) -> None:
     """Hand each request on to a process that has also imported Ray, one for each driver."""
     for module in _MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     _load_late_parts()
     _freeze()
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen(64)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # The kernel forgets forks that ended.
-    print("listens", flush=True)
     of_drivers: dict[Any, socket.socket] = {}
     while True:
         connection, _ = listener.accept()
@@ -171,6 +169,6 @@ def _work(request: dict[str, Any], files: list[int]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [_SERVE]:
-        _serve(sys.argv[2])
+        _serve(socket.socket(fileno=int(sys.argv[2])))
     else:
         sys.exit(main(sys.argv[1:]))

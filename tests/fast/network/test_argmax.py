@@ -285,7 +285,7 @@ def test_without_a_directory_to_cache_in():
         """
 import torch
 from ray_segformer.network._argmax import upsampled_argmax
-from ray_segformer.network import argmax_kernels
+from ray_segformer.network import _argmax_kernels as argmax_kernels
 print(upsampled_argmax(torch.eye(3)[None], (1, 9)).tolist(), argmax_kernels.fill_class_ids.stats.cache_path)
 """,
         NUMBA_CACHE_LOCATOR_CLASSES="ZipCacheLocator",

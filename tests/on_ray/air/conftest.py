@@ -4,7 +4,7 @@ import gc
 import logging
 
 import pytest
-import ray
+from sessions import end_ray, start_ray
 
 from ray_segformer.air import Checkpoint
 
@@ -13,20 +13,10 @@ from ray_segformer.air import Checkpoint
 def small_ray():
     """Four CPUs, a GPU that only exists for the scheduler, and a custom resource."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    ray.shutdown()  # another folder's, which has fewer resources
-    resources = {"num_cpus": 4, "num_gpus": 1, "resources": {"lab": 1}}
-    while not ray.is_initialized():
-        try:
-            ray.init("local", **resources, include_dashboard=False, log_to_driver=False)
-        except Exception as error:  # Ray waits for 30 seconds, which is too short on a machine that is very busy
-            if "timed out during startup" not in str(error):
-                raise
-            ray.shutdown()
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+    end_ray()  # another folder's, which has fewer resources
+    start_ray(num_cpus=4, num_gpus=1, resources={"lab": 1})
     yield
-    ray.shutdown()
+    end_ray()
 
 
 @pytest.fixture

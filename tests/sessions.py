@@ -1,0 +1,60 @@
+"""The Ray that the tests of a process share."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster
+
+_PORTS = 2000  # more than the workers that tests start in some minutes
+_owned: list[Any] = []  # the cluster, and the socket that keeps its ports from other processes
+
+
+def start_ray(**resources: Any) -> None:
+    """Start a Ray on this machine and connect to it, unless this process has one.
+
+    Its workers take the ports of a range in turn. `ray.init` leaves ports to the system, which soon gives some a second
+    time. gRPC does not connect to a port for up to two minutes after the last worker there ended, and all waits.
+    """
+    if ray.is_initialized():
+        return
+    end_ray()
+    lock = _first_port_of_a_range()
+    first = lock.getsockname()[1]
+    ports = {"min_worker_port": first + 1, "max_worker_port": first + _PORTS - 1}
+    head = {"include_dashboard": False, "object_store_memory": 500 * 2**20, **resources, **ports}
+    while True:
+        try:
+            cluster = Cluster(initialize_head=True, head_node_args=head)
+            break
+        except Exception as error:  # Ray waits for 30 seconds, which is too short on a machine that is very busy
+            if "timed out during startup" not in str(error):
+                raise
+    _owned.extend((cluster, lock))
+    ray.init(cluster.address, log_to_driver=False)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def end_ray() -> None:
+    """End the Ray of this process, if it has one."""
+    ray.shutdown()
+    while _owned:
+        part = _owned.pop(0)
+        part.shutdown() if isinstance(part, Cluster) else part.close()
+
+
+def _first_port_of_a_range() -> socket.socket:
+    """Bind the first port of a range, below those that the system chooses, which no other process has."""
+    for first in range(12_000, 32_000, _PORTS):
+        lock = socket.socket()
+        try:
+            lock.bind(("127.0.0.1", first))
+        except OSError:
+            lock.close()
+        else:
+            return lock
+    raise RuntimeError("no range of ports is free")
