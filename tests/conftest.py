@@ -1,4 +1,7 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share.
+
+They import what they need themselves: the process that hands out tests needs none of it, and starts seconds earlier.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,7 @@ import logging
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.fs
 import pytest
-import ray
-import torch
-from reference import Reference, save_small
-from sessions import start_ray
-
-from ray_segformer.cli import main
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -22,18 +17,23 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 @pytest.fixture(scope="module")
 def ray_session():
     """One small local Ray for all files of this process. Only a file that had a Ray of its own makes it start again."""
+    from sessions import start_ray
+
     start_ray(num_cpus=4)
 
 
 @pytest.fixture(scope="module")
 def ray_address(ray_session) -> str:
     """The address of `ray_session`: a process with it in RAY_ADDRESS joins that Ray instead of starting its own."""
+    import ray
+
     return ray.get_runtime_context().gcs_address
 
 
 @pytest.fixture
 def run_command(capsys):
     """Runs `ray-segformer` in this process: its exit code, what it printed, and what it said on stderr."""
+    from ray_segformer.cli import main
 
     def run(*arguments):
         code = main([*map(str, arguments)])
@@ -65,6 +65,8 @@ def program_cache(tmp_path_factory):
 def object_store():
     """The file system of a server of objects on this machine, and what a URI needs to reach it."""
     server_of = pytest.importorskip("moto.server").ThreadedMotoServer
+    from pyarrow.fs import S3FileSystem
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
@@ -74,7 +76,7 @@ def object_store():
         server.start()
         address = "{}:{}".format(*server.get_host_and_port())
         yield (
-            pa.fs.S3FileSystem(endpoint_override=address, scheme="http", allow_bucket_creation=True),
+            S3FileSystem(endpoint_override=address, scheme="http", allow_bucket_creation=True),
             f"?endpoint_override={address}&scheme=http",
         )
         server.stop()
@@ -83,6 +85,8 @@ def object_store():
 @pytest.fixture(scope="module")
 def one_thread():
     """On shared cores, threads that wait for one another lose more than they win."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -139,18 +143,24 @@ def real_pairs(shared) -> list[tuple[Path, Path]]:
 
 
 @pytest.fixture(scope="session")
-def trained(shared) -> Reference:
-    """The trained model, as transformers runs it."""
+def trained(shared):
+    """The trained model, as transformers runs it: a `Reference`."""
+    from reference import Reference
+
     return Reference(shared / "models/segformer-b0-camvid")
 
 
 @pytest.fixture(scope="session")
 def small_dir(tmp_path_factory) -> Path:
     """The directory of a small random model with seven classes, as transformers writes it. Not to be changed."""
+    from reference import save_small
+
     return save_small(tmp_path_factory.mktemp("small") / "model")
 
 
 @pytest.fixture(scope="session")
-def small(small_dir) -> Reference:
-    """The small random model, as transformers runs it."""
+def small(small_dir):
+    """The small random model, as transformers runs it: a `Reference`."""
+    from reference import Reference
+
     return Reference(small_dir)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -33,6 +35,9 @@ def start_ray(**resources: Any) -> None:
             if "timed out during startup" not in str(error):
                 raise
     _owned.extend((cluster, lock))
+    # Ray wrote the address there for others: `ray.init()` in any process of this machine would join this Ray.
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    Path(folder, "ray", "ray_current_cluster").unlink(missing_ok=True)
     ray.init(cluster.address, log_to_driver=False)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

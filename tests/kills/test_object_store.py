@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -129,12 +130,12 @@ def test_a_driver_that_is_killed_in_any_request_loses_and_doubles_nothing(bucket
 
     def killed_in(moment):
         """The outcome of a process that writes five rows, and is killed as it sends its request of this number."""
-        count = [0]
+        numbers, started = itertools.count(1), threading.Event()
 
         def answer(method, path, port):
-            count[0] += 1
-            if count[0] == moment:
-                process_at(port).kill()
+            if next(numbers) == moment:
+                started.wait()
+                process.kill()
                 return 0
             return None
 
@@ -142,6 +143,7 @@ def test_a_driver_that_is_killed_in_any_request_loses_and_doubles_nothing(bucket
         with Proxy(server, answer) as proxy:
             process = PROCESSES.Process(target=write_rows, args=(output + proxy.options, ROWS))
             process.start()
+            started.set()
             process.join(MINUTES)
         before = shards_of(file_system, f"{name}/{moment}/masks")
         write_rows(output + object_store[1], ROWS)
