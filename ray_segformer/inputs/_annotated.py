@@ -12,7 +12,7 @@ import ray
 
 from ray_segformer._guesses import Guess
 from ray_segformer.images import ImageError, encoded_bytes, public_uri
-from ray_segformer.inputs._blocks import ROWS_PER_BLOCK, small_blocks, spread
+from ray_segformer.inputs._blocks import small_blocks, spread
 from ray_segformer.inputs._find import find_images
 from ray_segformer.inputs._image_input import ImageInput, InputError
 from ray_segformer.inputs._parquet import READING_CPUS
@@ -23,6 +23,7 @@ Row = dict[str, Any]
 NO_ANNOTATIONS = "videos have no annotations; write frames as images, with annotations of the same names"
 
 _COLUMNS = ("path", "image", "annotation")
+_ROWS_PER_TASK = 8
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def of_files(rows: list[Row], convert: Callable[[bytes], bytes] | None = None, *
         return small_blocks(pa.table(columns))
 
     def dataset() -> ray.data.Dataset:
-        return cells(None).map_batches(read, batch_format="pyarrow", batch_size=ROWS_PER_BLOCK)
+        # Ray Data gives a task at least a batch of rows. Few images are to be divided among all workers, too.
+        return cells(None).map_batches(read, batch_format="pyarrow", batch_size=_ROWS_PER_TASK)
 
     def read(batch: pa.Table) -> pa.Table:
         return read_files(batch, convert)

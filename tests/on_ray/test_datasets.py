@@ -160,3 +160,10 @@ def test_huggingface_wrong_names(saved, scenes, tmp_path):
     splits = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"image": [1]})})
     with pytest.raises(InputError, match="splits train; name one"):
         from_huggingface(splits)
+
+
+def test_few_images_are_divided_among_tasks(ray_session, tmp_path):
+    write_scenes(tmp_path, 20, height=32, width=32)
+    dataset = read_images(str(tmp_path / "images"), annotations=str(tmp_path / "annotations"))
+    rows = [len(block["path"]) for block in dataset.iter_batches(batch_size=None)]
+    assert sum(rows) == 20 and max(rows) <= 8
