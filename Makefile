@@ -32,7 +32,6 @@ docs: .venv/ready
 
 # Lint, types and documentation first, beside the tests on the two older Rays; then those on Ray 2.60, which take most of the time.
 test:
-	$(MAKE) --no-print-directory -j2 .venv/ready ray-2.6
 	$(MAKE) --no-print-directory -j3 check docs test-ray-2.55 test-ray-2.6
 	$(MAKE) --no-print-directory test-ray-2.60
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -9,6 +10,13 @@ from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
+
+# Ray Data asks what the cluster has, looks for the answer at once, and again after a second. Until then a dataset has
+# no share of anything, and its driver spins. Most datasets of the tests are so short that this second is all they take.
+with contextlib.suppress(ImportError):  # Ray 2.6
+    from ray.data._internal.execution.resource_manager import ResourceManager
+
+    ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = 0.1
 
 _PORTS = 2000  # more than the workers that tests start in some minutes
 _owned: list[Any] = []  # the cluster, and the socket that keeps its ports from other processes

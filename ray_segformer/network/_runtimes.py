@@ -154,14 +154,17 @@ class CompiledRuntime:
         return torch._inductor.aoti_load_package(os.path.join(path, "network.pt2"))
 
     def _compile(self, rows: int, height: int, width: int, directory: str) -> None:
+        from torch._inductor.cpp_builder import get_cpp_compiler  # imports the compiler, which takes seconds
+
         logger.info("compiling the network for images of %d x %d pixels, once on this machine", width, height)
         device = next(self._network.parameters()).device
         example = torch.zeros(rows, 3, height, width, device=device)
         path = os.path.join(directory, "network.pt2")
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(self._network, (example,))
             try:
+                get_cpp_compiler()  # fails at once if there is none
+                program = torch.export.export(self._network, (example,))
                 torch._inductor.aoti_compile_and_package(
                     program, package_path=path, inductor_configs={"freezing": True}
                 )

@@ -80,7 +80,7 @@ def assert_masks(found, expected, dtype=np.uint8) -> None:
 @pytest.fixture(scope="module")
 def real_masks(real_sample, trained) -> list[np.ndarray]:
     masks = [trained.mask(Image.open(path)) for path in real_sample]
-    assert len(masks) == 7 and len(np.unique(np.concatenate([mask.ravel() for mask in masks]))) > 5
+    assert len(masks) == 5 and len(np.unique(np.concatenate([mask.ravel() for mask in masks]))) > 5
     return masks
 
 
@@ -107,9 +107,9 @@ def test_bfloat16_of_real_images(shared, real_sample, real_masks):
 
 def test_losses_of_real_images(shared, real_pairs, trained):
     predictor = SegformerPredictor(shared / "models/segformer-b0-camvid", annotation_column="annotation")
-    images, annotations = zip(*real_pairs[::4], strict=True)
+    images, annotations = zip(*real_pairs[::6], strict=True)
     result = predictor.predict({"image": objects(*map(str, images)), "annotation": objects(*map(str, annotations))})
-    expected = [trained.loss(Image.open(image), np.array(Image.open(ids))) for image, ids in real_pairs[::4]]
+    expected = [trained.loss(Image.open(image), np.array(Image.open(ids))) for image, ids in real_pairs[::6]]
     assert result["loss"].dtype == np.float32
     np.testing.assert_allclose(result["loss"], expected, rtol=1e-5)
 

@@ -12,13 +12,11 @@ import signal
 import sys
 from typing import Any
 
-# Ray Data shares the CPUs of a cluster among datasets. It keeps the share of a driver that was killed for so many
-# seconds (default: 180), in which the next job may wait. Datasets that run renew theirs every ten seconds.
-os.environ["RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S"] = "60"
-
 # Processes are forked from one that has imported everything, and that runs no thread.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["drivers", "ray.data", "torch", "ray_segformer.cli", "ray_segformer.predict"])
+PROCESSES.set_forkserver_preload(
+    ["drivers", "sessions", "ray.data", "torch", "ray_segformer.cli", "ray_segformer.predict"]
+)
 MINUTES = 20 * 60  # no process takes so long, unless it hangs
 
 _CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir"}

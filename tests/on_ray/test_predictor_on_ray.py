@@ -151,7 +151,7 @@ def test_actors_use_their_cpus_and_keep_their_memory(checkpoint):
                 faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
             return torch.get_num_threads(), "transformers" in sys.modules, int(np.diff(faults).min())
 
-    pictures = {"pixel_values": np.zeros((2, 3, 640, 640), np.uint8)}  # whose tensors are megabytes
+    pictures = {"pixel_values": np.zeros((2, 3, 384, 384), np.uint8)}  # whose tensors are megabytes
     cold = {"env_vars": {"TESTS_WARM_PROCESS": ""}}  # Torch counts the CPUs when it is imported.
     actors = [ray.remote(Witness).options(num_cpus=cpus, runtime_env=cold).remote(checkpoint) for cpus in (1, 2)]
     for cpus, report in zip((1, 2), ray.get([actor.tell.remote(pictures) for actor in actors]), strict=True):

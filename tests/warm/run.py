@@ -125,6 +125,9 @@ def _serve_driver(requests: socket.socket, environment: dict[str, str]) -> None:
         for module in _MODULES_OF_RAY:
             with contextlib.suppress(ImportError):  # older Rays lack some
                 importlib.import_module(module)
+    sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    importlib.import_module("sessions")  # changes a setting of Ray Data, for workers too
+    del sys.path[1]
     _freeze()
     while True:
         if not select.select([requests], [], [], _SECONDS_BETWEEN_CHECKS)[0]:
