@@ -13,7 +13,7 @@ help:
 	@echo "make benchmark  measure this package and its peers on the images in ../shared: out/benchmarks"
 	@echo "make docs       build the documentation as a site: out/site/index.html"
 	@echo "make test       lint, types, documentation and the tests, on Ray 2.60, 2.55.1 and 2.6.3"
-	@echo "make test-fast  the tests that start no Ray, for every save"
+	@echo "make test-fast  those that start no Ray and take less than a second, for every save"
 	@echo "make check      lint and types alone"
 	@echo "make format     let ruff format the code"
 	@echo "make clean      remove the virtual environments and build folders"
@@ -35,9 +35,9 @@ test:
 	$(MAKE) --no-print-directory -j3 check docs test-ray-2.55 test-ray-2.6
 	$(MAKE) --no-print-directory test-ray-2.60
 
-# For every save: the tests that start no Ray.
+# For every save: the tests that start no Ray, but for those that take a second or more.
 test-fast: .venv/ready
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile tests/fast
+	.venv/bin/python -m pytest -q -n 2 -m "not slow" tests/fast
 
 check: .venv/ready
 	.venv/bin/ruff format --check .
@@ -49,10 +49,10 @@ test-fast test-ray-2.60 test-ray-2.55 test-ray-2.6: export OMP_WAIT_POLICY = pas
 # Ray starts workers with a lower priority than the tests, beside which they would starve.
 test-ray-2.60 test-ray-2.55 test-ray-2.6: export RAY_worker_niceness = 0
 
-# Three processes share the files of tests, each with a Ray of its own: on two cores, some always wait for Ray. The
+# Two processes share the files of tests, each with a Ray of its own. A third takes longer: all lose their caches. The
 # longest files come first. `tests/warm` starts Ray's workers with torch and Ray Data imported.
 test-ray-2.60: .venv/ready
-	.venv/bin/python tests/warm/run.py -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 10 \
+	.venv/bin/python tests/warm/run.py -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 \
 		tests/kills tests/on_ray tests/fast
 
 test-ray-2.55: .venv-ray-2.55/ready

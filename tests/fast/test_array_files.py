@@ -126,6 +126,7 @@ for warning in caught:
 """
 
 
+@pytest.mark.slow
 def test_it_is_said_once_for_each_process(tmp_path):
     files = {**{name: content for name, (content, _) in DIFFERENT.items()}, **SAME}
     for name, content in files.items():

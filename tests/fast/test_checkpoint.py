@@ -289,6 +289,7 @@ assert not ray.is_initialized()
 """
 
 
+@pytest.mark.slow
 def test_pickled_without_ray(own_dir, tmp_path, small):
     run_python(PICKLED_WITHOUT_RAY, own_dir, tmp_path / "pickled")
     assert not own_dir.exists()
@@ -480,6 +481,7 @@ print(json.dumps([size, checkpoint.path]))
 """
 
 
+@pytest.mark.slow
 def test_name_on_the_hub_from_the_cache(tmp_path, small_dir):
     cache = tmp_path / "hub/models--somebody--segformer-small"
     shutil.copytree(small_dir, cache / "snapshots/0123abcd")

@@ -84,6 +84,7 @@ def test_where_no_terminal_is_progress_is_lines(capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("1 images, ")
 
 
+@pytest.mark.slow
 def test_on_a_terminal_progress_is_a_bar():
     own, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))

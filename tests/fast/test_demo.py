@@ -226,6 +226,7 @@ def test_packaged_checkpoint_is_small_and_complete():
     assert config["label2id"] == {name: number for number, name in enumerate(CLASSES)}
 
 
+@pytest.mark.slow
 def test_packaged_checkpoint_segments_held_out_scenes():
     """The checkpoint works in plain transformers, without this package."""
     model = SegformerForSemanticSegmentation.from_pretrained(CHECKPOINT).eval()

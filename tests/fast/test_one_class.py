@@ -81,6 +81,7 @@ def test_without_a_threshold_masks_are_those_of_transformers(reference):
         assert mask.dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_openvino(reference):
     pytest.importorskip("openvino")
     predictor = SegformerPredictor(reference.directory, runtime="openvino", foreground_threshold=THRESHOLD)

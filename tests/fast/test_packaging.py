@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_public_names_are_lazy(tmp_path):
     program = (
         "import sys, ray_segformer; from ray_segformer.metrics import mean_iou; assert 'ray' not in sys.modules;"

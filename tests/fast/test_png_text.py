@@ -124,6 +124,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [b"Comment", b"Raw profile type exif"])
 def test_texts_that_would_take_all_memory(key):
     """20 texts of 256 MiB each, in a file of 5 MB: decompression stays bounded, whatever the texts are."""

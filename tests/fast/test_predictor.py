@@ -84,6 +84,7 @@ def real_masks(real_sample, trained) -> list[np.ndarray]:
     return masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["auto", "openvino"])
 def test_real_images(shared, real_sample, real_masks, runtime):
     """Runtime "compile" is tested in tests/on_ray/test_compile.py."""
@@ -105,6 +106,7 @@ def test_bfloat16_of_real_images(shared, real_sample, real_masks):
     assert 0.98 < agreement_of < 1  # it is another arithmetic, and close
 
 
+@pytest.mark.slow
 def test_losses_of_real_images(shared, real_pairs, trained):
     predictor = SegformerPredictor(shared / "models/segformer-b0-camvid", annotation_column="annotation")
     images, annotations = zip(*real_pairs[::6], strict=True)

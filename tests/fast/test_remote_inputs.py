@@ -129,6 +129,7 @@ def test_parquet_names_files_beside_it(object_store, bucket, tmp_path):
         assert SECRET not in public(rows) and "endpoint" not in public(rows)
 
 
+@pytest.mark.slow
 def test_hidden_and_other_files_are_left_out_as_on_a_disk(object_store, bucket):
     names = ("a.png", "x/b.png", ".c.png", "x/.d/e.png", "__MACOSX/a.png", "x/Thumbs.db", "x/y/f.png", "x/a.psd")
     for name in names:
@@ -149,6 +150,7 @@ def test_hidden_and_other_files_are_left_out_as_on_a_disk(object_store, bucket):
     assert [row["name"] for row in find_images(f"s3://{bucket}/in{object_store[1]}", exclude=["x/*"]).take(9)] == ["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [
@@ -171,6 +173,7 @@ def test_errors_do_not_tell_secrets(object_store, source):
         find_images(source)
 
 
+@pytest.mark.slow
 def test_a_large_bucket_is_listed_in_order(object_store, bucket, monkeypatch):
     """More than one page of S3, and names beside those of folders; with boto3, and by pyarrow alone."""
     names = [f"in/{number:04}.jpg" for number in range(1001)]

@@ -159,6 +159,7 @@ def test_memory_does_not_grow_with_the_height(few_objects, one_thread):
 # The trained network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size, options",
     [

@@ -62,6 +62,7 @@ def trained_logits(trained, real_images):
     return [(logits.permute(1, 2, 0), image.size[::-1]) for logits, image in zip(outputs, images, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("h", "w", "classes", "size"),
     [
@@ -139,6 +140,7 @@ def test_confidence_of_close_and_of_distant_logits(scale):
     )  # torch has this error itself
 
 
+@pytest.mark.slow
 def test_trained_logits(trained_logits):
     assert len(trained_logits) == 3
     for logits, size in trained_logits:
@@ -147,6 +149,7 @@ def test_trained_logits(trained_logits):
     assert differing(upsampled_argmax(logits, (1024, 1366)), logits, (1024, 1366)) <= 5
 
 
+@pytest.mark.slow
 def test_confidence_of_trained_logits(trained_logits):
     for logits, size in trained_logits:
         _, probability = upsampled_argmax(logits, size, confidence=True)
@@ -193,6 +196,7 @@ def test_calls_from_several_threads(torch_threads):
         np.testing.assert_array_equal(result[1], right[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_process_has_threads_of_its_own():
     run_python("""
@@ -253,6 +257,7 @@ def test_a_size_is_of_integers():
     assert upsampled_argmax(torch.zeros(4, 4, 3), (np.int64(8), np.uint16(9))).shape == (8, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_memory_does_not_grow_with_the_classes_times_the_pixels():
     # VmHWM is the peak of the new process alone. The peak of getrusage would include the parent's.
@@ -271,6 +276,7 @@ print(peak() - before)
     assert float(growth) < 100  # MB; torch's float array of all classes needs 840 MB
 
 
+@pytest.mark.slow
 def test_importing_needs_neither_numba_nor_triton():
     run_python("""
 import sys
@@ -280,6 +286,7 @@ import ray_segformer.network._argmax
 """)
 
 
+@pytest.mark.slow
 def test_without_a_directory_to_cache_in():
     printed = run_python(
         """
@@ -293,6 +300,7 @@ print(upsampled_argmax(torch.eye(3)[None], (1, 9)).tolist(), argmax_kernels.fill
     assert printed.strip() == "[[0, 0, 0, 1, 1, 1, 2, 2, 2]] None"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 def test_triton_in_its_interpreter():
     run_python(
@@ -324,6 +332,7 @@ assert upsampled_argmax_triton(broken, (8, 8), True)[0].max() < 70
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.parametrize("confidence", [False, True])
 def test_triton_compiles_for_a_gpu(confidence, tmp_path):

@@ -48,6 +48,7 @@ def test_eager(runtime, small):
     assert_close(load(small.directory, runtime=runtime)(PIXELS), small.logits(), 1e-5)
 
 
+@pytest.mark.slow
 def test_openvino(small):
     pytest.importorskip("openvino")
     runtime = load(small.directory, runtime="openvino")
@@ -58,6 +59,7 @@ def test_openvino(small):
     assert_close(runtime(PIXELS[:, :, :50, :70]), other, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["eager", "openvino"])
 def test_bfloat16_on_real_images(runtime, trained, real_sample):
     if runtime == "openvino":
@@ -75,6 +77,7 @@ def test_bfloat16_on_real_images(runtime, trained, real_sample):
     assert differs or runtime == "openvino"
 
 
+@pytest.mark.slow
 def test_openvino_that_is_not_installed_is_asked_for(small):
     script = 'import sys; sys.modules["openvino"] = None' + RUN
     with pytest.raises(AssertionError, match=r'pip install "ray_segformer\[openvino\]"'):
@@ -95,6 +98,7 @@ def test_options_that_do_not_go_together(options, message, small):
         load(small.directory, **options)
 
 
+@pytest.mark.slow
 def test_programs_are_not_run_from_where_others_can_write(small, tmp_path):
     tmp_path.chmod(0o777)
     script = RUN + "\n"
@@ -103,6 +107,7 @@ def test_programs_are_not_run_from_where_others_can_write(small, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_kept_memory_is_used_again_and_bounded_and_can_be_returned():
     script = """
 import resource, torch

@@ -74,6 +74,7 @@ def by_convolution(request) -> bool:
     return request.param
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_all_published_sizes(size, tmp_path):
     depths, hidden_sizes, decoder_hidden_size = SIZES[size]
@@ -172,6 +173,7 @@ def test_the_encoders_weights_are_not_copied(trained):
     assert network.blocks[0][0].mlp.dense1.weight.data_ptr() in shared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_close_and_its_logits_are_float32(dtype, trained, real_images):
     image = Image.open(real_images[0]).convert("RGB")
@@ -212,6 +214,7 @@ def test_weights_that_do_not_fit_are_named(change, message, tmp_path):
         SegformerNetwork(config, load_file(tmp_path / "model.safetensors"))
 
 
+@pytest.mark.slow
 def test_it_runs_without_ray_and_transformers(tmp_path, trained):
     script = """
 import sys

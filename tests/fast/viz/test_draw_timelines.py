@@ -165,6 +165,7 @@ def test_what_cannot_be_drawn_is_refused():
         draw_timelines({"idle": run(3)})
 
 
+@pytest.mark.slow
 def test_pictures_need_little(tmp_path):
     program = (
         "import sys, ray_segformer.viz as viz\n"
