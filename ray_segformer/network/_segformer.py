@@ -15,13 +15,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ray_segformer.network._decoder import fold_decoder
+from ray_segformer.network._decoder import decode, decode_in_strips, fold_decoder
 from ray_segformer.network._hub_format import (
     DEFAULTS,
     NetworkError,
@@ -30,7 +30,7 @@ from ray_segformer.network._hub_format import (
     encoder_name,
     read_directory,
 )
-from ray_segformer.network._layers import Linear, convolve, pointwise, upsample
+from ray_segformer.network._layers import Linear, convolve, pointwise
 
 _ACTIVATIONS = {
     "gelu": F.gelu,
@@ -207,6 +207,7 @@ class SegformerNetwork(nn.Module):
         self.dtype = dtype
         self.to(dtype)
         self.classifier = classifier  # after `to`, so that it stays in float32
+        self.in_strips = by_convolution and dtype == torch.float32
         for module in self.modules():
             if isinstance(module, (Linear, Attention)):
                 module.by_convolution = by_convolution
@@ -220,13 +221,12 @@ class SegformerNetwork(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Return float32 logits (B, H / 4, W / 4, classes) of normalised pixel values (B, 3, H, W), any float dtype."""
         x = pixel_values.to(self.dtype).permute(0, 2, 3, 1)
-        fused: Any = None  # the decoder's sum over the stages so far, (B, H / 4, W / 4, D)
-        stages: Any = zip(self.embeddings, self.blocks, self.layer_norm, self.folded, strict=True)
-        for embedding, blocks, layer_norm, folded in stages:
+        maps = []
+        for embedding, blocks, layer_norm in zip(self.embeddings, self.blocks, self.layer_norm, strict=True):
             x = embedding(x)
-            for block in blocks:
+            for block in cast(nn.ModuleList, blocks):
                 x = block(x)
             x = layer_norm(x)
-            fused = folded(x) if fused is None else fused.add_(upsample(folded(x), fused.shape[1:3]))
-        logits: Tensor = self.classifier(F.relu_(fused).float())
-        return logits
+            maps.append(x)
+        in_strips = self.in_strips and len(x) == 1 and not torch.compiler.is_compiling()
+        return (decode_in_strips if in_strips else decode)(maps, self.folded, self.classifier)

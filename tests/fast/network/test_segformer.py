@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,6 +135,41 @@ def test_queries_in_several_parts(tmp_path):
     model = random_model(**{**SMALL, "sr_ratios": [4, 2, 1, 1]})
     network = network_of(model, tmp_path, by_convolution=True)
     assert_same_logits(network, model, random_pixels(1, 3, 312, 440))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_decoder_in_strips(threads, tmp_path, monkeypatch):
+    """Of five rows each, on a map of 33 x 26; the last one has three."""
+    monkeypatch.setattr("ray_segformer.network._decoder._STRIP", 5 * 26 * SMALL["decoder_hidden_size"])
+    monkeypatch.setattr("ray_segformer.network._decoder.WORTH_THREADS", 0)
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    model = random_model(**SMALL)
+    network = network_of(model, tmp_path, by_convolution=True)
+    assert_same_logits(network, model, random_pixels(1, 3, 129, 101))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.slow
+def test_the_decoders_sum_is_never_whole(tmp_path):
+    """For an image of 768 x 768 it would have 192 * 192 * 512 numbers, 75 MB, and torch's upsampled maps as many."""
+    settings = {**SMALL, "hidden_sizes": [8, 8, 8, 8], "num_attention_heads": [1, 1, 1, 1], "decoder_hidden_size": 512}
+    random_model(**settings).save_pretrained(tmp_path)
+    growth = run_python(
+        """
+import re, sys, torch
+from ray_segformer.network import SegformerNetwork
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
+network = SegformerNetwork.from_pretrained(sys.argv[1], by_convolution=True)
+torch.set_num_threads(1)
+network(torch.zeros(1, 3, 64, 64))
+before = peak()
+network(torch.zeros(1, 3, 768, 768))
+print(peak() - before)
+""",
+        tmp_path,
+    )
+    assert float(growth) < 75  # MB
 
 
 def test_a_last_stage_that_is_not_reshaped(tmp_path, by_convolution):
