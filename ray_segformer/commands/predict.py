@@ -26,7 +26,6 @@ from ray_segformer.commands.common import (
 )
 
 _LARGEST = 10  # classes in the closing table
-_RESUME_HINT = "; --resume continues after the images that are done"
 
 
 def add_parser(commands: Any) -> None:
@@ -168,10 +167,10 @@ def run(arguments: argparse.Namespace) -> int:
     except (InputError, OutputError) as error:
         return fail(EXIT_USAGE, error)
     except KeyboardInterrupt:
-        return fail(EXIT_FAILURES, "interrupted", _RESUME_HINT)
+        return fail(EXIT_FAILURES, "interrupted", _what_is_saved(arguments))
     except Exception as error:
         keep_hint = " (--on-error keep continues without it)" if failure_of(error).keepable else ""
-        return fail_in_job(error, keep_hint + _RESUME_HINT)
+        return fail_in_job(error, keep_hint + _what_is_saved(arguments))
     if arguments.model == "demo":
         print("The packaged model knows only the scenes of `ray-segformer demo`; choose another with --model.")
     failed, causes = summary["failures"], summary["failures_by_cause"]
@@ -181,12 +180,27 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{stage:<10}{spent['seconds']:>10.2f} s{spent['rows']:>12.0f} rows")
     _print_classes(summary["classes"])
     if failed:
-        print(f"{failed} failed: {', '.join(f'{count} {why}' for why, count in causes.items())}")
+        counts = ", ".join(f"{count} {why}" for why, count in causes.items())
+        rows = public_uri(readable(joined(arguments.output, "masks" if arguments.format == "parquet" else "rows")))
+        print(f"{failed} failed: {counts}. Their rows have the path and the error: {rows}")
     if arguments.report:
         print(public_uri(readable(joined(arguments.output, "report.html"))))
     speed = f", {summary['images_per_second']:.2f} images/s" if summary["images"] > summary["resumed"] else ""
     print(f"{summary['images']} images, {failed} failed{speed}: {public_uri(readable(arguments.output))}")
     return EXIT_FAILURES if failed else 0
+
+
+def _what_is_saved(arguments: argparse.Namespace) -> str:
+    """Return what a run that ended early has left to go on with."""
+    from ray_segformer.outputs import MaskOutput, OutputError
+
+    try:
+        saved = MaskOutput(arguments.output).shards()
+    except OutputError:
+        saved = []
+    if saved:
+        return "; --resume continues after the images that are done"
+    return f"; no image is saved: results are written for each {arguments.shard_rows} images (--shard-rows)"
 
 
 def _print_classes(classes: list[dict[str, Any]]) -> None:

@@ -28,6 +28,7 @@ _CHAINED = re.compile(
 )
 # The first line of an exception in a traceback: its module, its name, and its message if it has one.
 _HEAD = re.compile(r"((?:\w+\.)*)([A-Za-z_]\w*)(?:\(\w+\))?(?:: (.*))?")
+_ADVICE = ' Pass on_error="keep" to keep such rows.'  # for Python; a command has a hint of its own
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -83,7 +84,8 @@ def explain(error: BaseException, hint: str = "") -> str:
     """
     failure = failure_of(error)
     path = None if failure.foreseen else _write_traceback(error)
-    return failure.message + hint + (f" (traceback: {path})" if path else "")
+    message = failure.message.removesuffix(_ADVICE).removesuffix(".") if hint else failure.message
+    return message + hint + (f" (traceback: {path})" if path else "")
 
 
 def _write_traceback(error: BaseException) -> str | None:

@@ -451,7 +451,7 @@ def test_the_command_counts_failures_by_cause_and_takes_the_limit(predict, cells
     assert summary["failures"] == 5
     # Sizes are looked at first: what is too large is not found to be broken too.
     assert summary["failures_by_cause"] == {"too large": 4, "not an image": 1}
-    assert lines[-2] == "5 failed: 4 too large, 1 not an image"
+    assert lines[-2].startswith("5 failed: 4 too large, 1 not an image. ")
     assert lines[-1].startswith("6 images, 5 failed, ")
     mask = np.asarray(Image.open(io.BytesIO(rows["plain.png"]["segmentation"])))
     assert agreement([mask], [small.mask(Image.fromarray(cells["plain.png"].expected))]) >= 0.998
@@ -463,7 +463,7 @@ def test_the_command_counts_failures_by_cause_and_takes_the_limit(predict, cells
 
     code, lines, summary, rows = predict(folder, *options, "--overwrite")
     assert summary["failures_by_cause"] == {"cannot decode": 2, "too large": 1, "not an image": 1}
-    assert lines[-2] == "4 failed: 2 cannot decode, 1 too large, 1 not an image"
+    assert lines[-2].startswith("4 failed: 2 cannot decode, 1 too large, 1 not an image. ")
     assert rows["plain.jpg"]["error"] is None and rows["plain.png"]["error"] is None
 
 

@@ -212,7 +212,9 @@ def test_unreadable_images(command, scenes, masks, tmp_path):
     assert stopped.returncode == 1
     assert stopped.stderr.splitlines()[-1].startswith("ray-segformer: error: row ")
     assert str(folder) in stopped.stderr.splitlines()[-1]
-    assert " (--on-error keep continues without it); --resume continues after" in stopped.stderr.splitlines()[-1]
+    said = " (--on-error keep continues without it); no image is saved: results are written for each 1024 images"
+    assert stopped.stderr.splitlines()[-1].endswith(f"{said} (--shard-rows)")
+    assert "on_error" not in stopped.stderr.splitlines()[-1]
     assert not (tmp_path / "raised").exists()
 
     options = ("--format", "png", "--confidence", "--overlay")

@@ -43,7 +43,8 @@ def test_a_worker_that_cannot_start(ray_session, program_cache, tmp_path, tempor
     line = capsys.readouterr().err.splitlines()[-1]
     (file,) = temporary_folder.iterdir()
     assert line.startswith(f"ray-segformer: error: RuntimeError: {program_cache}")
-    assert line.endswith(f"; --resume continues after the images that are done (traceback: {file})")
+    said = "; no image is saved: results are written for each 1024 images (--shard-rows)"
+    assert line.endswith(f"{said} (traceback: {file})")
     assert "in cache_directory" in file.read_text("utf-8")
     assert sorted(os.listdir(tmp_path)) == ["in", "model", "tmp"]  # no output, and none that looks unfinished
     assert main([*arguments, "--resume"]) == 0

@@ -35,7 +35,7 @@ def test_the_first_example_gives_the_masks_of_the_command(ray_session, photos, s
     for theirs, ours in (
         ('"nvidia/segformer-b0-finetuned-ade-512-512"', repr(str(small_dir))),
         ('"photos/"', repr(str(photos))),
-        ("max_scoring_workers=2", "max_scoring_workers=1"),
+        ("batch_size=16", "batch_size=16, max_scoring_workers=1"),
     ):
         assert code.count(theirs) == 1
         code = code.replace(theirs, ours)

@@ -1,5 +1,6 @@
 """`docs/migration.md` on the installed Ray: which old lines still run, and the script before and after."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -38,6 +39,19 @@ def test_the_guide_says_whether_a_line_still_runs(row):
 def test_what_the_guide_writes_instead_runs(replacement):
     older_only = "from ray.train import" in replacement and "DataConfig" not in replacement
     assert runs(replacement) != (installed.HAS_AIR and older_only)
+
+
+@pytest.mark.skipif(COLUMN < 2, reason="of today's Ray")
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(ray\.(?:train|tune)\.[\w.]*\w)", TEXT))))
+def test_names_of_train_and_tune_are_there(name):
+    module, _, attribute = name.rpartition(".")
+    while importlib.util.find_spec(module) is None:  # such as a class
+        module, _, first = module.rpartition(".")
+        attribute = f"{first}.{attribute}"
+    found = importlib.import_module(module)
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    assert callable(found)
 
 
 @pytest.mark.parametrize("code", [BEFORE, AFTER], ids=["before", "after"])
