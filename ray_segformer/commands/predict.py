@@ -196,7 +196,7 @@ def _what_is_saved(arguments: argparse.Namespace) -> str:
 
     try:
         saved = MaskOutput(arguments.output).shards()
-    except OutputError:
+    except (OutputError, OSError):
         saved = []
     if saved:
         return "; --resume continues after the images that are done"

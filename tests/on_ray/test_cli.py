@@ -200,6 +200,23 @@ def test_parquet_of_structs_in_bfloat16(command, masks, tmp_path):
     assert 0.97 * pixels < equal < pixels  # it is another arithmetic, and close
 
 
+def test_a_run_that_ends_early_says_that_there_is_something_to_resume(command, masks, tmp_path):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(next(iter(masks)), folder / "good.jpg")
+    assert command("predict", folder, output).returncode == 0
+    (output / "job.json").write_text(json.dumps(json.loads((output / "summary.json").read_text())["options"]))
+    (output / "summary.json").unlink()  # as an interrupted run leaves it
+    (folder / "text.jpg").write_bytes(b"no image")
+    stopped = command("predict", folder, output, "--resume")
+    assert stopped.returncode == 1
+    assert stopped.stderr.splitlines()[-1].endswith("; --resume continues after the images that are done")
+    kept = command("predict", folder, output, "--resume", "--on-error", "keep")
+    assert f"1 failed: 1 not an image. Their rows have the path and the error: {output}/masks" in kept.stdout
+    rows = pa.parquet.read_table(output / "masks").sort_by("index").to_pylist()
+    assert [(Path(row["path"]).name, row["error"] is None) for row in rows] == [("good.jpg", True), ("text.jpg", False)]
+
+
 def test_unreadable_images(command, scenes, masks, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
