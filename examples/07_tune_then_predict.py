@@ -32,11 +32,11 @@ space = {
     "batch_size": tune.choice([4, 8]),
     "config": {**small, "decoder_hidden_size": tune.grid_search([32, 64])},
     "size": (96, 128),
-    "epochs": 6,
+    "epochs": 4,
 }
 # Two trials at a time take one CPU together. The others are left to Ray Data, which reads the images.
 trial = tune.with_resources(tune.with_parameters(train_in_trial, datasets=datasets), {"CPU": 0.5})
-asha = ASHAScheduler(max_t=6, grace_period=2, reduction_factor=2)
+asha = ASHAScheduler(max_t=4, grace_period=2, reduction_factor=2)
 results = tune.Tuner(
     trial,
     param_space=space,
