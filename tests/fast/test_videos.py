@@ -177,7 +177,12 @@ def test_a_file_that_is_cut_off_ends_with_an_error(tmp_path, name):
     if name.endswith("mp4"):
         whole = copy(whole, tmp_path / name, movflags="faststart")  # the list of frames comes first
     content = whole.read_bytes()
-    (tmp_path / f"cut-{name}").write_bytes(content[: 7 * len(content) // 10])
+    cut = 7 * len(content) // 10
+    if name == "clip.avi":  # which does not show a cut between two frames; it has other bytes on one CPU
+        with av.open(str(whole)) as container:
+            key = [packet for packet in container.demux(video=0) if packet.is_keyframe][2]
+        cut = key.pos + key.size // 2
+    (tmp_path / f"cut-{name}").write_bytes(content[:cut])
     errors = errors_of(tmp_path / f"cut-{name}")
     last = max(errors)
     assert 5 < last < 39 and len(errors) == 1 and "the file is cut off" in errors[last]
