@@ -127,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.inputs import InputError, joined, readable
     from ray_segformer.jobs import ResourceError, failure_of, predict
     from ray_segformer.network import check_options
-    from ray_segformer.outputs import OutputError
+    from ray_segformer.outputs import OutputError, folder_of_shards
     from ray_segformer.pretrained import CheckpointError
 
     try:
@@ -181,7 +181,7 @@ def run(arguments: argparse.Namespace) -> int:
     _print_classes(summary["classes"])
     if failed:
         counts = ", ".join(f"{count} {why}" for why, count in causes.items())
-        rows = public_uri(readable(joined(arguments.output, "masks" if arguments.format == "parquet" else "rows")))
+        rows = public_uri(readable(joined(arguments.output, folder_of_shards(arguments.format))))
         print(f"{failed} failed: {counts}. Their rows have the path and the error: {rows}")
     if arguments.report:
         print(public_uri(readable(joined(arguments.output, "report.html"))))

@@ -68,7 +68,15 @@ def fold_decoder(weights: Mapping[str, Tensor], stages: int) -> tuple[nn.ModuleL
 
 
 def decode(maps: Sequence[Tensor], folded: nn.ModuleList, classifier: Linear) -> Tensor:
-    """Return float32 logits (B, H, W, classes) of the stages' feature maps (B, H, W, C), the largest of them first."""
+    """Return the logits of the stages' feature maps.
+
+    Args:
+        maps: (B, h, w, C) of each stage, in the dtype of `folded`. The first is the largest: (B, H, W, C).
+        folded, classifier: those of `fold_decoder`. The classifier is float32.
+
+    Returns:
+        float32 (B, H, W, classes).
+    """
     fused = folded[0](maps[0])
     for layer, x in zip(folded[1:], maps[1:], strict=True):
         fused.add_(upsample(layer(x), fused.shape[1:3]))

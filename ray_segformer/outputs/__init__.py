@@ -9,7 +9,7 @@ from ray_segformer.outputs._folder import OutputFolder, storage_at
 from ray_segformer.outputs._local_storage import LocalStorage
 from ray_segformer.outputs._mask_output import MaskOutput
 from ray_segformer.outputs._mask_rows import ClassAreas, schema_of
-from ray_segformer.outputs._shards import Shards, WriteShards
+from ray_segformer.outputs._shards import Shards, WriteShards, folder_of_shards
 from ray_segformer.outputs._single_file import write_file
 from ray_segformer.outputs._storage import Storage
 
@@ -22,6 +22,7 @@ __all__ = [
     "Shards",
     "Storage",
     "WriteShards",
+    "folder_of_shards",
     "schema_of",
     "storage_at",
     "write_file",

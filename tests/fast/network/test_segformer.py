@@ -142,10 +142,14 @@ def test_the_decoder_in_strips(threads, tmp_path, monkeypatch):
     """Of five rows each, on a map of 33 x 26; the last one has three."""
     monkeypatch.setattr("ray_segformer.network._decoder._STRIP", 5 * 26 * SMALL["decoder_hidden_size"])
     monkeypatch.setattr("ray_segformer.network._decoder.WORTH_THREADS", 0)
-    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     model = random_model(**SMALL)
     network = network_of(model, tmp_path, by_convolution=True)
-    assert_same_logits(network, model, random_pixels(1, 3, 129, 101))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert_same_logits(network, model, random_pixels(1, 3, 129, 101))
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
