@@ -16,6 +16,7 @@ from ray_segformer.commands.common import (
     add_exclude,
     add_max_pixels,
     checkpoint_of,
+    counted,
     example,
     fail,
     fail_in_job,
@@ -103,7 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _lines(report: dict[str, Any]) -> list[str]:
     """Return a report of `check` as lines for people."""
     some = "" if report["looked_at"] >= report["rows"] else ", spread evenly (--all looks at all)"
-    lines = [f"{printable(report['input'])}: looked at {report['looked_at']} of {report['rows']} images{some}"]
+    lines = [
+        f"{printable(report['input'])}: looked at {report['looked_at']} of {counted(report['rows'], 'image')}{some}"
+    ]
     lines += ["images", *_lines_of_files(report["images"])]
     lines += [_line(name, f"{size['height']} x {size['width']}") for name, size in report["images"]["sizes"].items()]
     lines += [f"  {printable(case['message'])}" for case in report["not_looked_at"]]

@@ -151,6 +151,11 @@ def fail_in_job(error: BaseException, hint: str = "") -> int:
     return fail(EXIT_FAILURES, explain(error, hint))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: "1 image", or "2 images"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def printable(message: Any) -> str:
     """Return a message as one line that sends no escape sequences of a file name to the terminal."""
     line = " ".join(str(message).split())

@@ -14,6 +14,7 @@ from ray_segformer.commands.common import (
     add_exclude,
     add_max_pixels,
     checkpoint_of,
+    counted,
     example,
     fail,
     not_negative,
@@ -110,7 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
             max_pixels = MAX_PIXELS  # --max-pixels limits the user's images, not the ones that were scaled up here
     except (CheckpointError, ImageError, InputError, OutputError, OSError, ValueError) as error:
         return fail(EXIT_USAGE, error)
-    print(f"{len(rows)} of {found.rows} images, {arguments.workers} workers, batches of {arguments.batch_size}")
+    workers = counted(arguments.workers, "worker")
+    print(f"{len(rows)} of {counted(found.rows, 'image')}, {workers}, batches of {arguments.batch_size}")
     settings = Settings(
         arguments.workers, arguments.batch_size, arguments.gpus_per_worker, arguments.uneven, max_pixels, protocol
     )

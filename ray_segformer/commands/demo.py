@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_USAGE, HelpFormatter, example, fail, positive
+from ray_segformer.commands.common import EXIT_USAGE, HelpFormatter, counted, example, fail, positive
 
 
 def add_parser(commands: Any) -> None:
@@ -107,5 +107,6 @@ def run(arguments: argparse.Namespace) -> int:
     for name, value in ious.items():
         print(f"{name:<12}{'absent' if math.isnan(value) else f'{value:.4f}':>8}")
     print(f"{'mean':<12}{mean_iou(confusion):>8.4f}")
-    print(f"{len(paths)} scenes, {len(paths) / seconds:.2f} images/s: {folder.storage.describe('contact_sheet.png')}")
+    where = folder.storage.describe("contact_sheet.png")
+    print(f"{counted(len(paths), 'scene')}, {len(paths) / seconds:.2f} images/s: {where}")
     return 0

@@ -20,6 +20,7 @@ from ray_segformer.commands.common import (
     add_exclude,
     add_max_pixels,
     checkpoint_of,
+    counted,
     example,
     fail,
     fail_by_line,
@@ -144,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{'mIoU':<24}{_text(summary['mean_iou']):>9}")
     print(f"{'mean accuracy':<24}{'':>9}{_text(summary['mean_accuracy']):>10}")
     print(f"{'overall accuracy':<24}{'':>9}{_text(summary['overall_accuracy']):>10}")
-    print(f"{images} images, {images / seconds:.2f} images/s; {sentence}")
+    print(f"{counted(images, 'image')}, {images / seconds:.2f} images/s; {sentence}")
     print(folder.storage.shown)
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_FAILURES, EXIT_USAGE, HelpFormatter, example, fail, fail_in_job
+from ray_segformer.commands.common import EXIT_FAILURES, EXIT_USAGE, HelpFormatter, counted, example, fail, fail_in_job
 
 _FORMATS = ("png", "coco", "label-studio", "cityscapes", "geotiff", "video")
 
@@ -68,5 +68,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(
             "1 image has no mask, and is left out" if count == 1 else f"{count} images have no mask, and are left out"
         )
-    print(f"{summary['images']} images: {public_uri(readable(arguments.destination))}")
+    print(f"{counted(summary['images'], 'image')}: {public_uri(readable(arguments.destination))}")
     return 0

@@ -15,6 +15,7 @@ from ray_segformer.commands.common import (
     add_exclude,
     add_max_pixels,
     checkpoint_of,
+    counted,
     example,
     fail,
     fail_by_line,
@@ -175,9 +176,11 @@ def run(arguments: argparse.Namespace) -> int:
         print("The packaged model knows only the scenes of `ray-segformer demo`; choose another with --model.")
     failed, causes = summary["failures"], summary["failures_by_cause"]
     if summary["resumed"]:
-        print(f"{summary['resumed']} images were done before")
+        print(f"done before: {counted(summary['resumed'], 'image')}")
+    if summary["stages"]:
+        print(f"{'stage':<24}{'seconds':>9}{'images':>10}   (seconds of all workers together)")
     for stage, spent in summary["stages"].items():
-        print(f"{stage:<10}{spent['seconds']:>10.2f} s{spent['rows']:>12.0f} rows")
+        print(f"{stage:<24}{spent['seconds']:>9.2f}{spent['rows']:>10.0f}")
     _print_classes(summary["classes"])
     if failed:
         counts = ", ".join(f"{count} {why}" for why, count in causes.items())
@@ -186,7 +189,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.report:
         print(public_uri(readable(joined(arguments.output, "report.html"))))
     speed = f", {summary['images_per_second']:.2f} images/s" if summary["images"] > summary["resumed"] else ""
-    print(f"{summary['images']} images, {failed} failed{speed}: {public_uri(readable(arguments.output))}")
+    print(f"{counted(summary['images'], 'image')}, {failed} failed{speed}: {public_uri(readable(arguments.output))}")
     return EXIT_FAILURES if failed else 0
 
 
@@ -206,8 +209,10 @@ def _what_is_saved(arguments: argparse.Namespace) -> str:
 def _print_classes(classes: list[dict[str, Any]]) -> None:
     """Print the classes with the most pixels, as `summary.json` has them."""
     largest = sorted((each for each in classes if each["pixels"]), key=lambda each: -each["pixels"])
+    if largest:
+        print(f"{'class':<24}{'pixels':>9}{'images':>10}")
     for each in largest[:_LARGEST]:
-        print(f"{printable(each['name']):<24.24}{100 * each['share']:>7.2f} %{each['images']:>10} images")
+        print(f"{printable(each['name']):<24.23}{100 * each['share']:>7.2f} %{each['images']:>10}")
     if len(largest) > _LARGEST:
         more = len(largest) - _LARGEST
         print(f"{more} more {'class is' if more == 1 else 'classes are'} in summary.json")

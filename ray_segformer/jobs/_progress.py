@@ -88,8 +88,11 @@ class _Lines:
             self._print()
 
     def _print(self) -> None:
-        speed = (self.n - self._done) / max(time.monotonic() - self._started, 1e-9)
         count = f"{self.n}" if self.total is None else f"{self.n} of {self.total}"
-        left = self.total is not None and speed > 0 and self.n < self.total
-        rest = f", {round((self.total - self.n) / speed)} s left" if left else ""  # type: ignore[operator]
-        print(f"{count}{self._unit}, {speed:.2f}/s{rest}", file=sys.stderr, flush=True)
+        rest = ""
+        if self.n != self.total:  # The rate of a job that is done is said with its result.
+            speed = (self.n - self._done) / max(time.monotonic() - self._started, 1e-9)
+            rest = f", {speed:.2f}/s"
+            if self.total is not None and speed > 0:
+                rest += f", {round((self.total - self.n) / speed)} s left"
+        print(f"{count}{self._unit}{rest}", file=sys.stderr, flush=True)

@@ -123,7 +123,7 @@ def test_folder_to_parquet_with_overlays(made, scenes, masks):
     assert (summary["images"], summary["failures"], summary["finished"]) == (5, 0, True)
     assert done.stdout.splitlines()[-1].startswith("5 images, 0 failed, ")
     assert done.stdout.splitlines()[-1].endswith(" images/s: out")
-    assert "5 of 5 images, " in done.stderr  # in place of a progress bar, since this is no terminal
+    assert "5 of 5 images\n" in done.stderr  # in place of a progress bar, since this is no terminal
 
 
 def test_datasets_opens_the_parquet(made, masks, tmp_path):

@@ -123,7 +123,7 @@ def test_a_job_in_rounds_does_what_it_does_in_one(small_dir, tmp_path, run_comma
     (tmp_path / "in" / "10.png").write_bytes(png(19))
     code, _, said = run_command(*arguments)
     assert code == 0 and said.count("1 file of another kind was not looked at") == 1
-    assert "12 of 12 images, " in said  # their number is known when all is listed
+    assert "12 of 12 images\n" in said  # their number is known when all is listed
     monkeypatch.undo()
     whole = [*arguments[:2], tmp_path / "whole", *arguments[3:]]
     assert run_command(*whole)[0] == 0

@@ -108,7 +108,7 @@ def test_an_interrupted_run_goes_on(options, output, tmp_path, run_command):
     code, _, said = run_command(*[4 if option == EVERY else option for option in options], "--resume")
     assert code == 2 and "every was 3, now 4" in said
     code, printed, _ = run_command(*[99 if option == 4 else option for option in options], "--resume")
-    assert code == 1 and f"{len(rows_of(output)) - 8} images were done before" in printed
+    assert code == 1 and f"done before: {len(rows_of(output)) - 8} images" in printed
     assert rows_of(folder) == rows_of(output)
     # The new file of rows has frames before and after those of others.
     assert run_command("export", folder, tmp_path / "exported", "--format", "video")[0] == 0
