@@ -16,6 +16,8 @@ import pytest
 # in which the next job may wait. Here it is 10 seconds, and datasets that run renew theirs every second.
 os.environ["RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S"] = "10"
 os.environ["RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS"] = "1"
+# Ray Train looks every two seconds whether workers have started, reported or ended. Trainings here are as short.
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -59,9 +61,10 @@ def ray_of_their_own():
 
 @pytest.fixture(scope="session", autouse=True)
 def program_cache(tmp_path_factory):
-    """Compiled programs of the tests' own: none from before, and none left in the user's cache."""
-    directory = tmp_path_factory.mktemp("programs")
-    directory.chmod(0o700)
+    """Compiled programs that all processes of these tests share: none from before, and none in the user's cache."""
+    folder = tmp_path_factory.getbasetemp()
+    directory = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "programs"
+    directory.mkdir(mode=0o700, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_SEGFORMER_CACHE", str(directory))
         yield directory
