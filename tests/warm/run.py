@@ -8,6 +8,7 @@ warm process has imported them. A fork of it does the same work as a worker that
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import types
 import unittest.mock
 from typing import Any
@@ -167,7 +169,16 @@ def _work(request: dict[str, Any], files: list[int]) -> None:
     os.chdir(request["folder"])
     sys.argv = request["arguments"]
     sys.path[0] = os.path.dirname(sys.argv[0])
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    # To free all that the warm process imported, each fork would copy it first. The kernel drops it at once.
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit:
+        pass
+    except BaseException:
+        traceback.print_exc()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
