@@ -111,6 +111,7 @@ def _load_late_parts() -> None:
 
 def _freeze() -> None:
     """Keep the garbage collector of forks away from what is here: it would copy all of this memory."""
+    gc.set_threshold(10_000, 20, 20)  # as in `sitecustomize.py`
     gc.collect()
     gc.freeze()
 

@@ -3,6 +3,7 @@
 Python imports this file when it starts. Ray watches the process that it started, so that one stays until the fork ends.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -12,7 +13,10 @@ import sys
 _ASLEEP = frozenset(("log_monitor.py", "monitor.py"))
 
 # Variables that Ray Train and Ray Tune set in the runtime environments of workers. They are read when these run.
-_READ_LATE = frozenset(("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "PL_DISABLE_FORK"))
+_READ_LATE = frozenset(("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "PL_DISABLE_FORK", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"))
+
+# Python looks for cycles after each 700 new objects. The imports of torch and Ray make a million, and no cycles.
+gc.set_threshold(10_000, 20, 20)
 
 
 def _become_a_fork() -> None:
