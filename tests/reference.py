@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
@@ -205,6 +207,12 @@ def assert_same_model(model: Any, expected: Reference) -> None:
     assert list(found) == list(weights)
     assert all(torch.equal(found[name], weights[name]) for name in weights)
     torch.testing.assert_close(expected.logits(model), expected.logits(), rtol=1e-4, atol=1e-4)
+
+
+def need_openvino() -> None:
+    """Skip the test where OpenVINO is not installed. Only `ray_segformer` imports it, without its telemetry."""
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip('no OpenVINO: pip install "ray_segformer[openvino]"')
 
 
 def run_python(script: str, *arguments: Any, **environment: str) -> str:

@@ -17,6 +17,7 @@ import functools
 import logging
 import os
 import platform
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -101,7 +102,7 @@ def check_options(runtime: str, dtype: str, device: str) -> None:
         raise ValueError('runtime="openvino" is for CPUs; on CUDA take "eager" or "compile"')
     if runtime == "openvino":
         try:
-            import openvino  # noqa: F401
+            _openvino()
         except ImportError as error:
             raise RuntimeError(
                 f'runtime="openvino" needs OpenVINO ({error}): pip install "ray_segformer[openvino]"'
@@ -181,8 +182,7 @@ class OpenVinoRuntime:
     rows = _ROWS["cpu"]
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-        import openvino
-
+        openvino = _openvino()
         self._core = openvino.Core()
         self._settings = {
             "INFERENCE_PRECISION_HINT": {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype],
@@ -208,12 +208,19 @@ class OpenVinoRuntime:
 
     @staticmethod
     def _convert(network: SegformerNetwork, directory: str) -> None:
-        import openvino
-
+        openvino = _openvino()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = openvino.convert_model(network, example_input=torch.zeros(1, 3, 64, 64))
         openvino.save_model(model, os.path.join(directory, "network.xml"), compress_to_fp16=False)
+
+
+def _openvino() -> Any:
+    """Import OpenVINO without its telemetry, which forks this process some 30 times to send what is converted."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
+    import openvino
+
+    return openvino
 
 
 def _network(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference import Reference, encode, objects, picture, save_small, small_model
+from reference import Reference, encode, need_openvino, objects, picture, save_small, small_model
 
 from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor
 from ray_segformer.cli import main
@@ -83,7 +83,7 @@ def test_without_a_threshold_masks_are_those_of_transformers(reference):
 
 @pytest.mark.slow
 def test_openvino(reference):
-    pytest.importorskip("openvino")
+    need_openvino()
     predictor = SegformerPredictor(reference.directory, runtime="openvino", foreground_threshold=THRESHOLD)
     assert_masks_by_threshold(predictor.predict({"image": objects(*PICTURES)})["segmentation"], reference)
 

@@ -16,6 +16,7 @@ from reference import (
     Reference,
     agreement,
     encode,
+    need_openvino,
     objects,
     picture,
     save_small,
@@ -89,7 +90,7 @@ def real_masks(real_sample, trained) -> list[np.ndarray]:
 def test_real_images(shared, real_sample, real_masks, runtime):
     """Runtime "compile" is tested in tests/on_ray/test_compile.py."""
     if runtime == "openvino":
-        pytest.importorskip("openvino")
+        need_openvino()
     checkpoint = SegformerCheckpoint.from_pretrained(shared / "models/segformer-b0-camvid")
     predictor = SegformerPredictor.from_checkpoint(checkpoint, runtime=runtime)
     result = predictor.predict({"image": objects(*map(str, real_sample))})

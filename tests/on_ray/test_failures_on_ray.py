@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import ray
 from PIL import Image
-from reference import picture, save_small, small_model
+from reference import need_openvino, picture, save_small, small_model
 
 from ray_segformer import SegformerCheckpoint
 from ray_segformer.cli import main
@@ -29,7 +29,7 @@ def temporary_folder(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*has one class")
 def test_a_worker_that_cannot_start(ray_session, program_cache, tmp_path, temporary_folder, capsys):
     """A cache that others can write to is refused, in the constructor of an actor."""
-    pytest.importorskip("openvino")
+    need_openvino()
     model = save_small(tmp_path / "model", small_model(1))
     (tmp_path / "in").mkdir()
     Image.fromarray(picture()).save(tmp_path / "in" / "a.png")

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from PIL import Image
-from reference import run_python
+from reference import need_openvino, run_python
 from safetensors.torch import load_file
 
 from ray_segformer.network import make_runtime
@@ -50,7 +50,7 @@ def test_eager(runtime, small):
 
 @pytest.mark.slow
 def test_openvino(small):
-    pytest.importorskip("openvino")
+    need_openvino()
     runtime = load(small.directory, runtime="openvino")
     for rows in (1, 2):
         assert_close(runtime(PIXELS[:rows]), small.logits()[:rows], 1e-5)
@@ -63,7 +63,7 @@ def test_openvino(small):
 @pytest.mark.parametrize("runtime", ["eager", "openvino"])
 def test_bfloat16_on_real_images(runtime, trained, real_sample):
     if runtime == "openvino":
-        pytest.importorskip("openvino")
+        need_openvino()
     exact = load(trained.directory, runtime="eager", dtype="float32")
     fast = load(trained.directory, runtime=runtime, dtype="bfloat16")
     differs = False
@@ -82,6 +82,25 @@ def test_openvino_that_is_not_installed_is_asked_for(small):
     script = 'import sys; sys.modules["openvino"] = None' + RUN
     with pytest.raises(AssertionError, match=r'pip install "ray_segformer\[openvino\]"'):
         run_python(script, small.directory, "openvino")
+
+
+@pytest.mark.slow
+def test_the_conversion_for_openvino_forks_and_sends_nothing(small, tmp_path):
+    """OpenVINO's telemetry would tell a server, from forks, and write to the home directory."""
+    need_openvino()
+    watch = """
+import atexit, sys
+seen = []
+events = {"os.fork", "socket.connect", "socket.getaddrinfo"}
+sys.addaudithook(lambda event, arguments: seen.append(event) if event in events else None)
+atexit.register(lambda: print(seen))
+"""
+    home, cache = tmp_path / "home", tmp_path / "cache"
+    home.mkdir(), cache.mkdir(mode=0o700)
+    environment = {"CI": "", "HOME": str(home), "RAY_SEGFORMER_CACHE": str(cache)}
+    printed = run_python(watch + RUN, small.directory, "openvino", **environment)
+    assert printed.splitlines()[-1] == "[]"
+    assert not list(home.iterdir()) and list(cache.iterdir())
 
 
 @pytest.mark.parametrize(
