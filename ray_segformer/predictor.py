@@ -74,8 +74,8 @@ class SegformerPredictor(Predictor):
         source: a checkpoint, a transformers `SegformerForSemanticSegmentation`, a directory, a name on the Hub, or an
             `ObjectRef` of one of these.
         use_gpu: None for a GPU if the process has one; True or False to insist.
-        runtime: "eager" runs torch, operation by operation. "compile" runs a program that torch compiles once for each
-            machine, size and number of threads. "openvino" needs the extra of that name. "auto" is "eager".
+        runtime: "eager" (torch), "compile" (a program that torch compiles once for each machine, size and number of
+            threads) or "openvino" (needs that extra). "auto" is eager; on CPUs, that program as soon as it is there.
         dtype: the dtype of the network's arithmetic. "auto" is "float32" on CPUs and "bfloat16" on GPUs, which is
             faster and less exact. "float16" is for GPUs.
         confidence: whether to add the column `confidence`.

@@ -85,6 +85,19 @@ class Protocol:
             return None
         return self.window, self.stride or self.window
 
+    def network_size(self, settings: ImageSettings) -> tuple[int, int] | None:
+        """Return the height and width of what the network is shown; None if that depends on the image.
+
+        Args:
+            settings: the checkpoint's own preprocessing.
+        """
+        if self.windows_alone is not None:  # images that are smaller than a window are an exception
+            return self.windows_alone[0], self.windows_alone[0]
+        if not self.has_loss:
+            return None
+        upright, wide = (resized(self.resize_of_image, settings, *size) for size in ((1000, 500), (500, 1000)))
+        return upright if upright == wide else None
+
     def options(self) -> dict[str, Any]:
         """Return the attributes that do not have their default, for JSON."""
         return {

@@ -110,7 +110,8 @@ def add_parser(commands: Any) -> None:
         "--runtime",
         choices=("auto", "eager", "compile", "openvino"),
         default="auto",
-        help="what runs the network: torch (eager), torch.compile (compiles once on each machine), or OpenVINO",
+        help="what runs the network: torch (eager), torch.compile (compiles once on each machine), or OpenVINO; "
+        "on CPUs, auto is eager, and compiles beside the workers if there are thousands of images",
     )
     workers.add_argument(
         "--dtype",

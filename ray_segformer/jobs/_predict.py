@@ -22,6 +22,7 @@ from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.images import MAX_PIXELS, Bands, public_uri
 from ray_segformer.inputs import InputError, ListedAhead, Location, find_rounds, find_scenes, readable
 from ray_segformer.jobs._cluster import ENCODING_CPUS, resources_for, start_ray
+from ray_segformer.jobs._compile import compile_ahead
 from ray_segformer.jobs._encode import EncodeMasks
 from ray_segformer.jobs._preflight import check_nodes
 from ray_segformer.jobs._progress import progress_of_workers
@@ -89,7 +90,8 @@ def predict(
             files, in the same tree of folders as the input, and the same columns in `rows/`, with the files' paths.
         overlays: whether to write JPEG files, too, of the images with their masks drawn over them. Default: False.
         on_error, max_pixels, runtime, dtype, foreground_threshold: as for `SegformerPredictor`. With a threshold,
-            `classes.json` names 0 "background", and 1 as the model's one class.
+            `classes.json` names 0 "background", and 1 as the model's one class. With the runtime "auto", a long job on
+            CPUs compiles the network for its workers; see `compile_ahead`.
         protocol: how images are shown to the network. Default: what the checkpoint's own preprocessing says.
         confidence: whether to write the winner's softmax probability, too, as 8-bit grey PNGs, where 255 is 1.0: in the
             column `confidence`, or in the folder `confidence/`. Default: False.
@@ -184,6 +186,10 @@ def predict(
             rows_per_shard = min(rows_per_shard, _BATCHES_PER_SHARD * images.rows_at_once)
         resources = resources_for(images.rows, batch_size, workers, gpus_per_worker)
         check_nodes(folder.storage, images.file, with_gpus=gpus_per_worker > 0)
+        if runtime == "auto" and not gpus_per_worker:
+            size = protocol.network_size(checkpoint.get_preprocessor())
+            to_do, most = images.rows - resumed, resources["max_scoring_workers"]
+            compile_ahead(checkpoint, size, to_do, most, dtype=dtype, device="cpu")
         totals = start_totals()
         folder.begin(names)
         palette = class_palette(names) if overlays else None

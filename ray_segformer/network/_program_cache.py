@@ -27,9 +27,7 @@ def cache_directory() -> str:
         RuntimeError: another user owns the directory or can write to it. That user could run code in this process,
             because the programs in the directory are executed.
     """
-    path = os.environ.get("RAY_SEGFORMER_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ray_segformer"
-    )
+    path = _path()
     os.makedirs(path, mode=0o700, exist_ok=True)
     status = os.stat(path)
     if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
@@ -63,21 +61,49 @@ def cached(key: str, make: Callable[[str], None]) -> str:
     return path
 
 
-def program_key(config: Mapping[str, Any], weights: Mapping[str, Tensor], *settings: Any) -> str:
-    """Return the cache key of a compiled network: 32 hexadecimal digits.
+def is_cached(key: str) -> bool:
+    """Return whether the directory `key` is in the cache, and nobody else can write there. Creates nothing."""
+    if not os.path.isdir(os.path.join(_path(), key)):
+        return False
+    try:
+        cache_directory()
+    except RuntimeError:
+        return False
+    return True
 
-    It depends on the network's source code, configuration and weights, on the processor, and on `settings`.
+
+class ProgramKeys:
+    """The cache keys of compiled networks: 32 hexadecimal digits.
+
+    A key depends on the network's source code, configuration and weights, on the processor, and on all settings.
+
+    Args:
+        config, weights: those of the network.
+        settings: what all of its programs share.
     """
-    digest = hashlib.sha256()
-    for name in _NETWORK_SOURCES:
-        with open(os.path.join(os.path.dirname(__file__), name), "rb") as source:
-            digest.update(source.read())
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for name in sorted(weights):
-        digest.update(f"{name} {weights[name].dtype} {tuple(weights[name].shape)}".encode())
-        digest.update(weights[name].contiguous().numpy().data)
-    digest.update(repr((_processor(), *settings)).encode())
-    return digest.hexdigest()[:32]
+
+    def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], *settings: Any) -> None:
+        self._settings = (_processor(), *settings)
+        self._digest = hashlib.sha256()
+        for name in _NETWORK_SOURCES:
+            with open(os.path.join(os.path.dirname(__file__), name), "rb") as source:
+                self._digest.update(source.read())
+        self._digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+        for name in sorted(weights):
+            self._digest.update(f"{name} {weights[name].dtype} {tuple(weights[name].shape)}".encode())
+            self._digest.update(weights[name].contiguous().numpy().data)
+
+    def key(self, *settings: Any) -> str:
+        """Return the key of a program with these settings of its own."""
+        digest = self._digest.copy()
+        digest.update(repr((*self._settings, *settings)).encode())
+        return digest.hexdigest()[:32]
+
+
+def _path() -> str:
+    return os.environ.get("RAY_SEGFORMER_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ray_segformer"
+    )
 
 
 def _processor() -> tuple[str, ...]:

@@ -5,6 +5,7 @@
 | eager | nothing | | |
 | compile | a C++ compiler, torch 2.6 | compiles, half a minute | loads the program |
 | openvino | `pip install "ray_segformer[openvino]"` | converts the network, seconds | compiles, half a second |
+| auto | | | eager; on a CPU it takes the program of compile as soon as the machine has it |
 
 `compile` compiles again for each other image size, number of images at once, and number of threads; `openvino` for each
 other image size. Compiled programs and converted networks are kept in `program_cache.cache_directory()`. All runtimes
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ray_segformer.network._program_cache import cached, program_key
+from ray_segformer.network._program_cache import ProgramKeys, cached, is_cached
 from ray_segformer.network._segformer import SegformerNetwork
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def make_runtime(
 
     Args:
         config, weights: as for `SegformerNetwork`.
-        runtime: "eager", "compile" or "openvino" (see the table at the top of this file), or "auto", which is "eager".
+        runtime: "eager", "compile", "openvino" or "auto": see the table at the top of this file.
         dtype: the dtype of the arithmetic. "float32"; "bfloat16", which is faster and less exact; or "float16", on CUDA
             only. "auto" is "float32" on a CPU and "bfloat16" on CUDA. Logits are float32 in all cases.
         device: "cpu" or "cuda".
@@ -84,11 +85,13 @@ def make_runtime(
     """
     check_options(runtime, dtype, device)
     number_type = _DTYPES[dtype] or (torch.float32 if device == "cpu" else torch.bfloat16)
-    if runtime == "compile":
-        return CompiledRuntime(config, weights, number_type, device)
     if runtime == "openvino":
         return OpenVinoRuntime(config, weights, number_type)
-    return EagerRuntime(config, weights, number_type, device)
+    network = _network(config, weights, number_type, device)
+    if runtime == "eager" or (runtime == "auto" and device != "cpu"):
+        return EagerRuntime(network, device)
+    compiled = CompiledRuntime(network, ProgramKeys(config, weights, torch.__version__, number_type, device), device)
+    return compiled if runtime == "compile" else AutoRuntime(EagerRuntime(network, device), compiled)
 
 
 def check_options(runtime: str, dtype: str, device: str) -> None:
@@ -114,11 +117,9 @@ def check_options(runtime: str, dtype: str, device: str) -> None:
 class EagerRuntime:
     """torch in eager mode: one operation after another."""
 
-    def __init__(
-        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype, device: str
-    ) -> None:
+    def __init__(self, network: SegformerNetwork, device: str) -> None:
         self.rows = _ROWS[device]
-        self._network = _network(config, weights, dtype, device)
+        self._network = network
 
     def __call__(self, pixel_values: Tensor) -> Tensor:
         """See `Runtime`."""
@@ -133,12 +134,9 @@ class CompiledRuntime:
     A program is compiled for one input shape, including the number of images. Fewer images are padded with zeros.
     """
 
-    def __init__(
-        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype, device: str
-    ) -> None:
+    def __init__(self, network: SegformerNetwork, keys: ProgramKeys, device: str) -> None:
         self.rows = _ROWS[device]
-        self._network = _network(config, weights, dtype, device)
-        self._key = functools.partial(program_key, config, weights, torch.__version__, dtype, device)
+        self._network, self._keys = network, keys
         self._program = functools.lru_cache(_PROGRAMS)(self._load)
 
     def __call__(self, pixel_values: Tensor) -> Tensor:
@@ -149,9 +147,15 @@ class CompiledRuntime:
             padded = F.pad(pixel_values, (0, 0, 0, 0, 0, 0, 0, self.rows - rows)) if rows < self.rows else pixel_values
             return program(padded.contiguous())[:rows]
 
+    def is_compiled(self, height: int, width: int) -> bool:
+        """Return whether this machine has the program for images of a size."""
+        return is_cached(self._key(self.rows, height, width))
+
+    def _key(self, rows: int, height: int, width: int) -> str:
+        return self._keys.key(rows, height, width, torch.get_num_threads())
+
     def _load(self, rows: int, height: int, width: int) -> Callable[[Tensor], Tensor]:
-        key = self._key(rows, height, width, torch.get_num_threads())
-        path = cached(key, functools.partial(self._compile, rows, height, width))
+        path = cached(self._key(rows, height, width), functools.partial(self._compile, rows, height, width))
         return torch._inductor.aoti_load_package(os.path.join(path, "network.pt2"))
 
     def _compile(self, rows: int, height: int, width: int, directory: str) -> None:
@@ -176,6 +180,27 @@ class CompiledRuntime:
                 ) from error
 
 
+class AutoRuntime:
+    """Eager mode on a CPU, and the program of `CompiledRuntime` as soon as this machine has it.
+
+    It never compiles. Both are exact: masks differ only where rounding decides between two classes.
+    """
+
+    def __init__(self, eager: EagerRuntime, compiled: CompiledRuntime) -> None:
+        self.rows = eager.rows
+        self._eager, self._compiled = eager, compiled
+        self._compiled_sizes = set[tuple[int, ...]]()
+
+    def __call__(self, pixel_values: Tensor) -> Tensor:
+        """See `Runtime`."""
+        size = tuple(pixel_values.shape[-2:])
+        if size not in self._compiled_sizes:
+            if not self._compiled.is_compiled(*size):
+                return self._eager(pixel_values)
+            self._compiled_sizes.add(size)
+        return self._compiled(pixel_values)
+
+
 class OpenVinoRuntime:
     """OpenVINO, on CPUs. With bfloat16 the whole network runs in bfloat16, including the classifier."""
 
@@ -191,7 +216,7 @@ class OpenVinoRuntime:
             "ENABLE_CPU_PINNING": False,  # else all actors of a machine pin their threads to its first cores
         }
         network = SegformerNetwork(config, weights)
-        key = program_key(config, weights, torch.__version__, openvino.__version__)
+        key = ProgramKeys(config, weights, torch.__version__, openvino.__version__).key()
         self._path = os.path.join(cached(key, functools.partial(self._convert, network)), "network.xml")
         self._program = functools.lru_cache(_PROGRAMS)(self._load)
 

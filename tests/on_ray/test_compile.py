@@ -5,6 +5,7 @@ These tests start no Ray. They are not in tests/fast because a compiler takes se
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -82,6 +83,26 @@ def test_batches(model, compiled, three_rows, monkeypatch):
         assert logits.shape == expected[rows].shape and logits.dtype == torch.float32
         assert (logits - expected[rows]).abs().max() <= 1e-5 * expected.abs().max()
     assert len(programs(compiled[0])) == 1
+
+
+def test_auto_is_eager_until_the_machine_has_the_program(model, compiled, three_rows, tmp_path, monkeypatch):
+    directory, height, width = model
+    cache = tmp_path / "cache"
+    cache.mkdir(mode=0o700)
+    monkeypatch.setenv("RAY_SEGFORMER_CACHE", str(cache))
+    content = SegformerCheckpoint.from_pretrained(directory).content
+    auto, later, eager, compiling = (
+        content.make_runtime(runtime=runtime) for runtime in ("auto", "auto", "eager", "compile")
+    )
+    pixels = torch.linspace(-2, 2, 3 * height * width).reshape(1, 3, height, width)
+    of_eager = eager(pixels)
+    assert torch.equal(auto(pixels), of_eager)
+    (program,) = programs(compiled[0])
+    shutil.copytree(compiled[0] / program, cache / program)
+    of_program = compiling(pixels).clone()
+    assert torch.equal(auto(pixels), of_program) and not torch.equal(of_program, of_eager)
+    cache.chmod(0o777)  # others could write a program there
+    assert torch.equal(later(pixels), of_eager)
 
 
 def test_real_images(shared, real_sample, trained, compiled, three_rows):
