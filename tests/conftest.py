@@ -102,6 +102,12 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+def pytest_itemcollected(item):
+    """Mark the tests that drive a browser as slow: `make test-fast` is for every save."""
+    if "browser" in item.fixturenames:
+        item.add_marker("slow")
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Chromium. Not for the whole session: it runs an event loop in this thread, in which others cannot run theirs."""

@@ -186,7 +186,7 @@ def run(arguments: argparse.Namespace) -> int:
     if failed:
         counts = ", ".join(f"{count} {why}" for why, count in causes.items())
         rows = public_uri(readable(joined(arguments.output, folder_of_shards(arguments.format))))
-        print(f"{failed} failed: {counts}. Their rows have the path and the error: {rows}")
+        print(f"{failed} failed: {counts}. Path and error of each: {rows}")
     if arguments.report:
         print(public_uri(readable(joined(arguments.output, "report.html"))))
     speed = f", {summary['images_per_second']:.2f} images/s" if summary["images"] > summary["resumed"] else ""

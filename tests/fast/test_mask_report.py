@@ -107,7 +107,6 @@ def test_page_is_well_formed_and_names_no_address(page_file):
     }
 
 
-@pytest.mark.slow
 def test_numbers_are_those_of_the_rows(browser, page_file, shares):
     with opened(browser, page_file) as (page, seen):
         assert page.locator("header p").first.inner_text().startswith("40 images: 36 masks, 4 failures.")
@@ -210,7 +209,6 @@ def test_slider_by_keyboard(browser, page_file):
             assert int(first.input_value()) == pytest.approx(100 * share, abs=1)
 
 
-@pytest.mark.slow
 def test_a_class_is_hidden_in_all_pictures_and_shown_again(browser, page_file, rows):
     masks = rows.set_index("path")["segmentation"]
     with opened(browser, page_file) as (page, seen):
@@ -375,7 +373,6 @@ def test_no_output_and_no_images_and_a_broken_file_of_rows(tmp_path, run_command
     assert code == 2 and f"error: {folder}/masks/part-1.parquet: cannot be read: " in errors
 
 
-@pytest.mark.slow
 def test_of_a_large_output_few_rows_are_kept(tmp_path, browser):
     """100,000 rows of 200 classes, with a column that this version does not know."""
     classes, rows = 200, 1000

@@ -100,6 +100,7 @@ def test_real_images(shared, real_sample, real_masks, runtime):
         assert (mask == other).mean() > 0.999, path.name
 
 
+@pytest.mark.slow
 def test_bfloat16_of_real_images(shared, real_sample, real_masks):
     predictor = SegformerPredictor(shared / "models/segformer-b0-camvid", dtype="bfloat16")
     result = predictor.predict({"image": objects(*map(str, real_sample))})

@@ -160,7 +160,6 @@ def test_images_and_masks_that_cannot_be_shown():
         render_report(comparison(), [many], LABELS)
 
 
-@pytest.mark.slow
 def test_no_complaints_and_no_requests(browser, report):
     with opened(browser, report) as (page, seen):
         page.locator("input[type=range]").first.press("ArrowRight")

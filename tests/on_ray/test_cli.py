@@ -212,7 +212,7 @@ def test_a_run_that_ends_early_says_that_there_is_something_to_resume(command, m
     assert stopped.returncode == 1
     assert stopped.stderr.splitlines()[-1].endswith("; --resume continues after the images that are done")
     kept = command("predict", folder, output, "--resume", "--on-error", "keep")
-    assert f"1 failed: 1 not an image. Their rows have the path and the error: {output}/masks" in kept.stdout
+    assert f"1 failed: 1 not an image. Path and error of each: {output}/masks" in kept.stdout
     rows = pa.parquet.read_table(output / "masks").sort_by("index").to_pylist()
     assert [(Path(row["path"]).name, row["error"] is None) for row in rows] == [("good.jpg", True), ("text.jpg", False)]
 

@@ -183,6 +183,7 @@ def test_a_last_stage_that_is_not_reshaped(tmp_path, by_convolution):
     assert_same_logits(network, model, random_pixels(1, 3, 256, 256))
 
 
+@pytest.mark.slow
 def test_trained_weights_on_real_images(trained, real_sample, by_convolution):
     network = SegformerNetwork.from_pretrained(trained.directory, by_convolution=by_convolution)
     for path in real_sample[::3]:
