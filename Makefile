@@ -13,7 +13,7 @@ help:
 	@echo "make benchmark  measure this package and its peers on the images in ../shared: out/benchmarks"
 	@echo "make docs       build the documentation as a site: out/site/index.html"
 	@echo "make test       lint, types, documentation and the tests, on Ray 2.60, 2.55.1 and 2.6.3"
-	@echo "make test-fast  those that start no Ray and take less than a second, for every save"
+	@echo "make test-fast  those that start no Ray and no browser, and take less than a second, for every save"
 	@echo "make check      lint and types alone"
 	@echo "make format     let ruff format the code"
 	@echo "make clean      remove the virtual environments and build folders"

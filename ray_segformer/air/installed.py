@@ -132,12 +132,20 @@ def from_items(items: list[Any], blocks: int) -> ray.data.Dataset:
     return ray.data.from_items(items, **{name: max(1, blocks)})
 
 
-def on_driver_node() -> dict[str, Any]:
-    """Return the arguments of `map_batches` with which its tasks run on the driver's node."""
-    node = ray.get_runtime_context().get_node_id()
-    if "label_selector" in inspect.signature(ray.data.Dataset.map_batches).parameters:
-        return {"label_selector": {"ray.io/node-id": node}}
-    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+def on_driver_node(num_cpus: float) -> dict[str, Any]:
+    """Return the arguments of `map_batches` with which its tasks run on the driver's node, and reserve CPUs.
+
+    The driver may be on a head node that has no CPUs for tasks. Tasks reserve none then, and two of them run at once.
+    """
+    parameters = inspect.signature(ray.data.Dataset.map_batches).parameters
+    here = ray.get_runtime_context().get_node_id()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    options: dict[str, Any] = {"num_cpus": num_cpus}
+    if num_cpus > 0 and not any(node["NodeID"] == here and node["Resources"].get("CPU") for node in nodes):
+        options = {"num_cpus": 0, **({"concurrency": 2} if "concurrency" in parameters else {})}
+    if "label_selector" in parameters:
+        return {**options, "label_selector": {"ray.io/node-id": here}}
+    return {**options, "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
 
 
 def nullable_tensor_array(arrays: list[np.ndarray | None], dtype: Any, ndim: int) -> pa.ExtensionArray:

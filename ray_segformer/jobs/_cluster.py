@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from ray_segformer.air import installed
 from ray_segformer.inputs import READING_CPUS
 
 ENCODING_CPUS = 0.25
@@ -20,7 +21,7 @@ It must fit beside all other stages: Ray Data gives CPUs to stages from first to
 nothing is written until all images are preprocessed.
 """
 
-_DEFAULT_MAX_WORKERS = 8  # every worker holds its own copy of torch
+_WORKER_MEMORY = 2 * 2**30  # bytes: a copy of torch, the network and its activations
 
 
 class ResourceError(ValueError):
@@ -50,7 +51,9 @@ def resources_for(
 
     Args:
         rows: the number of rows of the dataset.
-        batch_size, workers, gpus_per_worker: as for `predict`.
+        batch_size, gpus_per_worker: as for `predict`.
+        workers: the most workers. Default: with GPUs, as many as they allow; else one for each CPU, as far as there are
+            2 GiB of the cluster's memory for each.
 
     Raises:
         ResourceError: the cluster has fewer GPUs than a worker reserves.
@@ -64,12 +67,18 @@ def resources_for(
     if gpus_per_worker > 0:
         return {**resources, "max_scoring_workers": workers or int(available["GPU"] / gpus_per_worker)}
     cpus = max(int(available.get("CPU", 1)), 1)
-    workers = workers or min(cpus, _DEFAULT_MAX_WORKERS, math.ceil(rows / batch_size))
+    by_memory = max(int(available.get("memory", cpus * _WORKER_MEMORY) / _WORKER_MEMORY), 1)
+    workers = workers or min(cpus, by_memory, math.ceil(rows / batch_size))
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     cpu_nodes = sum(1 for node in nodes if node["Alive"] and node["Resources"].get("CPU"))
     other_cpus = cpu_nodes + READING_CPUS + ENCODING_CPUS  # a CPU on each node is for preprocessing
     cpus_per_worker = min(1.0, math.floor(max(cpus - other_cpus, 0) / workers * 100) / 100)
     return {**resources, "max_scoring_workers": workers, "num_cpus_per_worker": cpus_per_worker}
+
+
+def where_to_run(num_cpus: float, *, here: bool) -> dict[str, Any]:
+    """Return the arguments of `map_batches` for tasks that reserve CPUs: `here` on the driver's node, else anywhere."""
+    return installed.on_driver_node(num_cpus) if here else {"num_cpus": num_cpus}
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from typing import Any
 import ray
 
 from ray_segformer._guesses import say
-from ray_segformer.air import installed
 from ray_segformer.exports import FORMATS, ExportError, ExportFormat, SourceFormat
 from ray_segformer.jobs._cluster import start_ray
 from ray_segformer.jobs._export_images import RECORDS, export_images
@@ -65,11 +64,10 @@ def export(
             start_ray()
         folder.begin()
         is_local = isinstance(folder.storage, LocalStorage) or isinstance(output.storage, LocalStorage)
-        where = installed.on_driver_node() if is_local else {}
         if isinstance(to_format, SourceFormat):
-            counts = export_sources(output, shards, to_format, folder, where, progress=progress)
+            counts = export_sources(output, shards, to_format, folder, is_local=is_local, progress=progress)
         else:
-            counts = export_images(output, shards, to_format, folder, where, progress=progress)
+            counts = export_images(output, shards, to_format, folder, is_local=is_local, progress=progress)
         folder.lease.look()
         folder.storage.delete(folder.storage.names(RECORDS))
         warnings = [guess.as_json(counts["images"]) for guess in to_format.guesses]

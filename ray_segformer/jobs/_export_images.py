@@ -26,7 +26,7 @@ from ray_segformer.inputs import (
     repeated,
     with_digest,
 )
-from ray_segformer.jobs._cluster import ENCODING_CPUS
+from ray_segformer.jobs._cluster import ENCODING_CPUS, where_to_run
 from ray_segformer.jobs._progress import with_progress
 from ray_segformer.outputs import MaskOutput, OutputFolder, Storage
 
@@ -39,8 +39,8 @@ def export_images(
     shards: list[str],
     to_format: ExportFormat,
     folder: OutputFolder,
-    where: dict[str, Any],
     *,
+    is_local: bool,
     progress: bool,
 ) -> dict[str, int]:
     """Write the files of a format, and return how many `images` were exported, and how many `failures` have no mask.
@@ -50,10 +50,10 @@ def export_images(
         shards: its files of rows.
         to_format: the format.
         folder: where the files go. It may have those of an interrupted export.
-        where: arguments of `map_batches` that say where tasks run.
+        is_local: whether the output or the folder are on the driver's machine alone.
         progress: as for `export`.
     """
-    where = {"num_cpus": ENCODING_CPUS, **where}
+    where = where_to_run(ENCODING_CPUS, here=is_local)
     done = set(folder.storage.names(RECORDS))
     remaining = [shard for shard in shards if _record_of(shard) not in done]
     if remaining:

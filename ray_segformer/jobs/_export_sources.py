@@ -19,7 +19,7 @@ import pyarrow.compute
 from ray_segformer.air import installed
 from ray_segformer.exports import SourceFormat, SourcePart
 from ray_segformer.inputs import digests_of, unique_names
-from ray_segformer.jobs._cluster import ENCODING_CPUS
+from ray_segformer.jobs._cluster import ENCODING_CPUS, where_to_run
 from ray_segformer.jobs._export_images import RECORDS, by_shard, folder_of_input
 from ray_segformer.jobs._progress import with_progress
 from ray_segformer.outputs import MaskOutput, OutputFolder, Storage
@@ -32,13 +32,13 @@ def export_sources(
     shards: list[str],
     to_format: SourceFormat,
     folder: OutputFolder,
-    where: dict[str, Any],
     *,
+    is_local: bool,
     progress: bool,
 ) -> dict[str, int]:
     """Write a file for each file of the input. Arguments and result are those of `export_images`."""
     columns = [name for name in to_format.columns if name in output.place_columns(shards[0]).names]
-    sources = _sources(output, shards, columns, where)
+    sources = _sources(output, shards, columns, where_to_run(ENCODING_CPUS, here=is_local))
     paths = sorted(sources)
     folder_of_names = folder_of_input(output, {posixpath.dirname(path) for path in paths})
     names = unique_names(paths, folder_of_names, paths)
@@ -47,12 +47,11 @@ def export_sources(
         source = {"path": path, "name": name, "rows": json.dumps(sources[path])}
         if folder.storage.read(_record_of(name)) != source["rows"].encode():  # or others have come since
             remaining.append(source)
-    if any("://" not in path for path in paths):
-        where = installed.on_driver_node()
     if remaining:
         write = _ExportSource(output, to_format, columns, folder.storage)
         tasks = installed.from_items(remaining, len(remaining))
-        written = tasks.map_batches(write, batch_size=1, num_cpus=1, **where).iter_rows()
+        where = where_to_run(1, here=is_local or any("://" not in path for path in paths))
+        written = tasks.map_batches(write, batch_size=1, **where).iter_rows()
         for _ in with_progress(written, len(remaining), unit=" files") if progress else written:
             folder.lease.check()
     return {kind: sum(source[kind] for source in sources.values()) for kind in ("images", "failures")}
@@ -81,7 +80,7 @@ def _sources(
         return {"shard": batch["shard"], "counts": np.array(found, object)}
 
     sources: dict[str, dict[str, Any]] = defaultdict(lambda: {"images": 0, "failures": 0, "shards": []})
-    for row in by_shard(shards).map_batches(look, batch_size=1, num_cpus=ENCODING_CPUS, **where).iter_rows():
+    for row in by_shard(shards).map_batches(look, batch_size=1, **where).iter_rows():
         for path, count in json.loads(row["counts"]).items():
             sources[path]["images"] += count["images"]
             sources[path]["failures"] += count["failures"]

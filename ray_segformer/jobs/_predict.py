@@ -21,13 +21,13 @@ from ray_segformer.air import BatchPredictor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.images import MAX_PIXELS, Bands, public_uri
 from ray_segformer.inputs import InputError, ListedAhead, Location, find_rounds, find_scenes, readable
-from ray_segformer.jobs._cluster import ENCODING_CPUS, resources_for, start_ray
+from ray_segformer.jobs._cluster import ENCODING_CPUS, resources_for, start_ray, where_to_run
 from ray_segformer.jobs._compile import compile_ahead
 from ray_segformer.jobs._encode import EncodeMasks
 from ray_segformer.jobs._preflight import check_nodes
 from ray_segformer.jobs._progress import progress_of_workers
 from ray_segformer.jobs._report import REPORT_NAME, report_page
-from ray_segformer.outputs import LocalStorage, MaskOutput, OutputError, OutputFolder, Shards, Storage, WriteShards
+from ray_segformer.outputs import LocalStorage, MaskOutput, OutputError, OutputFolder, Shards, WriteShards
 from ray_segformer.predictor import SegformerPredictor
 from ray_segformer.protocol import PLAIN, Protocol, protocol_in
 from ray_segformer.viz import class_palette
@@ -97,7 +97,7 @@ def predict(
             column `confidence`, or in the folder `confidence/`. Default: False.
         report: whether to write a page to look through, too, when all images are done. Default: False.
         batch_size: the number of images that are predicted at once. Default: 8.
-        workers: the most actors. Default: as many as the CPUs, or GPUs, allow.
+        workers: the most actors. Default: as many as the GPUs allow; else one for each CPU, with 2 GiB of memory each.
         gpus_per_worker: the GPUs that an actor reserves. Default: 0, for CPU.
         rows_per_shard: the number of rows in a shard. A run that ends early loses the rows that are in no shard yet.
             Default: 1024.
@@ -194,6 +194,8 @@ def predict(
         folder.begin(names)
         palette = class_palette(names) if overlays else None
         write = WriteShards(folder.storage, mask_format, confidence=confidence, columns=images.columns)
+        # These tasks mostly wait. A local folder is that of the driver's machine.
+        where_to_write = where_to_run(0, here=isinstance(folder.storage, LocalStorage))
         said = {guess.code for guess in images.guesses}
         found, all_listed = resumed, False  # the images of the rounds so far
         with ListedAhead(itertools.chain([images], rounds)) as ahead, contextlib.ExitStack() as stack:
@@ -210,7 +212,7 @@ def predict(
                 dataset.context.execution_options.preserve_order = True
                 encoded = encoded_masks(dataset, checkpoint, options, palette, resources, images.columns)
                 written = encoded.map_batches(
-                    write, batch_format="pyarrow", batch_size=rows_per_shard, **_where_to_write(folder.storage)
+                    write, batch_format="pyarrow", batch_size=rows_per_shard, **where_to_write
                 )
                 for row in written.iter_rows():
                     ahead.list_next()
@@ -278,14 +280,6 @@ def _write_report(folder: OutputFolder, output: str, summary: dict[str, Any], so
     page = report_page(MaskOutput(output), summary, Location(source), progress=progress)
     folder.lease.check()
     folder.write_file(REPORT_NAME, page)
-
-
-def _where_to_write(storage: Storage) -> dict[str, Any]:
-    """Return what the tasks that write reserve. They mostly wait, and a head node may have no CPUs for tasks.
-
-    A local folder is that of the driver's machine.
-    """
-    return {"num_cpus": 0, **(installed.on_driver_node() if isinstance(storage, LocalStorage) else {})}
 
 
 def _with_source(batch: pa.Table) -> pa.Table:

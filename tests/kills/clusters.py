@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray_segformer import BatchMapper, BatchPredictor, Predictor, SegformerCheckpoint, SegformerPredictor
 from ray_segformer.air import Checkpoint
 from ray_segformer.comparison import PeakMemory
+from ray_segformer.jobs import resources_for
 from ray_segformer.predict import predict
 
 
@@ -43,12 +44,13 @@ def two_nodes(model: str, photos: list[str], small_model: str, pictures: np.ndar
     """Score on the second node of a cluster, and then on one that is lost.
 
     Returns:
-        The findings of `score_elsewhere` and of `lose_a_node`, and `driver`, the id of the driver's node.
+        The findings of `score_elsewhere` and of `lose_a_node`; `driver`, the id of the driver's node; and `workers`,
+        how many a job has by default after a node of 40 CPUs came: for 1000 batches, and for three.
     """
     os.environ.pop("RAY_ADDRESS", None)
     # A node that does not answer is dead after five checks. A slow answer is none of that: the timeout stays as it is.
     checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000}
-    head = {"num_cpus": 2, "include_dashboard": False, "_system_config": checks}
+    head = {"num_cpus": 2, "memory": 2 * 2**30, "include_dashboard": False, "_system_config": checks}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     node = cluster.add_node(num_cpus=2, resources={"worker": 1})
     ray.init(cluster.address, log_to_driver=False)
@@ -56,6 +58,8 @@ def two_nodes(model: str, photos: list[str], small_model: str, pictures: np.ndar
     findings = {"driver": ray.get_runtime_context().get_node_id()}
     findings |= score_elsewhere(model, photos, folder)
     findings["lost"] = lose_a_node(small_model, pictures, folder, cluster, node)
+    cluster.add_node(num_cpus=40, memory=20 * 2**30)
+    findings["workers"] = [resources_for(rows, 1)["max_scoring_workers"] for rows in (1000, 3)]
     ray.shutdown()
     cluster.shutdown()
     return findings

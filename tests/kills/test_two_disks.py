@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from drivers import findings_of
+from PIL import Image
 from two_disks import jobs
 
 from ray_segformer.demo import write_scenes
@@ -59,6 +61,14 @@ def test_a_local_output_is_written_on_the_drivers_node_alone(found):
     assert masks == {f"{path.stem}.png" for path in (folder / "images").iterdir()}
     rows = pa.parquet.read_table(folder / "out" / "rows").sort_by("index").to_pylist()
     assert [row["mask"] for row in rows] == sorted(f"masks/{name}" for name in masks)
+
+
+def test_a_local_output_is_exported_on_the_drivers_node(found):
+    folder, findings = found
+    assert findings["exported"]["images"] == IMAGES
+    for path in (folder / "out" / "masks").iterdir():
+        (exported,) = (folder / "exported").rglob(path.name)
+        assert np.array_equal(np.asarray(Image.open(exported)), np.asarray(Image.open(path)))
 
 
 def test_an_output_in_a_store_is_the_same(found, object_store):

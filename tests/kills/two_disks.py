@@ -1,4 +1,7 @@
-"""A cluster of two nodes of which one does not see the driver's folder, as on two machines."""
+"""A cluster of two nodes of which one does not see the driver's folder, as on two machines.
+
+The driver is on a head node without CPUs for tasks, as KubeRay recommends.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from dying import quick_demo, wait_until
 from ray.cluster_utils import Cluster
 
 from ray_segformer.cli import main
-from ray_segformer.jobs import ResourceError
+from ray_segformer.jobs import ResourceError, export
 from ray_segformer.outputs import OutputError
 from ray_segformer.predict import predict
 
@@ -64,10 +67,10 @@ def jobs(folder: str, images: str, packages: str, stores: dict[str, str]) -> dic
     Returns:
         The messages of jobs that are refused: with the `local` images and other packages (its exit code is `code`), and
         where the output is `denied`; the summaries of jobs from the store to a local folder (`here`) and to the store
-        (`there`); and the ids of the second `nodes`.
+        (`there`), and of an export of the first (`exported`); and the ids of the second `nodes`.
     """
     os.environ.pop("RAY_ADDRESS", None)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     ray.init(cluster.address, log_to_driver=False)
     be_quiet()
     options: dict[str, Any] = {"checkpoint": quick_demo(), "progress": False, "rows_per_shard": 4}
@@ -85,6 +88,8 @@ def jobs(folder: str, images: str, packages: str, stores: dict[str, str]) -> dic
         except (OutputError, ResourceError) as error:
             findings["denied"] = str(error)
         findings["here"] = predict(stores["images"], str(Path(folder, "out")), **options)
+        exported = str(Path(folder, "exported"))
+        findings["exported"] = export(str(Path(folder, "out")), exported, "png", progress=False)
         findings["there"] = predict(stores["images"], stores["out"], **options)
     ray.shutdown()
     cluster.shutdown()
