@@ -35,7 +35,8 @@ def compile_ahead(
     if size is None or images < _WORTH_COMPILING * workers:
         return
     # max_calls: the process has a low priority, and must not be used for other tasks.
-    task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(_compile)
+    # max_retries: where memory is short, Ray first ends what it can start again.
+    task = ray.remote(num_cpus=0, max_retries=1, max_calls=1)(_compile)
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     for node in nodes:
         if node["Alive"] and node["Resources"].get("CPU"):
@@ -51,5 +52,5 @@ def _compile(checkpoint: SegformerCheckpoint, size: tuple[int, int], options: di
     torch.set_num_threads(1)  # as in a worker, which reserves at most one CPU
     try:
         checkpoint.content.make_runtime(runtime="compile", **options)(torch.zeros(1, 3, *size))
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:  # such as no compiler, or no folder for programs
         logger.info("%s", error)
