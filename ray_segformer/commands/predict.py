@@ -100,7 +100,7 @@ def add_parser(commands: Any) -> None:
         "--workers",
         type=positive,
         metavar="N",
-        help="the most actors that predict (default: as many as the GPUs allow, else one for each CPU and 2 GiB)",
+        help="the most actors that predict (default: as many as the GPUs allow, else by CPUs and memory)",
     )
     workers.add_argument(
         "--gpus-per-worker", type=not_negative, default=0.0, metavar="X", help="GPUs that each actor reserves"

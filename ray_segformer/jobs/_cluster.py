@@ -21,6 +21,7 @@ It must fit beside all other stages: Ray Data gives CPUs to stages from first to
 nothing is written until all images are preprocessed.
 """
 
+_DECODING_SHARE = 8  # of so many CPUs, one is left to decode and resize images
 _WORKER_MEMORY = 2 * 2**30  # bytes: a copy of torch, the network and its activations
 
 
@@ -52,8 +53,8 @@ def resources_for(
     Args:
         rows: the number of rows of the dataset.
         batch_size, gpus_per_worker: as for `predict`.
-        workers: the most workers. Default: with GPUs, as many as they allow; else one for each CPU, as far as there are
-            2 GiB of the cluster's memory for each.
+        workers: the most workers. Default: with GPUs, as many as they allow; else one for each CPU but every eighth, as
+            far as there are 2 GiB of the cluster's memory for each.
 
     Raises:
         ResourceError: the cluster has fewer GPUs than a worker reserves.
@@ -68,7 +69,7 @@ def resources_for(
         return {**resources, "max_scoring_workers": workers or int(available["GPU"] / gpus_per_worker)}
     cpus = max(int(available.get("CPU", 1)), 1)
     by_memory = max(int(available.get("memory", cpus * _WORKER_MEMORY) / _WORKER_MEMORY), 1)
-    workers = workers or min(cpus, by_memory, math.ceil(rows / batch_size))
+    workers = workers or min(cpus - cpus // _DECODING_SHARE, by_memory, math.ceil(rows / batch_size))
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     cpu_nodes = sum(1 for node in nodes if node["Alive"] and node["Resources"].get("CPU"))
     other_cpus = cpu_nodes + READING_CPUS + ENCODING_CPUS  # a CPU on each node is for preprocessing

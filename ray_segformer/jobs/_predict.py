@@ -97,7 +97,7 @@ def predict(
             column `confidence`, or in the folder `confidence/`. Default: False.
         report: whether to write a page to look through, too, when all images are done. Default: False.
         batch_size: the number of images that are predicted at once. Default: 8.
-        workers: the most actors. Default: as many as the GPUs allow; else one for each CPU, with 2 GiB of memory each.
+        workers: the most actors. Default: see `resources_for`.
         gpus_per_worker: the GPUs that an actor reserves. Default: 0, for CPU.
         rows_per_shard: the number of rows in a shard. A run that ends early loses the rows that are in no shard yet.
             Default: 1024.

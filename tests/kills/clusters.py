@@ -45,7 +45,8 @@ def two_nodes(model: str, photos: list[str], small_model: str, pictures: np.ndar
 
     Returns:
         The findings of `score_elsewhere` and of `lose_a_node`; `driver`, the id of the driver's node; and `workers`,
-        how many a job has by default after a node of 40 CPUs came: for 1000 batches, and for three.
+        how many a job has by default after a node of 40 CPUs came: for 1000 batches, for three, and for 1000 with more
+        memory.
     """
     os.environ.pop("RAY_ADDRESS", None)
     # A node that does not answer is dead after five checks. A slow answer is none of that: the timeout stays as it is.
@@ -60,6 +61,8 @@ def two_nodes(model: str, photos: list[str], small_model: str, pictures: np.ndar
     findings["lost"] = lose_a_node(small_model, pictures, folder, cluster, node)
     cluster.add_node(num_cpus=40, memory=20 * 2**30)
     findings["workers"] = [resources_for(rows, 1)["max_scoring_workers"] for rows in (1000, 3)]
+    cluster.add_node(num_cpus=0, memory=200 * 2**30)
+    findings["workers"].append(resources_for(1000, 1)["max_scoring_workers"])
     ray.shutdown()
     cluster.shutdown()
     return findings

@@ -77,7 +77,7 @@ def test_a_node_that_is_lost_costs_no_row_and_no_mask(found, small, pictures):
 
 
 def test_a_worker_by_default_has_a_cpu_and_memory_and_something_to_do(found):
-    assert found["workers"] == [22 / 2, 3]
+    assert found["workers"] == [22 / 2, 3, 42 - 42 // 8]
 
 
 # Memory
