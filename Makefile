@@ -50,10 +50,11 @@ test-fast test-ray-2.60 test-ray-2.55 test-ray-2.6: export OMP_WAIT_POLICY = pas
 test-ray-2.60 test-ray-2.55 test-ray-2.6: export RAY_worker_niceness = 0
 
 # Two processes share the files of tests, each with a Ray of its own. A third takes longer: all lose their caches. The
-# longest files come first. `tests/warm` starts Ray's workers with torch and Ray Data imported.
+# longest files come first. `tests/warm` starts Ray's workers with torch and Ray Data imported. A process that ends, such
+# as by a test that hangs, is not started again: the same test would end the next.
 test-ray-2.60: .venv/ready
-	.venv/bin/python tests/warm/run.py -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 \
-		tests/kills tests/on_ray tests/fast
+	.venv/bin/python tests/warm/run.py -m pytest -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder \
+		--durations 10 tests/kills tests/on_ray tests/fast
 
 test-ray-2.55: .venv-ray-2.55/ready
 	.venv-ray-2.55/bin/python tests/warm/run.py -m pytest -q --durations 10 --confcutdir=tests/on_ray/air tests/on_ray/air

@@ -279,11 +279,8 @@ def test_every_architecture_makes_transformers_masks_in_the_order_of_the_images(
 
 
 @pytest.mark.skipif(not installed.HAS_AIR, reason="PredictorDeployment ended with Ray 2.6")
-def test_a_predictor_deployment_of_ray_serve(small, monkeypatch):
+def test_a_predictor_deployment_of_ray_serve(small):
     """By its handle: over HTTP, Serve of Ray 2.6.3 fails on Python 3.11, where asyncio does not wait for ObjectRefs."""
-    # The usual router samples from a set, which Python 3.11 refuses. The other one does not.
-    for flag in ("RAY_SERVE_ENABLE_NEW_ROUTING", "RAY_SERVE_ENABLE_EXPERIMENTAL_STREAMING"):
-        monkeypatch.setenv(flag, "0")
     from ray import serve
     from ray.serve import PredictorDeployment
 
