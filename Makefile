@@ -54,7 +54,7 @@ test-ray-2.60 test-ray-2.55 test-ray-2.6: export RAY_worker_niceness = 0
 # as by a test that hangs, is not started again: the same test would end the next.
 test-ray-2.60: .venv/ready
 	.venv/bin/python tests/warm/run.py -m pytest -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder \
-		--durations 10 tests/kills tests/on_ray tests/fast
+		--durations 10 tests/kills tests/on_ray/test_*.py tests/on_ray/air tests/fast
 
 test-ray-2.55: .venv-ray-2.55/ready
 	.venv-ray-2.55/bin/python tests/warm/run.py -m pytest -q --durations 10 --confcutdir=tests/on_ray/air tests/on_ray/air

@@ -5,6 +5,7 @@ They import what they need themselves: the process that hands out tests needs no
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
@@ -106,6 +107,16 @@ def pytest_itemcollected(item):
     """Mark the tests that drive a browser as slow: `make test-fast` is for every save."""
     if "browser" in item.fixturenames:
         item.add_marker("slow")
+
+
+def pytest_collection_modifyitems(items):
+    """Let the files of `tests/kills`, which mostly wait, alternate with others: two processes share the files in turn."""
+    files = list(dict.fromkeys(item.path for item in items))
+    waiting = [file for file in files if file.parent.name == "kills"]
+    others = [file for file in files if file not in waiting]
+    pairs = itertools.zip_longest(waiting, others[: len(waiting)])
+    order = [file for pair in pairs for file in pair if file] + others[len(waiting) :]
+    items.sort(key=lambda item: order.index(item.path))
 
 
 @pytest.fixture(scope="module")
