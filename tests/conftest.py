@@ -110,7 +110,7 @@ def pytest_itemcollected(item):
 
 
 def pytest_collection_modifyitems(items):
-    """Let the files of `tests/kills`, which mostly wait, alternate with others: two processes share the files in turn."""
+    """Let the files of `tests/kills`, which mostly wait, alternate with others: two processes take files in turn."""
     files = list(dict.fromkeys(item.path for item in items))
     waiting = [file for file in files if file.parent.name == "kills"]
     others = [file for file in files if file not in waiting]
