@@ -25,7 +25,10 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        """End the process, with a message."""
+        """End the process, with a message. It quotes no password or signature of a URI."""
+        from ray_segformer.images import public_uri
+
+        message = re.sub(r"\S+://\S+", lambda uri: public_uri(uri[0]), message)
         invalid = _INVALID_CHOICE.fullmatch(message)
         if invalid:
             message += _meant(invalid[1], re.findall(r"[\w-]+", invalid[2]))

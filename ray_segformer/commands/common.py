@@ -157,6 +157,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def printable(message: Any) -> str:
-    """Return a message as one line that sends no escape sequences of a file name to the terminal."""
-    line = " ".join(str(message).split())
+    """Return a message as one line without secrets, which sends no escape sequences of a file name to the terminal."""
+    from ray_segformer.images import without_options
+
+    line = " ".join(without_options(str(message)).split())
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ray_segformer.images._uris import without_options
+
 _Result = TypeVar("_Result")
 
 _ATTEMPTS = 6
@@ -27,13 +29,16 @@ def retried(call: Callable[..., _Result], *arguments: Any) -> _Result:
     beside the attempts that the store's own client makes in each.
 
     Raises:
-        OSError: of the last call; or of the first, if to call again does not help.
+        OSError: of the last call; or of the first, if to call again does not help. It quotes no secrets.
     """
     for attempt in range(_ATTEMPTS):
         try:
             return call(*arguments)
         except OSError as error:
             if attempt == _ATTEMPTS - 1 or isinstance(error, FileNotFoundError) or not _TRANSIENT.search(str(error)):
+                message = without_options(str(error))
+                if message != str(error):
+                    raise type(error)(message) from None
                 raise
             # A random pause, so that many workers do not come back at once.
             time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))

@@ -14,6 +14,7 @@ _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PASSWORD = re.compile(r"[^/?#@]*:(?!\d*(?:[/?#]|$))[^@]*@")
 _KEY_PAIR = re.compile(r"[^/?#@]*:[^@]*@")  # of stores that have no port there
 _OBJECT_STORES = ("s3", "gs", "gcs")
+_OPTIONS_OF_URL = re.compile(r"(https?://[^\s?]*)\?\S*")
 
 
 def quoted(path: str) -> str:
@@ -55,3 +56,8 @@ def public_uri(path: str) -> str:
     if not scheme.startswith("abfs"):
         authority = authority.rpartition("@")[2]
     return f"{scheme}://{authority}{slash}{name}"
+
+
+def without_options(message: str) -> str:
+    """Return a message without the options of the URLs in it. An error of Azure quotes a URL with its signature."""
+    return _OPTIONS_OF_URL.sub(r"\1", message)

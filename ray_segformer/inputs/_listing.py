@@ -32,8 +32,8 @@ def kind_of(file_system: pa.fs.FileSystem, path: str) -> pa.fs.FileType:
     """
     if not isinstance(file_system, pa.fs.LocalFileSystem):
         try:
-            return file_system.get_file_info(path).type
-        except OSError as error:
+            return retried(file_system.get_file_info, path).type
+        except (OSError, pa.ArrowException) as error:
             raise InputError(f"{path}: cannot be looked up: {error}") from error
     try:
         mode = os.stat(path).st_mode  # pyarrow fails for a name that is not UTF-8

@@ -69,8 +69,10 @@ class Location:
         authority, _, name = rest.partition("/")
         self._head, self._options = f"{scheme}://{authority}", mark + options
         name = unquote(name, errors="surrogateescape") if self._is_encoded else name
-        # On S3, the first part of a path is the bucket, which the URI has as its host; on HDFS, there is no such part.
-        self._root = self.path.rstrip("/").removesuffix(name.strip("/")).rstrip("/")
+        # What the file system's paths have before the path in the URI. On S3 it is the bucket, which is the URI's host.
+        # On HDFS it is `/`. On Azure it is the container, or nothing: the URI's host can be the account.
+        root = self.path.rstrip("/").removesuffix(name.strip("/")).rstrip("/")
+        self._root = f"{root}/" if root or self.path.startswith("/") else ""
 
     @property
     def options(self) -> dict[str, str]:
@@ -90,7 +92,7 @@ class Location:
     @property
     def finds_folders(self) -> bool:
         """Whether the list of a folder has the folders in it. On GCS, pyarrow finds none but those that it made."""
-        return self.file_system.type_name in ("local", "s3", "hdfs")
+        return self.file_system.type_name in ("local", "s3", "hdfs", "abfs")
 
     def at(self, path: str) -> Location:
         """Return the location of another path of this file system."""
@@ -107,9 +109,9 @@ class Location:
         if self.is_local:
             text = readable(path)
             return FileName(text, text, path)
-        if not path.startswith(f"{self._root}/"):
+        if not path.startswith(self._root):
             raise InputError(f"{self.shown}: {path} is outside of it; name such a file by its URI")
-        name = path[len(self._root) + 1 :]
+        name = path.removeprefix(self._root)
         uri = f"{self._head}/{quoted(name) if self._is_encoded else name}"
         return FileName(uri + self._options, public_uri(uri), path)
 
@@ -117,7 +119,7 @@ class Location:
         """Return the names of a file that the file at this location names, in a line of a list or a cell of a table.
 
         A relative path is relative to the folder of this file. A URI of the same scheme, without user and options of
-        its own, gets those of this file's.
+        its own, gets those of this file's. On Azure, it must name the same host, too: options can be a signature.
         """
         if "://" in text:
             return self._of_uri(text)
@@ -130,9 +132,13 @@ class Location:
         uri = escaped_uri(text)
         scheme, _, rest = uri.partition("://")
         own_scheme, _, own_rest = self._head.partition("://")
-        if scheme == own_scheme and "?" not in rest and "@" not in rest.partition("/")[0]:
-            user, at, _ = own_rest.rpartition("@")
-            uri = f"{scheme}://{user}{at}{rest}{self._options}"
+        user, at, own_host = own_rest.rpartition("@")
+        container, _, host = rest.partition("/")[0].rpartition("@")
+        if scheme == own_scheme and "?" not in rest:
+            if scheme.startswith("abfs"):  # before the @ is a container or an account
+                uri += self._options if host == own_host else ""
+            elif not container:
+                uri = f"{scheme}://{user}{at}{rest}{self._options}"
         path = public_uri(uri)
         plain = unquote(path.partition("://")[2], errors="surrogateescape")
         return FileName(uri, path, plain)

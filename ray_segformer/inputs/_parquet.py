@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ import ray
 
 from ray_segformer._guesses import Guess
 from ray_segformer.air import installed
-from ray_segformer.images import SUFFIXES
+from ray_segformer.images import SUFFIXES, retried
 from ray_segformer.inputs._blocks import spread
 from ray_segformer.inputs._image_input import ImageInput, InputError
 from ray_segformer.inputs._location import Location
@@ -141,7 +142,7 @@ def _row_groups(location: Location, files: list[str], columns: list[str]) -> lis
 
 def _metadata_of(location: Location, file: str) -> pa.parquet.FileMetaData:
     try:
-        return pa.parquet.read_metadata(file, filesystem=location.file_system)
+        return retried(functools.partial(pa.parquet.read_metadata, filesystem=location.file_system), file)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{location.file(file).path}: cannot be read as parquet: {error}") from error
 

@@ -37,6 +37,7 @@ def test_version(capsys):
         (("predict", "a", "b", "--widow", "64"), "unrecognized arguments: --widow 64; did you mean --window?"),
         (("evaluate", "a", "--ignore_index=3"), "the following arguments are required: --output"),
         (("predict", "a", "b", "c"), "unrecognized arguments: c"),
+        (("predict", "a", "b", "s3://me:secret@c/d?x=1", "abfs://c@e/f?sig=1"), "arguments: s3://c/d abfs://c@e/f"),
         (("predict", "a", "b", "--format", "pgn"), "(choose from 'parquet', 'png'); did you mean png?"),
         (("predict", "a", "b", "--format", "zip"), "(choose from 'parquet', 'png')"),
         (("predit", "a", "b"), "; did you mean predict?"),

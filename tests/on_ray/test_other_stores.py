@@ -1,0 +1,174 @@
+"""Input and output on Google Cloud Storage and on Azure, as emulators of them speak, over sockets.
+
+On Google's, the list of a folder has no folders in it, but for those that pyarrow made. The emulator of Azure is
+Azurite, which npm installs.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlencode
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet
+import pytest
+from PIL import Image
+from reference import encode, picture
+
+from ray_segformer.images import to_rgb
+from ray_segformer.inputs import find_images
+from ray_segformer.outputs import OutputFolder
+
+IMAGES = ("a/1.png", "a/b/2.png", "a-b.png", "c/3.png")
+
+
+ACCOUNT = "devstoreaccount1"
+# Azurite's only account and its key, which it publishes.
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+SIGNED = {"sp": "racwdl", "se": "2099-01-01T00:00:00Z", "sv": "2021-12-02", "sr": "c"}
+
+
+@contextlib.contextmanager
+def server(*command):
+    """A server in a process of its own, and its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [part.format(port=port) for part in command]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.05)
+        yield port
+        process.kill()
+
+
+@contextlib.contextmanager
+def gcs():
+    program = str(Path(sys.executable).parent / "gcp-storage-emulator")
+    address = ("--host", "127.0.0.1", "--port", "{port}")
+    with server(program, "start", *address, "--in-memory", "--default-bucket", "bucket") as port:
+        yield f"gs://anonymous@bucket/{{}}?scheme=http&endpoint_override=127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def azure():
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("no Azurite on PATH: npm install --global azurite")
+    options = ("--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent")
+    with server(program, "--blobHost", "127.0.0.1", "--blobPort", "{port}", *options) as port:
+        address = f"127.0.0.1:{port}"
+        authorities = {f"{kind}_storage_authority": address for kind in ("blob", "dfs")}
+        schemes = {f"{kind}_storage_scheme": "http" for kind in ("blob", "dfs")}
+        pa.fs.AzureFileSystem(account_name=ACCOUNT, account_key=KEY, **authorities, **schemes).create_dir("bucket")
+        yield f"abfs://{ACCOUNT}@{address}/bucket/{{}}?enable_tls=false&{urlencode(SIGNED | {'sig': signature()})}"
+
+
+def signature():
+    """Signs an access to the container: learn.microsoft.com/rest/api/storageservices/create-service-sas."""
+    start, identifier, addresses, protocol, snapshot, scope = [""] * 6
+    resource = f"/blob/{ACCOUNT}/bucket"
+    fields = [SIGNED["sp"], start, SIGNED["se"], resource, identifier, addresses, protocol, SIGNED["sv"], SIGNED["sr"]]
+    text = "\n".join([*fields, snapshot, scope, *[""] * 5])  # the last are headers of the answer
+    return base64.b64encode(hmac.new(base64.b64decode(KEY), text.encode(), hashlib.sha256).digest()).decode()
+
+
+@pytest.fixture(scope="module", params=[gcs, azure], ids=["gcs", "azure"])
+def place(request):
+    """The URI of a path in a bucket, to be formatted."""
+    with request.param() as uri:
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def names_in(place):
+    """Lists the names of the objects below a path."""
+    store, _ = pa.fs.FileSystem.from_uri(place.format(""))
+
+    def names(path):
+        infos = store.get_file_info(pa.fs.FileSelector(f"bucket/{path}", recursive=True, allow_not_found=True))
+        return sorted(info.path.removeprefix(f"bucket/{path}/") for info in infos if info.type == pa.fs.FileType.File)
+
+    return names
+
+
+@pytest.fixture(scope="module")
+def scenes(place, tmp_path_factory):
+    """The same images on the store and in a local folder, which is returned."""
+    store, _ = pa.fs.FileSystem.from_uri(place.format(""))
+    folder = tmp_path_factory.mktemp("scenes")
+    for number, name in enumerate(IMAGES):
+        content = encode(picture(40 + number, 50, number))
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+        with store.open_output_stream(f"bucket/in/{name}") as file:
+            file.write(content)
+    return folder
+
+
+def test_files_in_folders_are_found_in_order(place, scenes):
+    assert [row["name"] + ".png" for row in find_images(place.format("in")).take(9)] == sorted(IMAGES)
+
+
+def test_a_list_names_images_by_path_and_by_uri(place, scenes):
+    store, _ = pa.fs.FileSystem.from_uri(place.format(""))
+    plain = place.partition("?")[0].replace("anonymous@", "")
+    elsewhere = plain.replace("127.0.0.1", "localhost").format("in/c/3.png")
+    with store.open_output_stream("bucket/list.txt") as file:
+        file.write("\n".join(["in/a-b.png", plain.format("in/a/1.png"), elsewhere]).encode())
+    cells = [row["image"] for row in find_images(place.format("list.txt")).take(9)]
+    for cell, name in zip(cells, ("a-b.png", "a/1.png"), strict=False):
+        np.testing.assert_array_equal(to_rgb(cell), np.array(Image.open(scenes / name)))
+    assert "sig=" not in cells[2]  # of another host
+
+
+def test_an_output_is_that_of_a_local_run_and_can_be_replaced(
+    place, scenes, names_in, small_dir, ray_session, tmp_path, run_command
+):
+    options = ["--model", small_dir, "--workers", "1", "--format", "png", "--overlay"]
+    assert run_command("predict", scenes, tmp_path / "out", *options)[0] == 0
+    assert run_command("predict", place.format("in"), place.format("out"), *options)[0] == 0
+    store, _ = pa.fs.FileSystem.from_uri(place.format(""))
+    files = {path.relative_to(tmp_path / "out").as_posix(): path for path in (tmp_path / "out").rglob("*.*g")}
+    assert len(files) == 8 and {name for name in names_in("out") if name[-3:] in ("png", "jpg")} == files.keys()
+    for name, path in files.items():
+        with store.open_input_file(f"bucket/out/{name}") as file:
+            assert file.read() == path.read_bytes()
+    again = ["predict", place.format("in"), place.format("out"), *options, "--overwrite", "--exclude", "a*"]
+    assert run_command(*again)[0] == 0
+    left = [name for name in names_in("out") if name.startswith(("masks/", "overlays/"))]
+    assert left == ["masks/c/3.png", "overlays/c/3.jpg"]
+
+
+def test_what_an_interrupted_job_wrote_stays(place, names_in):
+    with pytest.raises(KeyboardInterrupt), OutputFolder(place.format("left"), options={"input": "in"}) as folder:
+        folder.begin({0: "wall"})
+        folder.write_file("masks/part.parquet", b"rows")
+        raise KeyboardInterrupt
+    assert names_in("left") == ["classes.json", "job.json", "masks/part.parquet"]
+    with OutputFolder(place.format("left"), options={"input": "in"}, resume=True) as folder:
+        assert folder.resumes and json.loads(folder.storage.read("job.json")) == {"input": "in"}
+
+
+def test_an_error_tells_no_signature(place, run_command, tmp_path, small_dir):
+    if "sig=" not in place:
+        pytest.skip("there is no signature in the URI")
+    denied = place.replace("sp=racwdl", "sp=rl")  # which is not what was signed
+    for arguments in ((denied.format("in"), tmp_path / "out"), (place.format("in"), denied.format("new"))):
+        code, printed, said = run_command("predict", *arguments, "--model", small_dir)
+        assert code == 2 and "403" in said and "bucket/" in said
+        assert "sig=" not in printed + said and signature()[:20] not in printed + said
