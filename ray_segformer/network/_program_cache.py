@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shutil
 import stat
 import tempfile
@@ -13,6 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
+
+from ray_segformer.network._processor import processor
 
 # The sources that decide what a compiled network computes.
 _NETWORK_SOURCES = ("_segformer.py", "_layers.py", "_decoder.py", "_hub_format.py")
@@ -83,7 +84,7 @@ class ProgramKeys:
     """
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], *settings: Any) -> None:
-        self._settings = (_processor(), *settings)
+        self._settings = (processor(), *settings)
         self._digest = hashlib.sha256()
         for name in _NETWORK_SOURCES:
             with open(os.path.join(os.path.dirname(__file__), name), "rb") as source:
@@ -104,13 +105,3 @@ def _path() -> str:
     return os.environ.get("RAY_SEGFORMER_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ray_segformer"
     )
-
-
-def _processor() -> tuple[str, ...]:
-    """Return what compiled code depends on: on Linux, the processor's model and instruction sets."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            lines = file.read().split("\n\n")[0].splitlines()
-        return tuple(line for line in lines if line.startswith(("model name", "flags", "Features")))
-    except OSError:
-        return (platform.machine(), platform.processor())

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ray_segformer.network._processor import is_zen_5
 from ray_segformer.network._program_cache import ProgramKeys, cached, is_cached
 from ray_segformer.network._segformer import SegformerNetwork
 
@@ -253,4 +254,8 @@ def _network(
 ) -> SegformerNetwork:
     on_x86 = device == "cpu" and platform.machine() in ("x86_64", "AMD64")
     by_convolution = on_x86 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return SegformerNetwork(config, weights, dtype=dtype, by_convolution=by_convolution).to(device)
+    # In float32, torch's own attention is faster than convolutions, but where its products, which are MKL's, are slow:
+    # on an AMD processor with a fast AVX-512, which MKL does not use.
+    fused = dtype == torch.float32 and not is_zen_5()
+    network = SegformerNetwork(config, weights, dtype=dtype, by_convolution=by_convolution, fused_attention=fused)
+    return network.to(device)

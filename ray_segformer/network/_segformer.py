@@ -156,6 +156,7 @@ class SegformerNetwork(nn.Module):
         weights: float32 tensors by the Hub's names. In float32 the encoder uses them directly, without a copy.
         dtype: the dtype of the arithmetic. The classifier is always float32, because its logits are compared.
         by_convolution: compute matrix products as convolutions; see `Linear`. For CPUs on which torch has oneDNN.
+        fused_attention: but compute attention by torch's `scaled_dot_product_attention`.
 
     Raises:
         NetworkError: `config` is invalid, or tensors are missing or do not fit it; the message names them.
@@ -168,6 +169,7 @@ class SegformerNetwork(nn.Module):
         *,
         dtype: torch.dtype = torch.float32,
         by_convolution: bool = False,
+        fused_attention: bool = False,
     ) -> None:
         super().__init__()
         config = {**DEFAULTS, **config}
@@ -209,8 +211,10 @@ class SegformerNetwork(nn.Module):
         self.classifier = classifier  # after `to`, so that it stays in float32
         self.in_strips = by_convolution and dtype == torch.float32
         for module in self.modules():
-            if isinstance(module, (Linear, Attention)):
+            if isinstance(module, Linear):
                 module.by_convolution = by_convolution
+            elif isinstance(module, Attention):
+                module.by_convolution = by_convolution and not fused_attention
         self.eval().requires_grad_(False)
 
     @classmethod

@@ -130,6 +130,16 @@ def test_sizes_that_do_not_divide_and_batches(size, rows, tmp_path, by_convoluti
     assert_same_logits(network, model, random_pixels(rows, 3, *size))
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_torchs_attention_beside_convolutions(rows, tmp_path):
+    model = random_model(**SMALL)
+    pixels = random_pixels(rows, 3, 70, 101)
+    networks = [network_of(model, tmp_path, by_convolution=True, fused_attention=fused) for fused in (True, False)]
+    for network in networks:
+        assert_same_logits(network, model, pixels)
+    assert torch.equal(*(network(pixels) for network in networks)) == (rows > 1)  # no convolutions for several images
+
+
 def test_queries_in_several_parts(tmp_path):
     """The image is so large that its attention scores are computed in parts; the last part is smaller."""
     model = random_model(**{**SMALL, "sr_ratios": [4, 2, 1, 1]})
