@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.fs
 
-from ray_segformer.images import retried
+from ray_segformer.images import retried, without_options
 from ray_segformer.inputs._image_input import InputError
 from ray_segformer.inputs._location import FileName, Location
 from ray_segformer.inputs._paths import readable
@@ -32,9 +32,9 @@ def kind_of(file_system: pa.fs.FileSystem, path: str) -> pa.fs.FileType:
     """
     if not isinstance(file_system, pa.fs.LocalFileSystem):
         try:
-            return retried(file_system.get_file_info, path).type
+            return file_system.get_file_info(path).type
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: cannot be looked up: {error}") from error
+            raise InputError(f"{path}: cannot be looked up: {without_options(str(error))}") from error
     try:
         mode = os.stat(path).st_mode  # pyarrow fails for a name that is not UTF-8
     except (FileNotFoundError, NotADirectoryError, ValueError):

@@ -13,7 +13,7 @@ import pyarrow.fs
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ray_segformer.images import escaped_uri, public_uri, retried
+from ray_segformer.images import escaped_uri, public_uri, without_options
 from ray_segformer.inputs import is_video
 from ray_segformer.jobs._cluster import ResourceError
 from ray_segformer.outputs import LocalStorage, Storage
@@ -114,9 +114,9 @@ def _problem_of_input(file: str) -> str | None:
     try:
         if "://" in file:
             file_system, path = pa.fs.FileSystem.from_uri(escaped_uri(file))
-            retried(file_system.open_input_file, path).close()
+            file_system.open_input_file(path).close()
         else:
             open(file, "rb").close()
     except Exception as error:
-        return f"{public_uri(file)} cannot be read there: {str(error).replace(file, public_uri(file))}"
+        return f"{public_uri(file)} cannot be read there: {without_options(str(error).replace(file, public_uri(file)))}"
     return None

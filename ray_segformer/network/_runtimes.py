@@ -254,8 +254,8 @@ def _network(
 ) -> SegformerNetwork:
     on_x86 = device == "cpu" and platform.machine() in ("x86_64", "AMD64")
     by_convolution = on_x86 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    # In float32, torch's own attention is faster than convolutions, but where its products, which are MKL's, are slow:
-    # on an AMD processor with a fast AVX-512, which MKL does not use.
+    # On Zen 4, torch's own attention is faster than convolutions in float32. Its products are MKL's, which does not use
+    # AVX-512 on AMD's processors. On Zen 5 that would be half of their speed.
     fused = dtype == torch.float32 and not is_zen_5()
     network = SegformerNetwork(config, weights, dtype=dtype, by_convolution=by_convolution, fused_attention=fused)
     return network.to(device)
