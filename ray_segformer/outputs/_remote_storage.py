@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import mmap
 import tempfile
 from collections.abc import Iterable, Iterator
-from typing import IO
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.fs
@@ -15,8 +15,6 @@ from ray_segformer.images import retried
 from ray_segformer.inputs import Location
 from ray_segformer.outputs._errors import OutputError
 from ray_segformer.outputs._storage import Storage
-
-_COPIED_BYTES = 2**20
 
 
 class RemoteStorage(Storage):
@@ -38,16 +36,20 @@ class RemoteStorage(Storage):
 
     def write(self, name: str, content: bytes | pa.Buffer, *, durable: bool = True) -> None:
         """See `Storage`."""
-        with self._errors(name, "written"):
-            retried(self._upload, name, content)
+        # An upload is completed as soon as its stream is closed or deleted, with whatever was written until then. So it
+        # has a thread of its own: what a signal raises (Ctrl-C, or Ray that ends a worker) comes to the main thread.
+        with self._errors(name, "written"), ThreadPoolExecutor(1) as uploader:
+            uploader.submit(int).result()  # the thread has started: an exception in `submit` would leave it behind else
+            uploader.submit(retried, self._upload, name, content).result()
 
     def write_parts(self, name: str, parts: Iterable[bytes]) -> None:
         """See `Storage`. An error in the middle of an upload would complete it."""
         with tempfile.TemporaryFile() as whole:
             for part in parts:
                 whole.write(part)
-            with self._errors(name, "written"):
-                retried(self._upload_file, name, whole)
+            whole.flush()
+            content = mmap.mmap(whole.fileno(), 0, access=mmap.ACCESS_READ) if whole.tell() else b""
+        self.write(name, pa.py_buffer(content))
 
     def flush(self) -> None:
         """See `Storage`. An object is safe when its upload is complete."""
@@ -134,8 +136,3 @@ class RemoteStorage(Storage):
         # not complete the upload.
         with self._file_system.open_output_stream(self._at(name)) as stream:
             stream.write(content)
-
-    def _upload_file(self, name: str, whole: IO[bytes]) -> None:
-        whole.seek(0)
-        with self._file_system.open_output_stream(self._at(name)) as stream:
-            shutil.copyfileobj(whole, stream, _COPIED_BYTES)

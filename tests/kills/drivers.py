@@ -142,6 +142,12 @@ def write_rows(output: Any, rows: list[dict[str, Any]]) -> None:
         folder.finish({"images": shards.rows}, {0: "other"})
 
 
+def write_rows_or_exit(output: Any, rows: list[dict[str, Any]]) -> None:
+    """Call `write_rows`, and exit at SIGTERM, as Ray's workers do: by an exception in the main thread."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    write_rows(output, rows)
+
+
 def hold(connection: Any, output: str) -> None:
     """Hold an output, until another job takes it. Sends "holds" first, and the message of the error at the end."""
     from dying import wait_until

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from drivers import MINUTES, PROCESSES, ROWS, gated_job, started, write_rows
+from drivers import MINUTES, PROCESSES, ROWS, gated_job, started, write_rows, write_rows_or_exit
 from dying import Gate, quick_demo, wait_until
 from proxy import Proxy, process_at
 from reference import decode
@@ -124,24 +124,29 @@ def test_a_driver_that_is_killed_goes_on_elsewhere_with_nothing_but_the_uri(
     assert_rows_are_those_of(rows_of(file_system, f"{name}/out/masks"), clean)
 
 
-def test_a_driver_that_is_killed_in_any_request_loses_and_doubles_nothing(bucket, object_store):
+@pytest.mark.parametrize("exitcode", [-signal.SIGKILL, 1], ids=["killed", "terminated"])
+def test_a_process_that_ends_in_any_request_loses_and_doubles_nothing(bucket, object_store, exitcode):
+    """Ray terminates workers whose driver is gone: an exception follows the request, here one that begins an upload."""
     file_system, name = bucket
     server = object_store[1].partition("=")[2].partition("&")[0]
 
-    def killed_in(moment):
-        """The outcome of a process that writes five rows, and is killed as it sends its request of this number."""
+    def ended_in(moment):
+        """The outcome of a process that writes five rows, and is ended as it sends a request: that of this number."""
         numbers, started = itertools.count(1), threading.Event()
 
         def answer(method, path, port):
-            if next(numbers) == moment:
+            if (exitcode != 1 or path.endswith("?uploads")) and next(numbers) == moment:
                 started.wait()
+                if exitcode == 1:
+                    process.terminate()
+                    return None
                 process.kill()
                 return 0
             return None
 
         output = f"s3://{USER}{name}/{moment}"
         with Proxy(server, answer) as proxy:
-            process = PROCESSES.Process(target=write_rows, args=(output + proxy.options, ROWS))
+            process = PROCESSES.Process(target=write_rows_or_exit, args=(output + proxy.options, ROWS))
             process.start()
             started.set()
             process.join(MINUTES)
@@ -158,8 +163,8 @@ def test_a_driver_that_is_killed_in_any_request_loses_and_doubles_nothing(bucket
         return process.exitcode, len(before)
 
     with ThreadPoolExecutor(5) as pool:
-        outcomes = list(pool.map(killed_in, range(1, 40, 4)))
-    assert {exitcode for exitcode, _ in outcomes} == {-signal.SIGKILL}
+        outcomes = list(pool.map(ended_in, range(1, 8) if exitcode == 1 else range(1, 40, 4)))
+    assert {code for code, _ in outcomes} == {exitcode}
     assert min(shards for _, shards in outcomes) == 0 < max(shards for _, shards in outcomes)
 
 
