@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # The sections in the order in which they run, with the names of their modules.
 SECTIONS = {
     "network": "network",
+    "models": "models",
     "argmax": "argmax",
     "files": "files",
     "ray": "through_ray",
@@ -31,7 +32,8 @@ SECTIONS = {
     "soak": "soak",
     "night": "night",
 }
-_ONLY_BY_NAME = ("huge", "scenes", "listing", "finetune", "soak", "night")  # they take 10 to 20 minutes on two cores
+# They take 10 to 20 minutes on two cores.
+_ONLY_BY_NAME = ("models", "huge", "scenes", "listing", "finetune", "soak", "night")
 
 
 def main() -> int:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmarks.measure import timed
+from benchmarks.measure import Contestant, timed
+from benchmarks.process import Given
 
 # (rows, inputs, outputs): the network's larger products, and still larger ones, whose rate is at least as high.
 _SHAPES = ((16384, 256, 256), (16384, 512, 512), (4096, 1024, 1024), (2048, 2048, 2048))
@@ -55,3 +56,13 @@ def _products(dtype: torch.dtype) -> dict[str, tuple[float, Callable[[], Any]]]:
         products[f"torch.mm, {shape}"] = size, functools.partial(torch.mm, matrix, weight.T)
         products[f"conv2d, {shape}"] = size, functools.partial(F.conv2d, image, weight[:, :, None, None])
     return products
+
+
+def contestants(products: dict[str, Given], gmac: float, peer: str) -> list[Contestant]:
+    """Return the rows of the floor of a network with so many GMAC, from `fastest_product` given each dtype."""
+
+    def row(dtype: str, product: Given) -> Contestant:
+        factor = gmac / product()["gmac"]
+        return Contestant(f"arithmetic floor, {dtype}", "floor", lambda: product.seconds() * factor, peer)
+
+    return [row(dtype, product) for dtype, product in products.items()]

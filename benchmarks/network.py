@@ -80,16 +80,7 @@ def _times(
     with open(os.path.join(settings.model, "config.json"), encoding="utf-8") as file:
         config = json.load(file)
     arithmetic = gmac(config, 512, 512)
-    for dtype, product in products.items():
-        products_in_network = arithmetic / product()["gmac"]
-        contestants.append(
-            Contestant(
-                f"arithmetic floor, {dtype}",
-                "floor",
-                lambda product=product, factor=products_in_network: product.seconds() * factor,
-                _EAGER,
-            )
-        )
+    contestants += floor.contestants(products, arithmetic, _EAGER)
     return Table(
         "Network: logits of one 512 x 512 photo, B0",
         TIME_COLUMNS,

@@ -21,15 +21,21 @@ Masks = Callable[[Sequence[str], int], list[Any]]
 
 def load(directory: str) -> tuple[Any, Any]:
     """Load transformers' model and image processor; without torchvision, that is the Pillow one."""
-    from transformers import AutoImageProcessor, SegformerForSemanticSegmentation
+    from transformers import AutoImageProcessor
 
-    model = SegformerForSemanticSegmentation.from_pretrained(directory).eval()
-    return model, AutoImageProcessor.from_pretrained(directory)
+    return load_model(directory), AutoImageProcessor.from_pretrained(directory)
+
+
+def load_model(directory: str) -> Any:
+    """Load transformers' model."""
+    from transformers import SegformerForSemanticSegmentation
+
+    return SegformerForSemanticSegmentation.from_pretrained(directory).eval()
 
 
 def transformers_network(directory: str, compiled: bool = False) -> Logits:
     """Load transformers' model, with or without `torch.compile`. Return `logits(pixels)`."""
-    model, _ = load(directory)
+    model = load_model(directory)
     return network_of(torch.compile(model) if compiled else model)
 
 
