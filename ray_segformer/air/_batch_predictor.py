@@ -42,6 +42,8 @@ class BatchPredictor:
     * `predictor_cls.prepare_checkpoint(checkpoint, **predictor_kwargs)`, an optional classmethod, is called once, on
       the driver. Its result is sent to the workers instead of the checkpoint, and the result's `get_preprocessor()` is
       the CPU stage. This works for a plain `ray.train.Checkpoint` too, which has no preprocessor.
+    * A preprocessor of the predictor's own: Ray's class leaves it out, because the checkpoint's runs before. If there
+      is no other, ours refuses the predictor, unless `set_preprocessor(None)` was called.
     * `pieces(batch)`, an optional method of a predictor, splits a preprocessed batch into parts. They are predicted one
       after the other, so that their predictions need not be in memory together.
     * `to_block(batch)`, an optional method of a predictor, converts predictions into the block to put in the dataset.
@@ -162,6 +164,7 @@ class BatchPredictor:
                 "predictor_cls": self._predictor_cls,
                 "predictor_kwargs": predictor_kwargs,
                 "preprocessor": in_actor,
+                "is_preprocessed": preprocessor is not None or self._override_preprocessor_set,
                 "feature_columns": feature_columns,
                 "keep_columns": keep_columns,
                 "cast_tensor_columns": ray.data.DataContext.get_current().enable_tensor_extension_casting,
@@ -183,6 +186,7 @@ class ScoringWorker:
         predictor_cls: type[Any],
         predictor_kwargs: dict[str, Any],
         preprocessor: Preprocessor | None,
+        is_preprocessed: bool,
         feature_columns: list[str] | None,
         keep_columns: list[str] | None,
         cast_tensor_columns: bool,
@@ -191,7 +195,13 @@ class ScoringWorker:
             checkpoint = ray.get(checkpoint_ref[0])
             if isinstance(checkpoint, CheckpointFiles):
                 checkpoint = checkpoint.restore()
-            return checkpoint, predictor_cls.from_checkpoint(checkpoint, **predictor_kwargs)
+            predictor = predictor_cls.from_checkpoint(checkpoint, **predictor_kwargs)
+            if predictor.get_preprocessor() is not None and not is_preprocessed:
+                raise ValueError(
+                    f"{predictor_cls.__name__} has a preprocessor of its own, which BatchPredictor does not run; give "
+                    "it to `batch_predictor.set_preprocessor(...)`, or None to leave it out"
+                )
+            return checkpoint, predictor
 
         # The checkpoint is kept because its folder is removed with it, and the predictor may read there later.
         self._checkpoint, self._predictor = load_with_retries(load)

@@ -178,7 +178,7 @@ def run(arguments: argparse.Namespace) -> int:
     failed, causes = summary["failures"], summary["failures_by_cause"]
     if summary["resumed"]:
         print(f"done before: {counted(summary['resumed'], 'image')}")
-    if summary["stages"]:
+    if summary["images"] > summary["resumed"]:
         print(f"{'stage':<24}{'seconds':>9}{'images':>10}   (seconds of all workers together)")
     for stage, spent in summary["stages"].items():
         print(f"{stage:<24}{spent['seconds']:>9.2f}{spent['rows']:>10.0f}")
@@ -204,7 +204,8 @@ def _what_is_saved(arguments: argparse.Namespace) -> str:
         saved = []
     if saved:
         return "; --resume continues after the images that are done"
-    return f"; no image is saved: results are written for each {arguments.shard_rows} images (--shard-rows)"
+    shard = "for each image" if arguments.shard_rows == 1 else f"for each {arguments.shard_rows} images"
+    return f"; no image is saved: results are written {shard} (--shard-rows)"
 
 
 def _print_classes(classes: list[dict[str, Any]]) -> None:
@@ -212,8 +213,8 @@ def _print_classes(classes: list[dict[str, Any]]) -> None:
     largest = sorted((each for each in classes if each["pixels"]), key=lambda each: -each["pixels"])
     if largest:
         print(f"{'class':<24}{'pixels':>9}{'images':>10}")
-    for each in largest[:_LARGEST]:
+    shown = len(largest) if len(largest) == _LARGEST + 1 else _LARGEST  # one more takes no more room than its mention
+    for each in largest[:shown]:
         print(f"{printable(each['name']):<24.23}{100 * each['share']:>7.2f} %{each['images']:>10}")
-    if len(largest) > _LARGEST:
-        more = len(largest) - _LARGEST
-        print(f"{more} more {'class is' if more == 1 else 'classes are'} in summary.json")
+    if len(largest) > shown:
+        print(f"{len(largest) - shown} more classes are in summary.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -109,9 +110,10 @@ def predict(
         progress: whether to show a progress bar on stderr. Default: True.
 
     Returns:
-        The content of `summary.json`: `images` and `failures` (of all runs together), `failures_by_cause`, `resumed`
-        (the number of images that earlier runs had done), `seconds` and `images_per_second` (of this run), `stages`
-        (seconds and rows of each stage, added up over the workers of this run),
+        The content of `summary.json`: `model` (where the checkpoint is from, such as its directory), `images` and
+        `failures` (of all runs together), `failures_by_cause`, `resumed` (the number of images that earlier runs had
+        done), `seconds` and `images_per_second` (of this run), `stages` (seconds and rows of each stage, added up over
+        the workers of this run),
         `classes` (a list by class id of `id`, `name`, `pixels`, `share` of all pixels, and `images` that have it),
         `protocol` (how images were shown to the network, a sentence), `warnings` (what was guessed: `code`, `message`,
         and how many `rows` or files it concerns), and `options`.
@@ -221,8 +223,9 @@ def predict(
         folder.lease.look()
         shards.settle()
         seconds = time.monotonic() - started
-        count, causes = shards.rows, shards.causes
+        count, causes, model = shards.rows, shards.causes, checkpoint.content.source
         summary = {
+            "model": os.path.abspath(model) if os.path.isdir(model) else model,
             "images": count,
             "failures": causes.total(),
             "failures_by_cause": dict(causes.most_common()),

@@ -121,6 +121,7 @@ def test_folder_to_parquet_with_overlays(made, scenes, masks):
     assert json.loads((output / "classes.json").read_text()) == {str(i): name for i, name in enumerate(CLASSES)}
     summary = json.loads((output / "summary.json").read_text())
     assert (summary["images"], summary["failures"], summary["finished"]) == (5, 0, True)
+    assert summary["model"] == str(scenes.parent / "model")
     assert done.stdout.splitlines()[-1].startswith("5 images, 0 failed, ")
     assert done.stdout.splitlines()[-1].endswith(" images/s: out")
     assert "5 of 5 images\n" in done.stderr  # in place of a progress bar, since this is no terminal
