@@ -1,4 +1,7 @@
-"""Copies of read-only batches. Ray Data hands out read-only views of the object store."""
+"""Batches as Ray 2.6 handed them out: writable, and in pandas with NumPy's dtypes.
+
+Today's Ray Data hands out read-only views of the object store, and columns of Arrow's dtypes.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 
 def writable(batch: Any) -> Any:
     """Return the batch with a copy of each read-only array in it: whole columns, or arrays in cells.
 
-    Arrays that are writable already are not copied.
+    Arrays that are writable already are not copied. Columns of a DataFrame that have Arrow's dtypes get NumPy's, as
+    `pyarrow.Table.to_pandas` gives them: `to_numpy()` of several Arrow columns is an array of objects.
 
     Args:
         batch: an array, a dict of arrays or a DataFrame.
     """
     if isinstance(batch, pd.DataFrame):
-        # pandas allows assignments to plain columns of any frame. Only arrays inside cells are read-only views.
         frame = batch.assign()
-        for position, dtype in enumerate(batch.dtypes):
-            if isinstance(dtype, np.dtype) and dtype.kind == "O":
-                cells = _writable_array(batch.iloc[:, position].to_numpy())
+        for position in range(batch.shape[1]):
+            column = batch.iloc[:, position]
+            if isinstance(column.dtype, pd.ArrowDtype):
+                column = pa.chunked_array(pa.array(column)).to_pandas().copy().set_axis(batch.index)
+                frame.isetitem(position, column)
+            # pandas allows assignments to its other columns. Only arrays inside cells are read-only views.
+            if isinstance(column.dtype, np.dtype) and column.dtype.kind == "O":
+                cells = _writable_array(column.to_numpy())
                 frame.isetitem(position, pd.Series(cells, batch.index, dtype=object))
         return frame
     if isinstance(batch, dict):

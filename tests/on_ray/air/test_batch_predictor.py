@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import ray
 from ray import cloudpickle
@@ -393,6 +394,25 @@ def test_the_preprocessor_is_the_checkpoints_unless_overridden(make_checkpoint, 
     assert column(rows, "sum") == [0, 101, 202, 303, 404, 505]
     assert set(rows[0]) == {"sum", "names"}
     assert set(column(rows, "names")) == {"id x y"}
+
+
+class Dtypes(Toy):
+    """Tells the dtypes of its columns, and hands on what the preprocessor told."""
+
+    def _predict_pandas(self, data):
+        return pd.DataFrame({"before": data.pop("told"), "after": dtypes(data), "array": str(data.to_numpy().dtype)})
+
+
+def dtypes(frame):
+    return " ".join(map(str, frame.dtypes))
+
+
+def test_pandas_batches_have_numpys_dtypes(checkpoint):
+    predictor = BatchPredictor(checkpoint, Dtypes)
+    predictor.set_preprocessor(BatchMapper(lambda frame: frame.assign(told=dtypes(frame)), "pandas"))
+    table = pa.table({"share": [0.5, 1.5], "count": [1, 2], "gap": [1, None]})
+    expected = {"before": "float64 int64 float64", "after": "float64 int64 float64", "array": "float64"}
+    assert predictor.predict(ray.data.from_arrow(table), **ONE).take_all() == [expected, expected]
 
 
 @pytest.mark.skipif(installed.HAS_AIR, reason="Ray 2.6's own class leaves it out without a word")
