@@ -32,7 +32,7 @@ SECTIONS = {
     "soak": "soak",
     "night": "night",
 }
-# They take 10 to 20 minutes on two cores.
+# They take 8 to 20 minutes on two cores.
 _ONLY_BY_NAME = ("models", "huge", "scenes", "listing", "finetune", "soak", "night")
 
 

@@ -99,7 +99,9 @@ def test_png_files_on_a_store_are_those_of_a_local_folder_and_none_tells_the_pas
         assert "secret" not in text and "endpoint" not in text
     assert printed.out.splitlines()[-1].endswith(f": s3://{name}/a%20b/out")
     assert main([*arguments, "--resume"]) == 0
-    assert f"done before: {IMAGES} images" in capsys.readouterr().out
+    again = capsys.readouterr().out
+    assert f"done before: {IMAGES} images" in again
+    assert "network" in printed.out and "network" not in again  # the stages of a run that had something to do
 
 
 def test_a_driver_that_is_killed_goes_on_elsewhere_with_nothing_but_the_uri(
