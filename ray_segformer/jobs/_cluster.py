@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import logging
 import math
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import ray
 
@@ -21,6 +22,8 @@ It must fit beside all other stages: Ray Data gives CPUs to stages from first to
 nothing is written until all images are preprocessed.
 """
 
+_T = TypeVar("_T")
+_SOON = 0.5  # seconds
 _DECODING_SHARE = 8  # of so many CPUs, one is left to decode and resize images
 _WORKER_MEMORY = 2 * 2**30  # bytes: a copy of torch, the network and its activations
 
@@ -43,6 +46,19 @@ def start_ray() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
+
+
+def start_ray_during(work: Callable[[], _T]) -> _T:
+    """Return what `work` returns. If it takes longer than half a second, start Ray meanwhile, unless Ray runs.
+
+    To list millions of files takes as long as to start Ray. A wrong path is found at once, and no Ray starts for it.
+    """
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        working = thread.submit(work)
+        concurrent.futures.wait([working], _SOON)
+        if not (working.done() or ray.is_initialized()):
+            start_ray()
+        return working.result()
 
 
 def resources_for(

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from ray_segformer.air import BatchPredictor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.images import MAX_PIXELS, Bands, public_uri
 from ray_segformer.inputs import InputError, ListedAhead, Location, find_rounds, find_scenes, readable
-from ray_segformer.jobs._cluster import ENCODING_CPUS, resources_for, start_ray, where_to_run
+from ray_segformer.jobs._cluster import ENCODING_CPUS, resources_for, start_ray, start_ray_during, where_to_run
 from ray_segformer.jobs._compile import compile_ahead
 from ray_segformer.jobs._encode import EncodeMasks
 from ray_segformer.jobs._preflight import check_nodes
@@ -164,7 +165,7 @@ def predict(
         raise InputError("every (--every) is for videos, and bands (--bands, --range) for scenes; leave one out")
     else:
         rounds = find_scenes(source, bands, protocol.windows_alone, exclude=exclude, distinct_names=distinct_names)
-    images = next(rounds)
+    images = start_ray_during(partial(next, rounds))
     say(images.guesses)
     started = time.monotonic()
     with folder:

@@ -62,13 +62,20 @@ def gated_job(
 def command(connection: Any, address: str, authentication: str | None, target: str, arguments: list[str]) -> None:
     """Run `ray-segformer` with `arguments`, and stop for ever just before a file or folder is renamed to `target`.
 
+    The folder of the input is not listed before Ray runs: a job starts Ray while a listing takes long.
+
     Args:
         connection: gets the text "stopped" then; or the exit code, if it never comes to that.
         address, authentication: as for `gated_job`.
     """
+    import ray
+    from dying import wait_until
+
     from ray_segformer.cli import main
 
     def stop(event: str, values: tuple[Any, ...]) -> None:
+        if event == "os.scandir" and values[0] == arguments[1]:
+            wait_until(ray.is_initialized)
         if event == "os.rename" and values[1] == target:
             connection.send("stopped")
             signal.pause()

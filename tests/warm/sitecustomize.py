@@ -3,6 +3,7 @@
 Python imports this file when it starts. Ray watches the process that it started, so that one stays until the fork ends.
 """
 
+import atexit
 import gc
 import os
 import signal
@@ -17,6 +18,9 @@ _READ_LATE = frozenset(("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "PL_DISABLE_FORK",
 
 # Python looks for cycles after each 700 new objects. The imports of torch and Ray make a million, and no cycles.
 gc.set_threshold(10_000, 20, 20)
+
+# It looks for them once more when it ends, which takes most of a second after such imports, unless all is frozen.
+atexit.register(gc.freeze)
 
 
 def _become_a_fork() -> None:
