@@ -15,14 +15,15 @@ A cell is one of
 Each kind of image has one defined result. As in transformers' pipelines, EXIF orientation is applied, alpha is dropped,
 greyscale is repeated, and palette and CMYK images are converted by Pillow. A 16-bit image gives its high byte (Pillow
 alone would clip such images to white). An animation gives its first frame. Three bands of a TIFF file that have no
-meaning (MinIsBlack) are red, green and blue. A TIFF file of other bands is refused by what it is. Text and colour
-profiles are not used.
+meaning (MinIsBlack) are red, green and blue. A TIFF file of other bands, or of signed or 32-bit integers, is refused by
+what it is. Text and colour profiles are not used.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -34,12 +35,15 @@ from PIL import ExifTags, Image, ImageOps
 from ray_segformer.images._array_files import ADVICE
 from ray_segformer.images._encoded import MAX_PIXELS, check_size, open_image
 from ray_segformer.images._errors import ImageError, as_image_error
+from ray_segformer.images._header import pixel_coding
 from ray_segformer.images._scene_parts import ScenePart
 from ray_segformer.images._scenes import read_scene
 from ray_segformer.images._uris import public_uri
 from ray_segformer.images._video_frames import frame_to_rgb, is_frame
 
 _STRIP_PIXELS = 2**22
+_WITHOUT_RANGE = re.compile("I;(32.*|16.*S)")  # Pillow's names of how TIFF stores such integers
+_PHOTOMETRIC_TAG, _MIN_IS_WHITE = 262, 0
 
 
 def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
@@ -63,6 +67,13 @@ def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     if is_frame(cell):
         return frame_to_rgb(cell, max_pixels)
     image = open_image(cell, max_pixels)
+    tags: Any = getattr(image, "tag_v2", {})
+    if coding := _WITHOUT_RANGE.fullmatch(pixel_coding(image)):
+        kind = "32-bit" if coding[1].startswith("32") else "signed 16-bit"
+        raise ImageError(
+            f"wrong pixels: {kind} integers have no defined range; expected 8 or 16 bits a channel; read the file as a "
+            "scene, with --bands and --range, or convert it"
+        )
     with as_image_error("decode the image"):
         image.load()
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # without, Pillow would copy the image
@@ -72,7 +83,10 @@ def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
             low, high = int(values.min()), int(values.max())
             if low < 0 or high > 65535:
                 raise ImageError(f"wrong pixels: they are in [{low}, {high}]; expected 8 or 16 bits a channel")
-            return _array_to_rgb(values.astype(np.uint16), max_pixels)
+            values = values.astype(np.uint16)
+            if tags.get(_PHOTOMETRIC_TAG) == _MIN_IS_WHITE:  # Pillow inverts only those of 8 bits
+                values = np.invert(values)
+            return _array_to_rgb(values, max_pixels)
         if image.mode == "F":
             raise ImageError("wrong pixels: 32-bit floats have no defined range; expected 8 or 16 bits a channel")
         return _rgb_pixels(image)

@@ -125,10 +125,15 @@ def refusal(content: bytes) -> str:
 def decode_by_libtiff(image: Any) -> None:
     """Let libtiff decode a file of 16 bits in separate planes. Pillow's own decoder takes their bytes for 8 bits.
 
+    Of compressed signed integers in big-endian order, Pillow swaps the bytes that libtiff has swapped already.
+
     Args:
         image: a `TiffImageFile` that is not decoded yet.
     """
     tags = image.tag_v2
+    if image.tile and image.tile[0][0] == "libtiff" and str(image.tile[0][3][0]).endswith("BS"):
+        image.tile = [_with_raw_mode(each, each[3][0].replace("BS", "NS")) for each in image.tile]
+        return
     if tags.get(_PLANAR) != 2 or tags.get(_COMPRESSION, 1) != 1 or max(tags.get(_BITS, (1,))) <= 8 or not image.tile:
         return
     raw_mode = {"RGB": "RGB;16N", "RGBA": "RGBA;16N", "CMYK": "CMYK;16N"}.get(image.mode)
@@ -136,6 +141,11 @@ def decode_by_libtiff(image: Any) -> None:
         image.use_load_libtiff = True
         tile = ("libtiff", (0, 0, *image.size), 0, (raw_mode, False, tags.offset))
         image.tile = [getattr(type(image.tile[0]), "_make", tuple)(tile)]  # a named tuple in newer versions of Pillow
+
+
+def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
+    decoder, box, offset, (_, *arguments) = tile
+    return getattr(type(tile), "_make", tuple)((decoder, box, offset, (raw_mode, *arguments)))  # as above
 
 
 def _organization(directory: _Directory) -> tuple[int, set[int], set[int]]:

@@ -79,15 +79,20 @@ def decoder_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def check_weights(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Check that all tensors in `shapes` are there and have these shapes. Other tensors are ignored.
+    """Check that all tensors in `shapes` are there, have these shapes, and hold floats. Other tensors are ignored.
 
     Raises:
-        NetworkError: tensors are missing or have other shapes; the message names the first five.
+        NetworkError: tensors are missing, have other shapes or hold integers; the message names the first five.
     """
     problems = [f"{name} is missing" for name in sorted(shapes) if name not in weights] + [
         f"{name} has the shape {tuple(weights[name].shape)}, expected {shape}"
         for name, shape in sorted(shapes.items())
         if name in weights and tuple(weights[name].shape) != shape
+    ]
+    problems += [
+        f"{name} holds {str(weights[name].dtype).removeprefix('torch.')}, expected floats; no quantised weights"
+        for name in sorted(shapes)
+        if name in weights and not weights[name].is_floating_point()
     ]
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")

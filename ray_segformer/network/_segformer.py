@@ -177,6 +177,8 @@ class SegformerNetwork(nn.Module):
         try:
             if config["hidden_act"] not in _ACTIVATIONS:
                 raise ValueError(f"hidden_act is one of {sorted(_ACTIVATIONS)}, not {config['hidden_act']!r}")
+            if config.get("num_encoder_blocks", len(depths)) != len(depths):
+                raise ValueError(f"num_encoder_blocks is {config['num_encoder_blocks']}, and depths are {depths}")
             # Check this first: a wrong depth could mean a billion blocks.
             if max(depths) > len(weights):
                 raise ValueError(f"depths are {depths}, but there are only {len(weights)} tensors")

@@ -4,7 +4,8 @@ This room reads such a directory into memory, checks it, writes it, and finds it
 directory leaves open, and why one cannot be used. It runs no code that a directory brings, and knows nothing of Ray.
 """
 
-from ray_segformer.pretrained._directory import CONFIG_NAME, TRAINING_NAME, SegformerContent, quiet_transformers
+from ray_segformer.pretrained._config_file import CONFIG_NAME
+from ray_segformer.pretrained._directory import TRAINING_NAME, SegformerContent, quiet_transformers
 from ray_segformer.pretrained._hub_names import local_directory
 from ray_segformer.pretrained._image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.pretrained._image_settings import ImageSettings, settings_in

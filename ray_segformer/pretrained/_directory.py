@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,13 @@ import numpy.typing as npt
 
 from ray_segformer._guesses import Guess
 from ray_segformer.images import MAX_PIXELS
+from ray_segformer.pretrained._config_file import CONFIG_NAME, check_architecture, check_labels, find, read_json
 from ray_segformer.pretrained._image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.pretrained._image_settings import ImageSettings, settings_in
 from ray_segformer.pretrained._weights import WEIGHTS_NAME, CheckpointError, read_weights
 
 if TYPE_CHECKING:
     from ray_segformer.network import Runtime
-
-CONFIG_NAME = "config.json"
-"""The file that says how the network is built."""
 
 TRAINING_NAME = "training.json"
 """The file with the settings and scores of training."""
@@ -35,9 +33,7 @@ TRAINING_NAME = "training.json"
 _DROPPED_SETTINGS = frozenset(
     ("dtype", "torch_dtype", "auto_map", "attn_implementation", "quantization_config", "torchscript")
 )
-_ARCHITECTURE = "SegformerForSemanticSegmentation"
 _CLASSIFIER = "decode_head.classifier.bias"
-_SUBFOLDER = "checkpoint"  # where Ray Train's transformers callback puts the directory
 
 
 @dataclass(frozen=True)
@@ -70,11 +66,11 @@ class SegformerContent:
         Raises:
             CheckpointError: a file is missing or unreadable, or does not belong to a SegFormer.
         """
-        directory = _find(os.path.abspath(directory))
-        config = _read_json(os.path.join(directory, CONFIG_NAME))
-        _check_architecture(config, os.path.join(directory, CONFIG_NAME), encoder_only)
+        directory = find(os.path.abspath(directory))
+        config = read_json(os.path.join(directory, CONFIG_NAME))
+        check_architecture(config, os.path.join(directory, CONFIG_NAME), encoder_only)
         preprocessor_path = os.path.join(directory, PREPROCESSOR_NAME)
-        preprocessor = _read_json(preprocessor_path) if os.path.exists(preprocessor_path) else {}
+        preprocessor = read_json(preprocessor_path) if os.path.exists(preprocessor_path) else {}
         try:
             size = ImageSettings(**settings_in(preprocessor))
         except (ValueError, TypeError, OverflowError) as error:
@@ -85,7 +81,7 @@ class SegformerContent:
                 f"expected at most {MAX_PIXELS} pixels"
             )
         weights = read_weights(directory)
-        _check_labels(config, os.path.join(directory, CONFIG_NAME))
+        check_labels(config, os.path.join(directory, CONFIG_NAME))
         classes = len(weights.get(_CLASSIFIER, ()))
         if not config.get("id2label") and config.get("num_labels") in (None, classes):  # as transformers names them
             config["id2label"] = {str(class_id): f"LABEL_{class_id}" for class_id in range(classes)}
@@ -93,7 +89,7 @@ class SegformerContent:
             name: value for name, value in config.items() if name not in _DROPPED_SETTINGS and not name.startswith("_")
         }
         training_path = os.path.join(directory, TRAINING_NAME)
-        training = _read_json(training_path) if os.path.exists(training_path) else {}
+        training = read_json(training_path) if os.path.exists(training_path) else {}
         return cls(config, weights, preprocessor, directory, training)
 
     @classmethod
@@ -153,6 +149,15 @@ class SegformerContent:
                 "ImageNet's statistics (SegFormer's defaults). If the model was trained otherwise, add the file"
             )
             guesses.append(Guess("no-preprocessor-config", message))
+        # A sum is finite if and only if all numbers are, and takes a quarter of the time.
+        broken = [name for name, array in self.weights.items() if not np.isfinite(array.sum(dtype=np.float64))]
+        if broken:
+            shown = ", ".join(broken[:3]) + (" and others" if len(broken) > 3 else "")
+            message = (
+                f"{self.source}: {shown} hold NaN or infinite numbers, so masks mean nothing; the training failed, or "
+                "the file is damaged"
+            )
+            guesses.append(Guess("weights-not-finite", message))
         if self.has_decoder and self.num_labels == 1:
             message = (
                 f"{self.source} has one class: without a foreground_threshold (--foreground-threshold), such as 0.5, "
@@ -221,62 +226,6 @@ class SegformerContent:
             load: Any = SegformerForSemanticSegmentation.from_pretrained
             model = load(None, config=SegformerConfig.from_dict(self.config), state_dict=self.tensors)
         return model.eval().requires_grad_(False)
-
-
-def _find(directory: str) -> str:
-    """Return the folder with `config.json`: `directory` or its subfolder `checkpoint/`."""
-    for candidate in (directory, os.path.join(directory, _SUBFOLDER)):
-        if os.path.isfile(os.path.join(candidate, CONFIG_NAME)):
-            return candidate
-    found = sorted(os.listdir(directory))[:10] if os.path.isdir(directory) else "no such directory"
-    raise CheckpointError(
-        f"{directory}: no {CONFIG_NAME} there or in {_SUBFOLDER}/; expected a Hugging Face directory with "
-        f"{CONFIG_NAME}, {WEIGHTS_NAME} and {PREPROCESSOR_NAME}, found {found}"
-    )
-
-
-def _check_architecture(config: Mapping[str, Any], path: str, encoder_only: bool) -> None:
-    """Check that the configuration describes a SegFormer for RGB images, with a decoder if one is needed."""
-    model_type, architectures = config.get("model_type"), config.get("architectures") or [_ARCHITECTURE]
-    if model_type == "segformer" and _ARCHITECTURE not in architectures and not encoder_only:
-        raise CheckpointError(
-            f"{path}: {', '.join(map(str, architectures))} is an encoder without a decoder for segmentation; "
-            "ray_segformer.train can start from it, and makes a checkpoint that predicts"
-        )
-    if model_type != "segformer":
-        raise CheckpointError(
-            f"{path}: expected model_type 'segformer' and the architecture {_ARCHITECTURE}, found {model_type!r} and "
-            f"{architectures}"
-        )
-    channels = config.get("num_channels", 3)
-    if channels != 3:
-        raise CheckpointError(f"{path}: the model takes {channels} channels (num_channels); images here have 3, RGB")
-
-
-def _check_labels(config: Mapping[str, Any], path: str) -> None:
-    """Check class names and the ignored class id now, because they are used only later, in workers or other files."""
-    labels = config.get("id2label") or {}
-    try:
-        for number, label in labels.items():
-            int(number), str(label).encode()
-    except (AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: id2label: expected class names by class id: {error}") from error
-    ignored = config.get("semantic_loss_ignore_index", 255)
-    if isinstance(ignored, bool) or not isinstance(ignored, int):
-        raise CheckpointError(f"{path}: semantic_loss_ignore_index is a class id, such as 255, not {ignored!r}")
-
-
-def _read_json(path: str) -> dict[str, Any]:
-    try:
-        if not os.path.isfile(path):
-            raise OSError("it is not a regular file")  # Reading a pipe or a device may never end.
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ray_segformer.pretrained._directory import CONFIG_NAME, TRAINING_NAME
+from ray_segformer.pretrained._config_file import CONFIG_NAME
+from ray_segformer.pretrained._directory import TRAINING_NAME
 from ray_segformer.pretrained._image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.pretrained._weights import INDEX_SUFFIX, PICKLE_NAME, WEIGHTS_NAME, CheckpointError, shards_in
 

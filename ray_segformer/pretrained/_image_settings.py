@@ -33,6 +33,12 @@ _WITHOUT_EFFECT = frozenset(
 )
 # All classes agree about these, or the steps that they belong to are there anyway.
 _SAME_DEFAULTS = frozenset(("do_rescale", "rescale_factor", "do_reduce_labels"))
+# The settings of each step.
+_NEEDED = {
+    "do_resize": ("size", "resample"),
+    "do_rescale": ("rescale_factor",),
+    "do_normalize": ("image_mean", "image_std"),
+}
 _NESTED = ("image_processor", "feature_extractor")  # where a `processor_config.json` has them
 _SIZES = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"}, {"max_height", "max_width"})
 
@@ -80,10 +86,12 @@ class ImageSettings:
         self.do_resize = bool(do_resize)
         self.resample = Image.Resampling(resample)
         self.do_rescale = bool(do_rescale)
-        self.rescale_factor = float(rescale_factor)
+        self.rescale_factor = _finite("rescale_factor", rescale_factor)
         self.do_normalize = bool(do_normalize)
         self.image_mean = _by_channel("image_mean", image_mean)
         self.image_std = _by_channel("image_std", image_std)
+        if 0 in self.image_std:
+            raise ValueError(f"image_std is what pixels are divided by, so no number is 0; got {self.image_std}")
         self.do_reduce_labels = bool(do_reduce_labels)
 
     def to_config(self) -> dict[str, Any]:
@@ -150,14 +158,20 @@ def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
     Older files say `"size": 512` and `reduce_labels`. If both `reduce_labels` and `do_reduce_labels` are there, the
     newer name wins, as in transformers 5. The settings may be those of another class of transformers, or nested in a
     `processor_config.json`, as long as all of them can be honoured. Another class has other defaults: it must say all.
+    A step that is null is off, and one number for `size` is the short side if `default_to_square` is false, as in
+    transformers.
 
     Raises:
-        ValueError: a setting would change pixels in a way that is not supported; the message names it.
+        ValueError: a setting would change pixels in a way that is not supported, or is null although its step is on;
+            the message names it.
     """
     for name in _NESTED:
         if isinstance(config.get(name), Mapping) and not set(_SETTINGS) & set(config):
             return settings_in(config[name])
     settings = {name: config[name] for name in _SETTINGS if config.get(name) is not None}
+    settings |= {step: False for step in _NEEDED if step in config and config[step] is None}
+    if config.get("default_to_square") is False and isinstance(settings.get("size"), (int, float)):
+        settings["size"] = {"shortest_edge": settings["size"]}
     if "do_reduce_labels" not in settings and config.get("reduce_labels") is not None:
         settings["do_reduce_labels"] = config["reduce_labels"]
     known = _WITHOUT_EFFECT.union(_SETTINGS)
@@ -175,6 +189,10 @@ def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
             f"{kind} has other defaults than SegformerImageProcessor, and the file does not say "
             f"{', '.join(missing)}; add them"
         )
+    for step, needed in _NEEDED.items():
+        nulls = [name for name in needed if name in config and config[name] is None]
+        if nulls and settings.get(step, True):
+            raise ValueError(f"{', '.join(nulls)}: null, although {step} is on; write a value, or remove the entry")
     return settings
 
 
@@ -205,4 +223,10 @@ def _by_channel(name: str, values: Any) -> tuple[float, ...]:
     numbers = (values,) * 3 if isinstance(values, (int, float)) else tuple(values)
     if len(numbers) != 3:
         raise ValueError(f"{name} holds three numbers, or one for all channels, not {numbers}")
-    return tuple(float(number) for number in numbers)
+    return tuple(_finite(name, number) for number in numbers)
+
+
+def _finite(name: str, number: Any) -> float:
+    if not math.isfinite(float(number)):
+        raise ValueError(f"{name} is a finite number, not {number!r}")
+    return float(number)

@@ -163,6 +163,43 @@ def test_a_setting_that_would_change_pixels_is_refused_by_its_name(variant, sett
         SegformerCheckpoint.from_pretrained(variant(preprocessor_config=settings))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"size": 48, "default_to_square": False},
+        {"size": 48, "default_to_square": True},
+        {"size": [64, 32], "default_to_square": False},
+        {"do_resize": None, "size": None},
+        {"do_rescale": None, "rescale_factor": None},
+        {"do_normalize": None, "image_mean": None},
+    ],
+    ids=str,
+)
+def test_what_a_setting_that_is_false_or_null_does_is_what_transformers_does(variant, settings):
+    directory = variant(preprocessor_config=settings)
+    reference = SegformerImageProcessorPil.from_pretrained(directory)
+    preprocessor = SegformerCheckpoint.from_pretrained(directory).get_preprocessor()
+    for image in PICTURES:
+        (pixel_values,) = preprocessor.preprocess({"image": image[None]})["pixel_values"]
+        expected = reference(Image.fromarray(image), return_tensors="pt").pixel_values[0]
+        assert torch.allclose(preprocessor.normalize(torch.from_numpy(pixel_values)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"resample": None}, "resample: null, although do_resize is on"),
+        ({"image_mean": None, "image_std": None}, "image_mean, image_std: null, although do_normalize is on"),
+        ({"image_std": [0.2, 0, 0.2]}, r"image_std is what pixels are divided by, .*got \(0.2, 0.0, 0.2\)"),
+        ({"image_mean": float("nan")}, "image_mean is a finite number, not nan"),
+        ({"rescale_factor": float("inf")}, "rescale_factor is a finite number, not inf"),
+    ],
+)
+def test_settings_by_which_no_pixel_can_be_made_are_refused(variant, settings, message):
+    with pytest.raises(CheckpointError, match=f"preprocessor_config.json: {message}"):
+        SegformerCheckpoint.from_pretrained(variant(preprocessor_config=settings))
+
+
 def test_settings_without_effect_are_taken_from_any_class(variant):
     others = {
         "image_processor_type": "BeitImageProcessor",
@@ -225,6 +262,34 @@ def test_a_prefix_of_all_names_is_removed(variant, small, prefix):
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     logits = small.logits(SegformerCheckpoint.from_pretrained(directory).get_model())
     assert torch.allclose(logits, small.logits(), atol=1e-4)
+
+
+def test_weights_that_are_no_finite_floats(variant):
+    directory, broken = variant(), variant()
+    weights = load_file(directory / "model.safetensors")
+    quantised = {name: tensor.to(torch.int8) for name, tensor in weights.items()}
+    save_file(quantised, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"decode_head\.batch_norm\.bias holds int8, expected floats"):
+        SegformerCheckpoint.from_pretrained(directory)
+    for value in (float("nan"), float("inf")):
+        weights["decode_head.classifier.bias"][3] = value
+        save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+        checkpoint, guesses = guesses_of(broken)
+        assert guesses == ["weights-not-finite"]
+        assert "decode_head.classifier.bias hold NaN" in checkpoint.content.guesses[0].message
+
+
+def test_as_many_stages_as_the_configuration_says(variant):
+    with pytest.raises(CheckpointError, match=r"num_encoder_blocks is 3, and depths are \[1, 1, 1, 1\]"):
+        SegformerCheckpoint.from_pretrained(variant(config={"num_encoder_blocks": 3}))
+
+
+def test_folders_of_checkpoints_are_named(variant, tmp_path):
+    """As transformers' `Trainer` makes them."""
+    for step in (500, 1000):
+        variant().rename(tmp_path / f"checkpoint-{step}")
+    with pytest.raises(CheckpointError, match=r"name one of the folders in it .*: checkpoint-1000, checkpoint-500$"):
+        SegformerCheckpoint.from_pretrained(tmp_path)
 
 
 def split(directory, folder="", format="safetensors"):

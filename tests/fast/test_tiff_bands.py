@@ -98,6 +98,33 @@ def test_other_bands_are_refused_by_what_they_are(shape, dtype, options, message
         to_rgb(content)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [
+        ("<i2", "signed 16-bit"),
+        (">i2", "signed 16-bit"),
+        ("<i4", "32-bit"),
+        (">i4", "32-bit"),
+        ("<u4", "32-bit"),
+    ],
+)
+def test_integers_without_a_range_are_no_pixels_but_may_be_class_ids(dtype, kind, compression):
+    ids = np.random.default_rng(3).integers(0, 9, (13, 17)).astype(dtype)
+    content = tiff(ids, photometric="minisblack", compression=compression, byteorder=dtype[0], planar=None)
+    with pytest.raises(ImageError, match=f"^wrong pixels: {kind} integers .*--range"):
+        to_rgb(content)
+    np.testing.assert_array_equal(LabelFormat().class_ids(content), ids)
+
+
+def test_white_is_0_in_a_file_that_says_so():
+    for dtype in ("uint8", "uint16"):
+        pixels = np.random.default_rng(4).integers(0, np.iinfo(dtype).max, (13, 17)).astype(dtype)
+        grey = np.invert(pixels) >> (8 * pixels.itemsize - 8)
+        content = tiff(pixels, photometric="miniswhite", planar=None)
+        np.testing.assert_array_equal(to_rgb(content), np.stack([grey] * 3, -1))
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of tags
 def test_damaged_directories_are_refused():
     content = tiff(BANDS, photometric="minisblack")
