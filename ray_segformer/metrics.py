@@ -158,7 +158,9 @@ def confusion_matrix(
         ValueError: the shapes differ, or an id is outside [0, num_classes).
     """
     if prediction.shape != annotation.shape:
-        raise ValueError(f"the prediction is {prediction.shape} but the annotation is {annotation.shape}")
+        is_turned = prediction.shape == annotation.shape[::-1]
+        advice = "; was it made of the image without its EXIF orientation? Then turn it" if is_turned else ""
+        raise ValueError(f"the prediction is {prediction.shape} but the annotation is {annotation.shape}{advice}")
     counted = annotation != ignore_index
     predicted, annotated = prediction[counted].astype(np.int64), annotation[counted].astype(np.int64)
     for name, ids in (("prediction", predicted), ("annotation", annotated)):

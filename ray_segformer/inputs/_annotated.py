@@ -125,9 +125,10 @@ def by_name(images: str, annotations: str, exclude: Sequence[str] = (), *, stric
     below = {row["name"]: row for row in found_annotations.take(found_annotations.rows)}
     for row in rows:
         if strict and row["name"] not in below:
+            similar = next((name for name in sorted(below) if row["name"] in name), None)
             raise InputError(
                 f"{row['path']} has no annotation: expected {public_uri(annotations)}/{row['name']}.png, "
-                "a PNG of class ids"
+                "a PNG of class ids" + (f"; {similar} is there: name annotations as their images" if similar else "")
             )
         row["annotation"] = below[row["name"]]["image"] if row["name"] in below else None
     names = {row["name"] for row in rows}

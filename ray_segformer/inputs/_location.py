@@ -45,10 +45,12 @@ class Location:
         path: the path on it. It is absolute if the file system is local.
 
     Raises:
-        InputError: pyarrow does not know the URI.
+        InputError: it is empty, or pyarrow does not know the URI.
     """
 
     def __init__(self, source: str) -> None:
+        if not source:  # else it would be the current folder
+            raise InputError("the path of the input is empty; name a file or a folder")
         self.shown = public_uri(readable(source))
         self._head = self._options = self._root = ""
         self._is_encoded = is_percent_encoded(source)

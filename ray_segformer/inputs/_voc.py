@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+from dataclasses import replace
 
-from ray_segformer.inputs._annotated import AnnotatedInput, also, of_files
+from ray_segformer.inputs._annotated import AnnotatedInput, also, by_name, of_files
 from ray_segformer.inputs._image_input import InputError
 from ray_segformer.inputs._splits import choose_split
 from ray_segformer.inputs._tree import Tree
@@ -23,7 +24,10 @@ def voc_folders(tree: Tree) -> list[str]:
 
 
 def find_voc(root: str, split: str | None = "val", *, strict: bool = True) -> AnnotatedInput:
-    """Find what `read_voc` reads. None as the split is that of `choose_split`; `strict` as in `find_annotated`."""
+    """Find what `read_voc` reads. None as the split is that of `choose_split`; `strict` as in `find_annotated`.
+
+    Tools for labelling write this layout without lists. Then all images are read.
+    """
     tree = Tree(root)
     folders = voc_folders(tree)
     if not folders:
@@ -32,6 +36,9 @@ def find_voc(root: str, split: str | None = "val", *, strict: bool = True) -> An
         raise InputError(f"{tree.shown}: several years of VOC there; name one of {', '.join(folders)}")
     tree = Tree(tree.locate(folders[0])) if folders[0] else tree
     lists = [file.removesuffix(".txt") for file in tree.files(_LISTS) if file.endswith(".txt")]
+    if split is None and not lists:
+        found = by_name(tree.locate(_IMAGES), tree.locate(_ANNOTATIONS), strict=strict)
+        return replace(found, reduce_labels=False)
     split = choose_split(lists, split, f"{tree.shown}/{_LISTS}")
     names = [line.split()[0] for line in tree.lines(f"{_LISTS}/{split}.txt")]
     if not names:

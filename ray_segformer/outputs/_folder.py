@@ -191,8 +191,10 @@ def storage_at(path: str) -> Storage:
     """Return the storage of a local path or a URI.
 
     Raises:
-        OutputError: pyarrow does not know the URI.
+        OutputError: it is empty, or pyarrow does not know the URI.
     """
+    if not path:  # else it would be the current folder
+        raise OutputError("the path of the output is empty; name a folder")
     if "://" not in path:
         return LocalStorage(path)
     try:

@@ -14,8 +14,10 @@ def local_directory(name_or_dir: str | os.PathLike[str]) -> str:
     """Return the local directory of a model, given that directory or a name on the Hub (downloaded and cached).
 
     Raises:
-        CheckpointError: the Hub has no such model, or cannot be reached.
+        CheckpointError: the name is empty, or the Hub has no such model, or cannot be reached.
     """
+    if not os.fspath(name_or_dir):
+        raise CheckpointError("the name of the model is empty; name a directory, or a model of the Hugging Face Hub")
     directory = os.path.expanduser(os.fspath(name_or_dir))
     return directory if os.path.isdir(directory) or _is_path(directory) else _download(directory)
 

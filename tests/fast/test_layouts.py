@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import datasets
@@ -148,7 +149,30 @@ def test_what_voc_lacks_is_named(tmp_path):
         find_annotated(str(tmp_path))
 
 
+def test_voc_without_lists_is_read_whole(tmp_path):
+    """As tools for labelling write it."""
+    ids = np.array([[0, 15, 255], [20, 255, 0]], np.uint8)
+    voc(tmp_path, "val", ["b", "a"], ids)
+    shutil.rmtree(tmp_path / "ImageSets")
+    with pytest.raises(InputError, match=r"JPEGImages/2009_000000\.jpg has no annotation"):
+        find_annotated(str(tmp_path))
+    (tmp_path / "JPEGImages/2009_000000.jpg").unlink()
+    found = find_annotated(str(tmp_path))
+    assert images_of(found) == ["a.jpg", "b.jpg"] and found.reduce_labels is False
+    assert all(np.array_equal(ids_of(row), ids) for row in found.sample(2))
+    with pytest.raises(InputError, match="no split 'train'; it has no splits; leave --split out"):
+        find_annotated(str(tmp_path), "train")
+
+
 # Folders of images and of annotations
+
+
+def test_annotations_of_similar_names_are_named(tmp_path):
+    pairs(tmp_path, "images", "masks", 2)
+    for number in range(2):
+        (tmp_path / f"masks/{number}.png").rename(tmp_path / f"masks/{number}_mask.png")
+    with pytest.raises(InputError, match=r"0\.jpg has no annotation: expected .*; 0_mask is there: name anno"):
+        find_annotated(str(tmp_path))
 
 
 @pytest.mark.parametrize("images, annotations", [("images", "masks"), ("imgs", "labels"), ("img_dir", "ann_dir")])

@@ -44,6 +44,8 @@ def test_iou_leaves_absent_classes_out():
 def test_wrong_maps_are_refused_and_not_counted():
     with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
         confusion_matrix(np.zeros(2, np.uint8), np.zeros(3, np.uint8), 2)
+    with pytest.raises(ValueError, match="EXIF orientation"):
+        confusion_matrix(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), 2)
     metrics = SegmentationMetrics(4)
     with pytest.raises(ValueError, match=r"prediction has class ids in \[0, 9\], expected \[0, 4\)"):
         metrics.update(np.array([0, 9]), np.array([0, 1]))

@@ -271,6 +271,9 @@ def wrong(command, *arguments):
     ("arguments", "said"),
     [
         (["predict", "nowhere", "out"], "nowhere: no such file or folder"),
+        (["predict", "", "out"], "the path of the input is empty"),
+        (["predict", "one.png", ""], "the path of the output is empty"),
+        (["predict", "one.png", "out", "--model", ""], "the name of the model is empty"),
         (["predict", "*.jpg", "out"], "*.jpg: no images there"),
         (["predict", "empty", "out"], "empty: neither images nor parquet there"),
         (["predict", "notes.md", "out"], "the suffix '.md' is none of them"),
