@@ -34,6 +34,7 @@ class Segmenter:
         confidence: whether to compute the confidence, too.
         foreground_threshold: see `SegformerPredictor`.
         protocol: how images are shown to the network.
+        smallest_side: the fewest rows and columns that the network takes. Default: it is not checked.
 
     Raises:
         ValueError: as for `check_foreground_threshold`.
@@ -51,17 +52,15 @@ class Segmenter:
         confidence: bool = False,
         foreground_threshold: float | None = None,
         protocol: Protocol = PLAIN,
+        smallest_side: int = 1,
     ) -> None:
         from ray_segformer.network import Groups
 
         check_foreground_threshold(foreground_threshold, num_labels)
         self.num_labels, self.ignored, self._ignore_index = num_labels, ignored, ignore_index
-        self._protocol = protocol
-        self._confidence = confidence
-        self._foreground_threshold = foreground_threshold
-        self._device = device
-        self._settings = settings
-        self._runtime = network
+        self._protocol, self._smallest_side = protocol, smallest_side
+        self._confidence, self._foreground_threshold = confidence, foreground_threshold
+        self._device, self._settings, self._runtime = device, settings, network
         self._groups = Groups(network)
 
     @property
@@ -198,6 +197,7 @@ class Segmenter:
                 f"wrong shape: pixel_values of an image of {size[1]} x {size[0]} pixels are {shape[2]} x {shape[1]}, "
                 f'which is not this predictor\'s resize="{resize}"; give it to the preprocessor, too'
             )
+        self._protocol.check_sides(shape[1:], shape[1:] if size is None else size, self._settings, self._smallest_side)
         if labels is None:
             return
         if not self._protocol.has_loss:

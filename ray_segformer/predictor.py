@@ -71,8 +71,7 @@ class SegformerPredictor(Predictor):
     CPUs. It has not been run on a GPU yet.
 
     Args:
-        source: a checkpoint, a transformers `SegformerForSemanticSegmentation`, a directory, a name on the Hub, or an
-            `ObjectRef` of one of these.
+        source: a checkpoint, a transformers model, a directory, a name on the Hub, or an `ObjectRef` of one of these.
         use_gpu: None for a GPU if the process has one; True or False to insist.
         runtime: "eager" (torch), "compile" (a program that torch compiles once for each machine, size and number of
             threads) or "openvino" (needs that extra). "auto" is eager; on CPUs, that program as soon as it is there.
@@ -121,7 +120,7 @@ class SegformerPredictor(Predictor):
         label_map: Mapping[int, int] | None = None,
         label_colors: Mapping[tuple[int, int, int], int] | None = None,
     ) -> None:
-        from ray_segformer.network import keep_freed_memory  # It imports torch, which tasks that preprocess do without.
+        from ray_segformer.network import keep_freed_memory, smallest_side  # it imports torch, unlike this module
 
         device = _device(use_gpu)
         options: dict[str, Any] = {"image_column": image_column, "annotation_column": annotation_column}
@@ -141,6 +140,7 @@ class SegformerPredictor(Predictor):
             confidence=confidence,
             foreground_threshold=foreground_threshold,
             protocol=protocol_in(options),
+            smallest_side=smallest_side(content.config),
         )
         self._confidence, self._on_error = confidence, on_error
         self._ended: float | None = None  # when the batch before was done

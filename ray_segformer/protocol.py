@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,6 +97,28 @@ class Protocol:
             return None
         upright, wide = (resized(self.resize_of_image, settings, *size) for size in ((1000, 500), (500, 1000)))
         return upright if upright == wide else None
+
+    def check_sides(self, shown: Sequence[int], size: Sequence[int], settings: ImageSettings, smallest: int) -> None:
+        """Check that the network is shown enough rows and columns of an image.
+
+        Args:
+            shown: height and width of the pixel values of the CPU stage.
+            size: height and width of the image.
+            settings: the checkpoint's own preprocessing.
+            smallest: the fewest rows and columns that the network takes.
+
+        Raises:
+            ImageError: it is shown fewer.
+        """
+        side = min(shown)
+        if self.scales != (1,):
+            side = max(1, int(min(resized(self.resize_of_image, settings, *size)) * min(self.scales) + 0.5))
+        side = side if self.window is None else min(side, self.window)
+        if side < smallest:
+            raise ImageError(
+                f"too small: the network is shown {side} pixels of a side, and takes {smallest} or more; "
+                'resize="short-side" (--resize short-side) makes small images larger'
+            )
 
     def options(self) -> dict[str, Any]:
         """Return the attributes that do not have their default, for JSON."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 CAUSES = (
-    *("null", "empty", "cannot read", "not an image", "cannot decode", "too large"),
+    *("null", "empty", "cannot read", "not an image", "cannot decode", "too large", "too small"),
     *("wrong type", "wrong shape", "wrong pixels", "wrong annotation"),
 )
 """The message of every `ImageError` starts with one of these."""

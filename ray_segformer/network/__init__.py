@@ -10,7 +10,7 @@ from ray_segformer.network._argmax import argmax_between, upsampled_argmax
 from ray_segformer.network._batching import Groups, pieces
 from ray_segformer.network._cost import gmac
 from ray_segformer.network._foreground import upsampled_sigmoid
-from ray_segformer.network._hub_format import NetworkError
+from ray_segformer.network._hub_format import NetworkError, smallest_side
 from ray_segformer.network._runtimes import Runtime, check_options, make_runtime
 from ray_segformer.network._segformer import SegformerNetwork
 from ray_segformer.network._tiles import segment_views
@@ -32,6 +32,7 @@ __all__ = [
     "pieces",
     "return_freed_memory",
     "segment_views",
+    "smallest_side",
     "upsampled_argmax",
     "upsampled_sigmoid",
     "window_starts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -76,6 +77,28 @@ def decoder_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes[f"decode_head.linear_c.{stage}.proj.weight"] = (size, channels)
         shapes[f"decode_head.linear_c.{stage}.proj.bias"] = (size,)
     return shapes
+
+
+def smallest_side(config: Mapping[str, Any]) -> int:
+    """Return the fewest rows and columns, in pixels, of an image that the network takes.
+
+    In the attention of each stage, one vector stands for a square of the stage's map, with a side of `sr_ratio`. The
+    map must not be smaller than that.
+
+    Args:
+        config: the content of `config.json`.
+    """
+    config = {**DEFAULTS, **config}
+    stages = [*zip(config["patch_sizes"], config["strides"], config["sr_ratios"], strict=True)]
+
+    def fits(side: int) -> bool:
+        for patch_size, stride, sr_ratio in stages:
+            side = (side + 2 * (patch_size // 2) - patch_size) // stride + 1
+            if side < sr_ratio:
+                return False
+        return True
+
+    return next(side for side in itertools.count(1) if fits(side))
 
 
 def check_weights(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:

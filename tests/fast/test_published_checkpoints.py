@@ -271,8 +271,9 @@ def test_weights_that_are_no_finite_floats(variant):
     save_file(quantised, directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"decode_head\.batch_norm\.bias holds int8, expected floats"):
         SegformerCheckpoint.from_pretrained(directory)
-    for value in (float("nan"), float("inf")):
-        weights["decode_head.classifier.bias"][3] = value
+    infinity = float("inf")
+    for values in ((float("nan"), 0), (infinity, 0), (infinity, -infinity)):
+        weights["decode_head.classifier.bias"][3:5] = torch.tensor(values)
         save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
         checkpoint, guesses = guesses_of(broken)
         assert guesses == ["weights-not-finite"]

@@ -11,7 +11,8 @@ from PIL import Image
 from reference import agreement, objects, picture, slide
 from torch.nn import functional
 
-from ray_segformer import SegformerCheckpoint, SegformerPredictor
+from ray_segformer import ImageError, SegformerCheckpoint, SegformerPredictor
+from ray_segformer.images import cause_of
 from ray_segformer.network import View, argmax_between, segment_views
 from ray_segformer.network._interpolation import Axis, Columns, add_by_torch, add_upsampled, scale_of
 
@@ -207,6 +208,37 @@ def test_images_of_different_sizes_share_batches_and_each_has_its_own_mask(small
         small.averaged_logits(Image.fromarray(each), window=64, stride=48).argmax(0).numpy() for each in pictures
     ]
     assert agreement(together, expected) >= 0.9999
+
+
+@pytest.mark.parametrize(
+    "options", [{"resize": "none"}, {"window": 64, "stride": 32}, {"resize": "none", "scales": (1, 2)}]
+)
+def test_an_image_that_is_too_small_is_an_error_of_its_row(small_dir, small, options):
+    """Where transformers' model fails, and no earlier."""
+    sizes = [(29, 29), (28, 40), (60, 90), (1, 1), (200, 28)]
+    too_small = []
+    for height, width in sizes:
+        try:
+            small.model(pixel_values=torch.zeros(1, 3, height, width))
+            too_small.append(False)
+        except RuntimeError:
+            too_small.append(True)
+    assert too_small == [False, True, False, True, True]
+    images = objects(*(picture(*size, seed) for seed, size in enumerate(sizes)))
+    found = SegformerPredictor(small_dir, on_error="keep", **options).predict({"image": images})
+    causes = [error and cause_of(error) for error in found["error"]]
+    assert causes == ["too small" if fails else None for fails in too_small]
+    masks = [None if mask is None else mask.shape for mask in found["segmentation"]]
+    assert masks == [None if fails else size for fails, size in zip(too_small, sizes, strict=True)]
+    with pytest.raises(ImageError, match=r"row 1 of the batch: too small: .* shown 28 pixels of a side, and takes 29"):
+        SegformerPredictor(small_dir, **options).predict({"image": images})
+
+
+def test_scales_and_windows_that_are_too_small_for_any_image(small_dir):
+    images = picture(60, 90)[None]
+    for options, side in (({"scales": (0.25, 1)}, 16), ({"window": 20}, 20)):  # of 64 x 96
+        with pytest.raises(ImageError, match=f"too small: the network is shown {side} pixels of a side, and takes 29"):
+            SegformerPredictor(small_dir, **options).predict({"image": images})
 
 
 @pytest.mark.parametrize(
