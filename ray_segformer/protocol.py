@@ -116,7 +116,7 @@ class Protocol:
         side = side if self.window is None else min(side, self.window)
         if side < smallest:
             raise ImageError(
-                f"too small: the network is shown {side} pixels of a side, and takes {smallest} or more; "
+                f"too small: the network needs at least {smallest} pixels on each side, and gets {side}; "
                 'resize="short-side" (--resize short-side) makes small images larger'
             )
 

@@ -137,7 +137,7 @@ def _open_without_limit(content: bytes) -> Image.Image:
             try:
                 image = factory(io.BytesIO(content), "")
                 if is_tiff:
-                    tiff.decode_by_libtiff(image)
+                    tiff.correct_tiles(image)
                 return image
             except (SyntaxError, IndexError, TypeError, struct.error):  # not this format; try the others
                 continue

@@ -122,17 +122,20 @@ def refusal(content: bytes) -> str:
     )
 
 
-def decode_by_libtiff(image: Any) -> None:
-    """Let libtiff decode a file of 16 bits in separate planes. Pillow's own decoder takes their bytes for 8 bits.
+def correct_tiles(image: Any) -> None:
+    """Change how Pillow is to decode two kinds of files, of which it makes wrong pixels.
 
-    Of compressed signed integers in big-endian order, Pillow swaps the bytes that libtiff has swapped already.
+    Compressed signed integers in big-endian order: Pillow swaps the bytes that libtiff has swapped already. 16 bits in
+    separate planes: Pillow's own decoder takes their bytes for 8 bits, so libtiff decodes them.
 
     Args:
         image: a `TiffImageFile` that is not decoded yet.
     """
     tags = image.tag_v2
     if image.tile and image.tile[0][0] == "libtiff" and str(image.tile[0][3][0]).endswith("BS"):
-        image.tile = [_with_raw_mode(each, each[3][0].replace("BS", "NS")) for each in image.tile]
+        image.tile = [
+            _tile_like(each, (*each[:3], (each[3][0].replace("BS", "NS"), *each[3][1:]))) for each in image.tile
+        ]
         return
     if tags.get(_PLANAR) != 2 or tags.get(_COMPRESSION, 1) != 1 or max(tags.get(_BITS, (1,))) <= 8 or not image.tile:
         return
@@ -140,12 +143,12 @@ def decode_by_libtiff(image: Any) -> None:
     if raw_mode:
         image.use_load_libtiff = True
         tile = ("libtiff", (0, 0, *image.size), 0, (raw_mode, False, tags.offset))
-        image.tile = [getattr(type(image.tile[0]), "_make", tuple)(tile)]  # a named tuple in newer versions of Pillow
+        image.tile = [_tile_like(image.tile[0], tile)]
 
 
-def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
-    decoder, box, offset, (_, *arguments) = tile
-    return getattr(type(tile), "_make", tuple)((decoder, box, offset, (raw_mode, *arguments)))  # as above
+def _tile_like(example: Any, values: tuple[Any, ...]) -> Any:
+    """Return a tile of the type of another one: a named tuple in newer versions of Pillow."""
+    return getattr(type(example), "_make", tuple)(values)
 
 
 def _organization(directory: _Directory) -> tuple[int, set[int], set[int]]:

@@ -1,4 +1,4 @@
-"""The file `config.json` of a checkpoint: find it, read it, and check what is not checked when the network is built."""
+"""The JSON files of a checkpoint: find and read them, and check in `config.json` what building the network does not."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ _ARCHITECTURE = "SegformerForSemanticSegmentation"
 _SUBFOLDER = "checkpoint"  # where Ray Train's transformers callback puts the directory
 
 
-def find(directory: str) -> str:
-    """Return the folder with `config.json`: `directory` or its subfolder `checkpoint/`."""
+def find_directory(directory: str) -> str:
+    """Return the folder with `config.json`: `directory` or its subfolder `checkpoint/`.
+
+    Raises:
+        CheckpointError: neither has it. The message names other folders in `directory` that have it.
+    """
     for candidate in (directory, os.path.join(directory, _SUBFOLDER)):
         if os.path.isfile(os.path.join(candidate, CONFIG_NAME)):
             return candidate
@@ -66,6 +70,7 @@ def check_labels(config: Mapping[str, Any], path: str) -> None:
 
 
 def read_json(path: str) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises a `CheckpointError` if it cannot be read, or holds something else."""
     try:
         if not os.path.isfile(path):
             raise OSError("it is not a regular file")  # Reading a pipe or a device may never end.

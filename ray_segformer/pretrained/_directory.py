@@ -17,7 +17,13 @@ import numpy.typing as npt
 
 from ray_segformer._guesses import Guess
 from ray_segformer.images import MAX_PIXELS
-from ray_segformer.pretrained._config_file import CONFIG_NAME, check_architecture, check_labels, find, read_json
+from ray_segformer.pretrained._config_file import (
+    CONFIG_NAME,
+    check_architecture,
+    check_labels,
+    find_directory,
+    read_json,
+)
 from ray_segformer.pretrained._image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.pretrained._image_settings import ImageSettings, settings_in
 from ray_segformer.pretrained._weights import WEIGHTS_NAME, CheckpointError, read_weights
@@ -66,7 +72,7 @@ class SegformerContent:
         Raises:
             CheckpointError: a file is missing or unreadable, or does not belong to a SegFormer.
         """
-        directory = find(os.path.abspath(directory))
+        directory = find_directory(os.path.abspath(directory))
         config = read_json(os.path.join(directory, CONFIG_NAME))
         check_architecture(config, os.path.join(directory, CONFIG_NAME), encoder_only)
         preprocessor_path = os.path.join(directory, PREPROCESSOR_NAME)

@@ -230,14 +230,16 @@ def test_an_image_that_is_too_small_is_an_error_of_its_row(small_dir, small, opt
     assert causes == ["too small" if fails else None for fails in too_small]
     masks = [None if mask is None else mask.shape for mask in found["segmentation"]]
     assert masks == [None if fails else size for fails, size in zip(too_small, sizes, strict=True)]
-    with pytest.raises(ImageError, match=r"row 1 of the batch: too small: .* shown 28 pixels of a side, and takes 29"):
+    with pytest.raises(
+        ImageError, match=r"row 1 of the batch: too small: .* at least 29 pixels on each side, and gets 28;"
+    ):
         SegformerPredictor(small_dir, **options).predict({"image": images})
 
 
 def test_scales_and_windows_that_are_too_small_for_any_image(small_dir):
     images = picture(60, 90)[None]
     for options, side in (({"scales": (0.25, 1)}, 16), ({"window": 20}, 20)):  # of 64 x 96
-        with pytest.raises(ImageError, match=f"too small: the network is shown {side} pixels of a side, and takes 29"):
+        with pytest.raises(ImageError, match=f"^row 0 .*too small: .* 29 pixels on each side, and gets {side};"):
             SegformerPredictor(small_dir, **options).predict({"image": images})
 
 
