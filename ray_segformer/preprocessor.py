@@ -160,9 +160,10 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
             return batch
         for column in filter(None, (self.image_column, self.annotation_column)):
             if column not in batch:
+                empty = "; leave feature_columns= out, which chooses among the columns after preprocessing"
                 raise ValueError(
                     f"the batch has no column {column!r}, only {list(batch)}; name the right one with "
-                    "image_column= or annotation_column="
+                    f"image_column= or annotation_column={'' if list(batch) else empty}"
                 )
         rows = self._rows(batch, threads)
         columns = {name: batch[name] for name in batch if name != self.image_column}

@@ -107,11 +107,11 @@ def plain_warnings() -> Iterator[None]:
         show = warnings.showwarning
 
         def show_plainly(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
-            if not issubclass(category, SegformerWarning):
+            if not isinstance(message, SegformerWarning):
                 show(message, category, *where, **options)
             elif str(message) not in said:
                 said.add(str(message))
-                print(f"ray-segformer: warning: {printable(message)}", file=sys.stderr)
+                print(f"ray-segformer: warning: {printable(message)} [{message.code}]", file=sys.stderr)
 
         warnings.simplefilter("always", SegformerWarning)
         warnings.showwarning = show_plainly

@@ -124,6 +124,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
+    from ray_segformer._guesses import Guess, say
     from ray_segformer._segmenter import check_foreground_threshold
     from ray_segformer.images import MAX_PIXELS, public_uri
     from ray_segformer.inputs import InputError, joined, readable
@@ -174,7 +175,8 @@ def run(arguments: argparse.Namespace) -> int:
         keep_hint = " (--on-error keep continues without it)" if failure_of(error).keepable else ""
         return fail_in_job(error, keep_hint + _what_is_saved(arguments))
     if arguments.model == "demo":
-        print("The packaged model knows only the scenes of `ray-segformer demo`; choose another with --model.")
+        message = "the packaged model knows only the scenes of `ray-segformer demo`; choose another with --model"
+        say([Guess("packaged-model", message)])
     failed, causes = summary["failures"], summary["failures_by_cause"]
     if summary["resumed"]:
         print(f"done before: {counted(summary['resumed'], 'image')}")

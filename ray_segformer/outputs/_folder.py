@@ -207,7 +207,12 @@ def storage_at(path: str) -> Storage:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return which options changed, as text for an error message; "" if none did."""
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    return "; ".join(f"{name} was {before.get(name)}, now {now.get(name)}" for name in changed)
+    return "; ".join(
+        "the model is another one"  # its digest says nothing to a reader
+        if name == "model"
+        else f"{name} was {before.get(name)}, now {now.get(name)}"
+        for name in changed
+    )
 
 
 def _json(content: dict[str, Any]) -> str:

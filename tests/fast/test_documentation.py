@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from griffe import load
 
 from docs.tools import figures, messages, public_names
 from ray_segformer.images import CAUSES
+from ray_segformer.train import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
@@ -56,7 +59,7 @@ def test_every_finding_of_check_has_a_cause_and_a_cure():
     warnings = messages.codes_of_warnings()
     assert sorted(first_column("Findings of `check`")) == sorted(messages.codes_of_findings() - warnings)
     table = (ROOT / "docs/check.md").read_text("utf-8").split("## JSON")[0]
-    never = {"hidden-files", "array-differs-from-file", "unlabeled-classes"}  # no findings
+    never = {"hidden-files", "array-differs-from-file", "unlabeled-classes", "packaged-model"}  # no findings
     assert {code for code in messages.codes_of_findings() | warnings if f"`{code}`" not in table} == never
 
 
@@ -106,3 +109,13 @@ def test_pages_that_lie_elsewhere_are_on_the_site():
 def test_the_figures_show_what_there_is(name):
     drawn = figures.FIGURES[name]()
     assert (figures.FOLDER / name).read_text("utf-8") == drawn, "draw it again: python -m docs.tools.figures"
+
+
+def test_the_table_of_settings_has_all_of_them_and_their_defaults():
+    text = (ROOT / "docs/train.md").read_text("utf-8").split("## Settings")[1].split("\n## ")[0]
+    shown = dict(re.findall(r"^\| `(\w+)` \| ?(.*?) ?\| .*\|$", text, re.M))
+    defaults = {field.name: field.default for field in fields(Settings)}
+    assert list(shown) == list(defaults)
+    for name, default in defaults.items():
+        assert default is None or ast.literal_eval(shown[name].strip("`")) == default, name
+        assert default is not None or "`" not in shown[name], name

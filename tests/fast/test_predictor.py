@@ -210,6 +210,8 @@ def test_other_types_of_batches(predictor, data):
 def test_batch_without_images(predictor):
     with pytest.raises(ValueError, match=r"no column 'image', only \['photo'\]"):
         predictor.predict({"photo": objects(*PICTURES)})
+    with pytest.raises(ValueError, match=r"no column 'image', only \[\]; .*; leave feature_columns= out"):
+        predictor.predict({})  # as of BatchPredictor, where feature_columns names columns that preprocessing replaced
 
 
 @pytest.mark.parametrize("on_error", ["raise", "keep"])

@@ -166,6 +166,7 @@ def test_a_list_a_glob_and_an_image_each_overwrite_the_output_of_the_one_before(
 
     done = command("predict", paths[0], output, "--overwrite")
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("ray-segformer: warning: the packaged model") == done.stderr.count("[packaged-model]") == 1
     (row,) = table(output)
     assert row["path"] == paths[0]
     np.testing.assert_array_equal(png(row["segmentation"]), masks[paths[0]])

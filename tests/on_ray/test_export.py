@@ -199,7 +199,7 @@ def test_label_ids_of_cityscapes(outputs, masks, tmp_path, run_command):
     (tmp_path / "source/classes.json").write_text(json.dumps(dict(enumerate(names))))
     code, _, said = run_command("export", tmp_path / "source", tmp_path / "out", "--format", "cityscapes")
     assert code == 0 and said.count("1 of 7 classes become 0 (unlabeled), because Cityscapes has no") == 1
-    assert "of their names: lamp\n" in said
+    assert "of their names: lamp [unlabeled-classes]\n" in said
     label_ids = np.array([7, 19, 0, 33, 0, 23, 24])
     assert json.loads((tmp_path / "out/label_ids.json").read_text()) == dict(zip(names, label_ids, strict=True))
     (warning,) = json.loads((tmp_path / "out/export.json").read_text())["warnings"]
@@ -309,7 +309,8 @@ def test_recipes(scenes, outputs, masks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     page = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
-    duckdb, pandas, dataset, cut, from_exif, from_table, geojson = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    duckdb, pandas, dataset, cut, black_and_white, from_exif, from_table, geojson = blocks
     scope: dict = {}
 
     exec(duckdb, scope)
@@ -335,9 +336,12 @@ def test_recipes(scenes, outputs, masks, tmp_path, monkeypatch):
         np.testing.assert_array_equal(np.asarray(pair["segmentation"]), of_row[index])
 
     exec(cut, scope)
-    assert files_of(tmp_path / "cut") == {f"{index}.png" for index in of_row}
+    exec(black_and_white, scope)
+    files = {row["index"]: f"{row['index']}_{Path(row['path']).stem}.png" for row in rows}
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "road") == set(files.values())
     for index, mask in of_row.items():
-        cut_out = np.asarray(Image.open(tmp_path / f"cut/{index}.png"))
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "road" / files[index])), (mask == road) * 255)
+        cut_out = np.asarray(Image.open(tmp_path / "cut" / files[index]))
         np.testing.assert_array_equal(cut_out[..., :3], photos[index])
         np.testing.assert_array_equal(cut_out[..., 3], (mask == road) * 255)
 
