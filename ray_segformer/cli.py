@@ -26,8 +26,10 @@ from ray_segformer.commands import (
 def command() -> int:
     """Run the command `ray-segformer` in a process that ends then. Return the exit code, as `main` does."""
     code = main()
-    # When Python ends, it looks for cycles in all that torch and Ray made, which takes most of a second.
-    gc.freeze()
+    # When Python ends, it looks for cycles in all that torch and Ray made, which takes most of a second. Without it,
+    # Triton's library reports on stderr each of its objects that is left.
+    if "triton" not in sys.modules:
+        gc.freeze()
     return code
 
 

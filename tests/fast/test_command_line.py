@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import pty
 import re
@@ -25,6 +26,21 @@ def ended(capsys, *arguments):
     with pytest.raises(SystemExit) as end:
         main(arguments)
     return end.value.code, *capsys.readouterr()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_nothing_is_said_after_the_last_line():
+    """Of triton, which torch imports to compile and on GPUs: it can report its objects when Python ends."""
+    script = """
+import sys
+import triton
+from ray_segformer.cli import command
+sys.argv = ["ray-segformer", "info", "demo"]
+sys.exit(command())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (0, "") and "parameters" in done.stdout
 
 
 def test_version(capsys):

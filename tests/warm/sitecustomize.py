@@ -20,7 +20,8 @@ _READ_LATE = frozenset(("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "PL_DISABLE_FORK",
 gc.set_threshold(10_000, 20, 20)
 
 # It looks for them once more when it ends, which takes most of a second after such imports, unless all is frozen.
-atexit.register(gc.freeze)
+# Triton's library would report each of its objects that is left.
+atexit.register(lambda: "triton" in sys.modules or gc.freeze())
 
 
 def _become_a_fork() -> None:
