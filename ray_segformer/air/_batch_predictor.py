@@ -121,7 +121,8 @@ class BatchPredictor:
             max_scoring_workers: the most actors; None for as many as the cluster has room for.
             num_cpus_per_worker: CPUs that each actor reserves. The default is 1, or 0 with GPUs.
             num_gpus_per_worker: GPUs that each actor reserves; 0 by default. If it is positive and
-                `predictor_cls.from_checkpoint` has a parameter `use_gpu`, that defaults to True.
+                `predictor_cls.from_checkpoint` has a parameter `use_gpu`, that defaults to True. If the cluster has
+                too few, a warning is logged, and the actors wait for them, as everything on Ray does.
             separate_gpu_stage: whether CPU tasks preprocess if actors score on GPUs. If False, the GPU actors
                 preprocess.
             ray_remote_args: further resource arguments for the actors.
@@ -138,6 +139,13 @@ class BatchPredictor:
         num_cpus = num_cpus_per_worker
         if num_cpus is None:
             num_cpus = 0 if num_gpus > 0 else 1
+        gpus = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+        if num_gpus > gpus:  # not an error: an autoscaler may add nodes
+            logger.warning(
+                "num_gpus_per_worker=%g: the cluster has %g GPU(s). The scoring workers wait until it has more. "
+                "Without num_gpus_per_worker, they score on CPUs.",
+                num_gpus, gpus,
+            )  # fmt: skip
 
         predictor_kwargs = dict(self._predictor_kwargs)
         if num_gpus > 0 and "use_gpu" in inspect.signature(self._predictor_cls.from_checkpoint).parameters:

@@ -456,6 +456,15 @@ def test_with_a_gpu_a_worker_has_no_cpu_and_is_told_to_use_it(ten, checkpoint):
     assert row["prepared_by"] not in (0, row["pid"], os.getpid())  # a separate stage
 
 
+@pytest.mark.skipif(installed.HAS_AIR, reason="Ray's own waits without a word")
+def test_it_is_said_that_workers_wait_for_gpus(ten, checkpoint, caplog):
+    predictor = BatchPredictor(checkpoint, GpuWitness)
+    predictor.predict(ten, num_gpus_per_worker=1)
+    assert not caplog.records
+    predictor.predict(ten, num_gpus_per_worker=1.5)  # lazy: nothing waits here
+    assert "num_gpus_per_worker=1.5: the cluster has 1 GPU(s). The scoring workers wait" in caplog.text
+
+
 def test_in_one_stage_the_gpu_worker_preprocesses_and_a_given_use_gpu_stays(ten, checkpoint):
     options = {"num_gpus_per_worker": 1, "separate_gpu_stage": False}
     row = scored_by(checkpoint, GpuWitness, ten, {"use_gpu": False}, **options)[0]
