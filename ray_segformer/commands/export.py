@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
         "imports it), coco (run lengths in annotations.json), label-studio (pre-annotations), cityscapes (label ids, "
         "as its evaluation reads them), geotiff (of GeoTIFF files, in their place on Earth), or video (the overlays of "
         "videos).",
-        epilog=example("export out/ exported/ --format coco"),
+        epilog=example("export segmented/ exported/ --format coco"),
         formatter_class=HelpFormatter,
     )
     export.add_argument("output", metavar="OUTPUT", help="the output of predict, finished or not; a path or a URI")

@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
         help="segment images",
         description="Segment images. Runs on the Ray cluster that RAY_ADDRESS names; without it, starts Ray on this "
         "machine.",
-        epilog=example("predict photos/ out/ --model nvidia/segformer-b0-finetuned-ade-512-512 --overlay"),
+        epilog=example("predict photos/ segmented/ --model nvidia/segformer-b0-finetuned-ade-512-512 --overlay"),
         formatter_class=HelpFormatter,
     )
     predict.add_argument(

@@ -15,7 +15,7 @@ def add_parser(commands: Any) -> None:
         help="turn masks into a page to look through",
         description="Turn an output of `predict` into a page to look through, in one file that loads nothing: images "
         "and masks (of a large output, a sample), class areas, failures by cause, and times.",
-        epilog=example("report out/"),
+        epilog=example("report segmented/"),
         formatter_class=HelpFormatter,
     )
     report.add_argument("output", metavar="OUTPUT", help="the output of predict, finished or not; a path or a URI")

@@ -80,8 +80,10 @@ class OutputFolder:
             if not is_finished and not is_begun:
                 raise OutputError(f"{shown} is no earlier output (it has no {self._summary_name}); name another folder")
             return
-        if is_finished or not is_begun:
+        if is_finished:
             raise OutputError(f"{shown} exists; name a new folder, or replace it with --overwrite")
+        if not is_begun:
+            raise OutputError(f"{shown} exists, and is no output of an earlier run; name a new folder")
         advice = "continue with --resume, or start again with --overwrite" if self._options else "use --overwrite"
         raise OutputError(f"{shown} was left by an interrupted run; {advice}")
 

@@ -15,6 +15,7 @@ CONFIG_NAME = "config.json"
 
 _ARCHITECTURE = "SegformerForSemanticSegmentation"
 _SUBFOLDER = "checkpoint"  # where Ray Train's transformers callback puts the directory
+_RAY_2_6_NAME = "dict_checkpoint.pkl"  # what Ray 2.6 wrote for `Checkpoint.from_dict`
 
 
 def find_directory(directory: str) -> str:
@@ -30,6 +31,10 @@ def find_directory(directory: str) -> str:
     inside = [entry for entry in entries if os.path.isfile(os.path.join(directory, entry, CONFIG_NAME))]
     if inside:
         advice = f"; name one of the folders in it that have one: {', '.join(inside[:10])}"
+    elif _RAY_2_6_NAME in entries:
+        advice = (
+            f"; {_RAY_2_6_NAME} is a checkpoint of a dict, of Ray 2.6: docs/migration.md says how to rewrite it there"
+        )
     else:
         advice = f", found {entries[:10] if os.path.isdir(directory) else 'no such directory'}"
     raise CheckpointError(

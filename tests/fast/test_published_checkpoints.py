@@ -293,6 +293,12 @@ def test_folders_of_checkpoints_are_named(variant, tmp_path):
         SegformerCheckpoint.from_pretrained(tmp_path)
 
 
+def test_a_checkpoint_of_a_dict_of_ray_2_6_names_the_page_that_rewrites_it(tmp_path):
+    (tmp_path / "dict_checkpoint.pkl").write_bytes(b"never read")
+    with pytest.raises(CheckpointError, match=r"no config.json there .*; dict_checkpoint.pkl is .* docs/migration.md"):
+        SegformerCheckpoint.from_pretrained(tmp_path)
+
+
 def split(directory, folder="", format="safetensors"):
     """Store the weights of a directory in two shards."""
     weights = load_file(directory / "model.safetensors")

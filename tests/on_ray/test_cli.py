@@ -280,7 +280,7 @@ def wrong(command, *arguments):
         (["predict", "notes.md", "out"], "the suffix '.md' is none of them"),
         (["predict", "nosuch://bucket/photos", "out"], "nosuch://bucket/photos: not a URI"),
         (["predict", "columns.parquet", "out"], "columns.parquet: no image column"),
-        (["predict", "one.png", "taken"], "taken exists; name a new folder, or replace it with --overwrite"),
+        (["predict", "one.png", "taken"], "taken exists, and is no output of an earlier run; name a new folder"),
         (["predict", "one.png", "taken", "--overwrite"], "taken is no earlier output"),
         (["predict", "one.png", "nosuch://bucket/out"], "nosuch://bucket/out: not a URI that pyarrow's file systems"),
         (["predict", "one.png", "out", "--model", "empty"], "no config.json there"),

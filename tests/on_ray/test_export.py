@@ -294,14 +294,14 @@ def test_what_cannot_be_exported(outputs, tmp_path, run_command):
 
 def test_recipes(scenes, outputs, masks, tmp_path, monkeypatch):
     """Each block of Python on the page, with a class of the small model called road."""
-    shutil.copytree(outputs / "parquet", tmp_path / "out")
+    shutil.copytree(outputs / "parquet", tmp_path / "segmented")
     road = next(number for number in range(7) if 0 < sum((mask == number).mean() > 0.1 for mask in masks.values()) < 5)
     names = {number: "road" if number == road else f"class {number}" for number in range(7)}
-    (tmp_path / "out/classes.json").write_text(json.dumps(names))
+    (tmp_path / "segmented/classes.json").write_text(json.dumps(names))
     (tmp_path / "places.csv").write_text(
         f"path,longitude,latitude\n{scenes}/b/4.png,-0.5,10.25\n{scenes}/{BROKEN},1.0,1.0\n"
     )
-    rows = [row for row in pa.parquet.read_table(tmp_path / "out/masks").to_pylist() if row["error"] is None]
+    rows = [row for row in pa.parquet.read_table(tmp_path / "segmented/masks").to_pylist() if row["error"] is None]
     of_row = {row["index"]: masks[row["path"].removeprefix(f"{scenes}/")] for row in rows}
     photos = {row["index"]: np.asarray(ImageOps.exif_transpose(Image.open(row["path"])).convert("RGB")) for row in rows}
     shares = {row["path"]: (of_row[row["index"]] == road).mean() for row in rows}
