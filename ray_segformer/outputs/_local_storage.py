@@ -94,8 +94,8 @@ class LocalStorage(Storage):
         with self._errors(name, "read"):
             return open(self._at(name), "rb")
 
-    def names(self, folder: str) -> list[str]:
-        """See `Storage`."""
+    def names(self, folder: str, *, whole: bool = True) -> list[str]:
+        """See `Storage`. All files are whole."""
         root = self._at(folder)
         return sorted(
             os.path.relpath(os.path.join(above, name), self.path).replace(os.sep, "/")

@@ -20,6 +20,9 @@ from ray_segformer.outputs._storage import Storage
 class RemoteStorage(Storage):
     """A folder of one of pyarrow's file systems. An object is there when its upload is complete.
 
+    Azure has it before, without a byte: pyarrow makes an empty object, and then gives it its content. If a process is
+    killed between these, the empty object stays. No file of an output is empty, so this one counts as not there.
+
     A store that is busy, such as S3 that answers 503 (SlowDown), is asked again, up to five times, with growing pauses.
 
     Args:
@@ -65,7 +68,7 @@ class RemoteStorage(Storage):
         """See `Storage`."""
         with self._errors(name, "read"):
             try:
-                return retried(self._download, name)
+                return retried(self._download, name) or None
             except FileNotFoundError:
                 return None
 
@@ -74,15 +77,16 @@ class RemoteStorage(Storage):
         with self._errors(name, "read"):
             return retried(self._file_system.open_input_file, self._at(name))
 
-    def names(self, folder: str) -> list[str]:
+    def names(self, folder: str, *, whole: bool = True) -> list[str]:
         """See `Storage`."""
-        infos = self._list(folder, recursive=True)
-        return sorted(info.path[len(self._path) + 1 :] for info in infos if info.type == pa.fs.FileType.File)
+        infos = [info for info in self._list(folder, recursive=True) if info.type == pa.fs.FileType.File]
+        return sorted(info.path[len(self._path) + 1 :] for info in infos if info.size or not whole)
 
     def entries(self) -> list[str]:
         """See `Storage`."""
         if self._finds_folders:
-            return sorted(info.base_name for info in self._list("", recursive=False))
+            infos = self._list("", recursive=False)
+            return sorted(info.base_name for info in infos if info.size or info.type == pa.fs.FileType.Directory)
         return sorted({name.partition("/")[0] for name in self.names("")})
 
     def delete(self, names: Iterable[str]) -> None:
@@ -100,12 +104,12 @@ class RemoteStorage(Storage):
                 with self._errors(info.base_name, "deleted"):
                     retried(delete, info.path)
         if not self._finds_folders:
-            self.delete(name for name in self.names("") if name != but)
+            self.delete(name for name in self.names("", whole=False) if name != but)
 
     def remove_if_empty(self) -> None:
         """See `Storage`. A folder is an object of its own in some stores."""
         with contextlib.suppress(OutputError, OSError):
-            if "/" in self._path and not self.entries():
+            if "/" in self._path and not self._list("", recursive=not self._finds_folders):
                 self._file_system.delete_dir(self._path)
 
     def tidy(self) -> None:

@@ -163,8 +163,8 @@ class Shards:
         self.areas.add_lists(shard["areas"])
 
     def settle(self) -> None:
-        """Delete the shards that no task reported."""
-        unknown = {*self._storage.names(self._folder)} - self._names
+        """Delete the shards that no task reported, and those that are not whole."""
+        unknown = {*self._storage.names(self._folder, whole=False)} - self._names
         self._storage.delete(name for name in unknown if name.endswith(".parquet"))
 
     def _read(self, name: str) -> tuple[npt.NDArray[np.bytes_], dict[str, Any]]:

@@ -59,19 +59,24 @@ class Storage(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes | None:
-        """Return the content of a file; None if it is not there."""
+        """Return the content of a file; None if it is not there, or is no whole file; see `names`."""
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO | pa.NativeFile:
         """Open a file for reading at any place of it."""
 
     @abstractmethod
-    def names(self, folder: str) -> list[str]:
-        """Return the names of all files below a folder, sorted; none if it is not there."""
+    def names(self, folder: str, *, whole: bool = True) -> list[str]:
+        """Return the names of the files below a folder, sorted; none if it is not there.
+
+        Args:
+            folder: the folder.
+            whole: leave out objects whose upload was cut off, which some stores have. Default: True.
+        """
 
     @abstractmethod
     def entries(self) -> list[str]:
-        """Return the names of the files and folders in the folder; none if it is not there."""
+        """Return the names of the whole files and the folders in the folder; none if it is not there."""
 
     @abstractmethod
     def delete(self, names: Iterable[str]) -> None:

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet
 import pytest
+from kills.drivers import ROWS, write_rows
 from PIL import Image
 from reference import encode, picture
 
@@ -162,6 +163,26 @@ def test_what_an_interrupted_job_wrote_stays(place, names_in):
     assert names_in("left") == ["classes.json", "job.json", "masks/part.parquet"]
     with OutputFolder(place.format("left"), options={"input": "in"}, resume=True) as folder:
         assert folder.resumes and json.loads(folder.storage.read("job.json")) == {"input": "in"}
+
+
+def test_what_an_upload_left_that_was_cut_off_is_no_file(place, names_in):
+    """An object of no bytes, which a process leaves on Azure that is killed between two requests of an upload."""
+    store, _ = pa.fs.FileSystem.from_uri(place.format(""))
+    output = place.format("cut")
+    store.open_output_stream("bucket/cut/lease.json").close()  # the first object of a job
+    write_rows(output, ROWS)
+    before = names_in("cut")
+    store.delete_file("bucket/cut/summary.json")
+    shard = next(name for name in before if name.startswith("masks/"))
+    with store.open_output_stream("bucket/cut/job.json") as file:
+        file.write(b'{"model": "a"}')
+    for name in (shard, "masks/part-other.parquet", "summary.json", "lease.json"):
+        store.open_output_stream(f"bucket/cut/{name}").close()
+    write_rows(output, ROWS)
+    assert names_in("cut") == before
+    shards = [store.open_input_file(f"bucket/cut/{name}") for name in before if name.startswith("masks/")]
+    rows = pa.concat_tables(map(pa.parquet.read_table, shards)).sort_by("index")
+    assert rows["segmentation"].to_pylist() == [row["segmentation"] for row in ROWS]
 
 
 def test_an_error_tells_no_signature(place, run_command, tmp_path, small_dir):
