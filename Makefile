@@ -48,7 +48,7 @@ check: .venv/ready
 test-fast test-ray-2.60 test-ray-2.55 test-ray-2.6: export OMP_WAIT_POLICY = passive
 # Ray starts workers with a lower priority than the tests, beside which they would starve.
 test-ray-2.60 test-ray-2.55 test-ray-2.6: export RAY_worker_niceness = 0
-# Tests are no usage of Ray to be reported, and nobody looks at their metrics. Ray takes a tenth of their CPU for these.
+# Tests are no usage of Ray to be reported, and nobody looks at their metrics. Both take a twentieth of the CPU.
 test-ray-2.60 test-ray-2.55 test-ray-2.6: export RAY_USAGE_STATS_ENABLED = 0
 test-ray-2.60 test-ray-2.55 test-ray-2.6: export RAY_enable_metrics_collection = 0
 
