@@ -139,7 +139,7 @@ class BatchPredictor:
         num_cpus = num_cpus_per_worker
         if num_cpus is None:
             num_cpus = 0 if num_gpus > 0 else 1
-        gpus = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+        gpus = ray.cluster_resources().get("GPU", 0) if num_gpus > 0 else 0  # type: ignore[no-untyped-call]
         if num_gpus > gpus:  # not an error: an autoscaler may add nodes
             logger.warning(
                 "num_gpus_per_worker=%g: the cluster has %g GPU(s). The scoring workers wait until it has more. "

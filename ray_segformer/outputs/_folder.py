@@ -74,7 +74,7 @@ class OutputFolder:
     def _check(self) -> None:
         """Raise an `OutputError` if something is there that this job must not touch."""
         shown = self.storage.shown
-        is_finished = self.storage.read(self._summary_name) is not None
+        is_finished = bool(self.storage.read(self._summary_name))
         is_begun = any(self.storage.read(name) is not None for name in (JOB_NAME, LEASE_NAME))
         if self._overwrite or self._resume:
             if not is_finished and not is_begun:
@@ -179,7 +179,7 @@ class OutputFolder:
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
         content = self.storage.read(name)
-        if content is None:
+        if content is None or (not content and not self.storage.has_locks):  # of an object, the upload was cut off
             return None
         try:
             return dict(json.loads(content))

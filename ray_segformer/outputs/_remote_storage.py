@@ -21,7 +21,7 @@ class RemoteStorage(Storage):
     """A folder of one of pyarrow's file systems. An object is there when its upload is complete.
 
     Azure has it before, without a byte: pyarrow makes an empty object, and then gives it its content. If a process is
-    killed between these, the empty object stays. No file of an output is empty, so this one counts as not there.
+    killed between these, the empty object stays. No file of an output is empty, so this one is no whole file.
 
     A store that is busy, such as S3 that answers 503 (SlowDown), is asked again, up to five times, with growing pauses.
 
@@ -68,7 +68,7 @@ class RemoteStorage(Storage):
         """See `Storage`."""
         with self._errors(name, "read"):
             try:
-                return retried(self._download, name) or None
+                return retried(self._download, name)
             except FileNotFoundError:
                 return None
 
@@ -85,9 +85,8 @@ class RemoteStorage(Storage):
     def entries(self) -> list[str]:
         """See `Storage`."""
         if self._finds_folders:
-            infos = self._list("", recursive=False)
-            return sorted(info.base_name for info in infos if info.size or info.type == pa.fs.FileType.Directory)
-        return sorted({name.partition("/")[0] for name in self.names("")})
+            return sorted(info.base_name for info in self._list("", recursive=False))
+        return sorted({name.partition("/")[0] for name in self.names("", whole=False)})
 
     def delete(self, names: Iterable[str]) -> None:
         """See `Storage`."""
@@ -109,7 +108,7 @@ class RemoteStorage(Storage):
     def remove_if_empty(self) -> None:
         """See `Storage`. A folder is an object of its own in some stores."""
         with contextlib.suppress(OutputError, OSError):
-            if "/" in self._path and not self._list("", recursive=not self._finds_folders):
+            if "/" in self._path and not self.entries():
                 self._file_system.delete_dir(self._path)
 
     def tidy(self) -> None:

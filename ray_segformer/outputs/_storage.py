@@ -59,7 +59,7 @@ class Storage(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes | None:
-        """Return the content of a file; None if it is not there, or is no whole file; see `names`."""
+        """Return the content of a file; None if it is not there. One that is not whole is empty; see `names`."""
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO | pa.NativeFile:
@@ -76,7 +76,7 @@ class Storage(ABC):
 
     @abstractmethod
     def entries(self) -> list[str]:
-        """Return the names of the whole files and the folders in the folder; none if it is not there."""
+        """Return the names of the files and folders in the folder; none if it is not there."""
 
     @abstractmethod
     def delete(self, names: Iterable[str]) -> None:
