@@ -130,13 +130,8 @@ def labels(processor: Any, image: Image.Image, annotation: np.ndarray) -> np.nda
 def small_model(num_labels: int = 7, seed: int = 0, **settings: Any) -> SegformerForSemanticSegmentation:
     """A random model that runs in milliseconds; its classes are called `class 0`, `class 1`, ..."""
     torch.manual_seed(seed)
-    config = SegformerConfig(
-        hidden_sizes=[16, 32, 40, 64],
-        depths=[1, 1, 1, 1],
-        decoder_hidden_size=32,
-        id2label={i: f"class {i}" for i in range(num_labels)},
-        **settings,
-    )
+    sizes = {"hidden_sizes": [16, 32, 40, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32}
+    config = SegformerConfig(**{**sizes, "id2label": {i: f"class {i}" for i in range(num_labels)}, **settings})
     model = SegformerForSemanticSegmentation(config).eval()
     with torch.no_grad():
         model.decode_head.classifier.weight *= 30  # logits as far apart as a trained model's

@@ -157,7 +157,8 @@ class CompiledRuntime:
 
     def _load(self, rows: int, height: int, width: int) -> Callable[[Tensor], Tensor]:
         path = cached(self._key(rows, height, width), functools.partial(self._compile, rows, height, width))
-        return torch._inductor.aoti_load_package(os.path.join(path, "network.pt2"))
+        program: Callable[[Tensor], Tensor] = torch._inductor.aoti_load_package(os.path.join(path, "network.pt2"))
+        return program
 
     def _compile(self, rows: int, height: int, width: int, directory: str) -> None:
         from torch._inductor.cpp_builder import get_cpp_compiler  # imports the compiler, which takes seconds
@@ -171,9 +172,11 @@ class CompiledRuntime:
             try:
                 get_cpp_compiler()  # fails at once if there is none
                 program = torch.export.export(self._network, (example,))
-                torch._inductor.aoti_compile_and_package(
-                    program, package_path=path, inductor_configs={"freezing": True}
-                )
+                settings = {"freezing": True}
+                if hasattr(torch._inductor.config.aot_inductor, "precompile_headers"):  # newer versions
+                    # To compile C++'s headers once takes as long as it saves in the first three programs of a machine.
+                    settings["aot_inductor.precompile_headers"] = False
+                torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs=settings)
             except Exception as error:
                 raise RuntimeError(
                     'runtime="compile" could not compile the network. It needs a C++ compiler (g++ or clang++) and '

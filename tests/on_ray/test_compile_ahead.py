@@ -18,8 +18,10 @@ pytestmark = pytest.mark.usefixtures("ray_session", "one_thread")
 
 
 def test_a_long_job_compiles_what_its_workers_take(tmp_path, monkeypatch):
-    # A model of its own: programs are in a cache that all tests share.
-    directory = save_small(tmp_path / "model", small_model(seed=3))
+    # A model of its own: programs are in a cache that all tests share. It has one stage, which takes half as long.
+    lists = {"depths": [1], "hidden_sizes": [16], "num_attention_heads": [1], "sr_ratios": [8], "mlp_ratios": [4]}
+    model = small_model(seed=3, num_encoder_blocks=1, patch_sizes=[7], strides=[4], **lists)
+    directory = save_small(tmp_path / "model", model)
     images = tmp_path / "images"
     images.mkdir()
     for seed in range(3):

@@ -30,7 +30,7 @@ from reference import encode, picture
 
 from ray_segformer.images import to_rgb
 from ray_segformer.inputs import find_images
-from ray_segformer.outputs import OutputFolder
+from ray_segformer.outputs import OutputFolder, _lease
 
 IMAGES = ("a/1.png", "a/b/2.png", "a-b.png", "c/3.png")
 
@@ -165,8 +165,9 @@ def test_what_an_interrupted_job_wrote_stays(place, names_in):
         assert folder.resumes and json.loads(folder.storage.read("job.json")) == {"input": "in"}
 
 
-def test_what_an_upload_left_that_was_cut_off_is_no_file(place, names_in):
+def test_what_an_upload_left_that_was_cut_off_is_no_file(place, names_in, monkeypatch):
     """An object of no bytes, which a process leaves on Azure that is killed between two requests of an upload."""
+    monkeypatch.setattr(_lease, "_SECONDS_UNTIL_FREE", 0.0)  # nobody holds the empty leases, and nobody shall wait
     store, _ = pa.fs.FileSystem.from_uri(place.format(""))
     output = place.format("cut")
     store.open_output_stream("bucket/cut/lease.json").close()  # the first object of a job
