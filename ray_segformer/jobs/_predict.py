@@ -105,16 +105,16 @@ def predict(
             Default: 1024.
         overwrite: delete an earlier output first. Default: False.
         resume: continue what an interrupted run left, if it left anything; also from another machine. A row is done if
-            it is in a shard. The earlier run must have had the same options, except that `on_error` may now be "keep",
-            and that `report`, `batch_size`, `workers`, `gpus_per_worker` and `rows_per_shard` may differ. Default:
-            False.
+            it is in a shard. Of a finished run, shards that are missing are made again. The earlier run must have had
+            the same options, except that `on_error` may now be "keep", and that `report`, `batch_size`, `workers`,
+            `gpus_per_worker` and `rows_per_shard` may differ. Default: False.
         progress: whether to show a progress bar on stderr. Default: True.
 
     Returns:
-        The content of `summary.json`: `model` (where the checkpoint is from, such as its directory), `images` and
-        `failures` (of all runs together), `failures_by_cause`, `resumed` (the number of images that earlier runs had
-        done), `seconds` and `images_per_second` (of this run), `stages` (seconds and rows of each stage, added up over
-        the workers of this run),
+        The content of `summary.json`: `model` (where the checkpoint is from, such as its directory), `images`, `shards`
+        and `failures` (of all runs together), `failures_by_cause`, `resumed` (the images that earlier runs had done),
+        `seconds` and `images_per_second` (of this run), `stages` (seconds and rows of each stage, added up over the
+        workers of this run),
         `classes` (a list by class id of `id`, `name`, `pixels`, `share` of all pixels, and `images` that have it),
         `protocol` (how images were shown to the network, a sentence), `warnings` (what was guessed: `code`, `message`,
         and how many `rows` or files it concerns), and `options`.
@@ -169,12 +169,14 @@ def predict(
     say(images.guesses)
     started = time.monotonic()
     with folder:
-        if folder.finished is not None:
+        shards = Shards(folder.storage, mask_format)
+        if folder.finished is not None and shards.are_there(folder.finished):
             if report:
                 _write_report(folder, output, folder.finished, source, progress)
             this_run = {"resumed": folder.finished["images"], "seconds": 0.0, "images_per_second": 0.0, "stages": {}}
             return {**folder.finished, **this_run}
-        shards = Shards(folder.storage, mask_format)
+        if folder.finished is not None:
+            folder.reopen()
         done = shards.find() if folder.resumes else None
         resumed = shards.rows
         if on_error == "raise" and shards.causes:
@@ -228,6 +230,7 @@ def predict(
         summary = {
             "model": os.path.abspath(model) if os.path.isdir(model) else model,
             "images": count,
+            "shards": shards.count,
             "failures": causes.total(),
             "failures_by_cause": dict(causes.most_common()),
             "resumed": resumed,

@@ -19,6 +19,8 @@ SUMMARY_NAME = "summary.json"
 JOB_NAME = "job.json"
 CLASSES_NAME = "classes.json"
 
+_ADVICE = "; start again with --overwrite"
+
 
 class OutputFolder:
     """A folder to which a job writes: local, or on any file system of pyarrow.
@@ -97,6 +99,16 @@ class OutputFolder:
             raise
         return self
 
+    def reopen(self) -> None:
+        """Take the finished job for an interrupted one, because some of what it wrote is not there any more.
+
+        Raises:
+            OutputError: that cannot be written down.
+        """
+        self.storage.write(JOB_NAME, _json(self._options).encode())
+        self.storage.delete([self._summary_name])
+        self.finished, self.resumes = None, True
+
     def begin(self, id2label: Mapping[int, str] | None = None) -> None:
         """Delete an earlier output, unless it is resumed, and write down the options of this job.
 
@@ -160,13 +172,13 @@ class OutputFolder:
     def _find_earlier(self) -> None:
         """Look for a job to resume, or a finished one, and check its options."""
         shown = self.storage.shown
-        self.finished = self._read_json(self._summary_name)
+        self.finished = self.storage.read_json(self._summary_name, _ADVICE)
         if self.finished is not None:
             changed = differences(self.finished.get("options", {}), self._options)
             if changed:
                 raise OutputError(f"{shown} is complete, but {changed}; name another folder, or use --overwrite")
             return
-        options = self._read_json(JOB_NAME)
+        options = self.storage.read_json(JOB_NAME, _ADVICE)
         if options is None:
             return
         changed = differences(options, self._options)
@@ -176,17 +188,6 @@ class OutputFolder:
                 "--overwrite"
             )
         self.resumes = True
-
-    def _read_json(self, name: str) -> dict[str, Any] | None:
-        content = self.storage.read(name)
-        if content is None or (not content and not self.storage.has_locks):  # of an object, the upload was cut off
-            return None
-        try:
-            return dict(json.loads(content))
-        except (TypeError, ValueError) as error:
-            raise OutputError(
-                f"{self.storage.describe(name)}: cannot be read: {error}; start again with --overwrite"
-            ) from error
 
 
 def storage_at(path: str) -> Storage:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet
 
-from ray_segformer.images import to_class_ids
+from ray_segformer.images import ImageError, to_class_ids
 from ray_segformer.inputs import Location
 from ray_segformer.outputs._errors import OutputError
 from ray_segformer.outputs._folder import CLASSES_NAME, JOB_NAME, SUMMARY_NAME, storage_at
@@ -44,16 +43,19 @@ class MaskOutput:
     def __init__(self, source: str) -> None:
         self.storage = storage_at(source)
         self._location = Location(source)
-        self.summary = self._read_json(SUMMARY_NAME)
-        options = self._read_json(JOB_NAME) if self.summary is None else self.summary.get("options")
-        classes = self._read_json(CLASSES_NAME)
+        self.summary = self.storage.read_json(SUMMARY_NAME)
+        options = self.storage.read_json(JOB_NAME) if self.summary is None else self.summary.get("options")
+        classes = self.storage.read_json(CLASSES_NAME)
         if not options or "format" not in options or classes is None:
             raise OutputError(
                 f"{self.storage.shown}: no output of ray-segformer predict (expected {SUMMARY_NAME} and {CLASSES_NAME})"
             )
         self.options = options
         self.mask_format: str = options["format"]
-        self.id2label = {int(class_id): str(name) for class_id, name in classes.items()}
+        try:
+            self.id2label = {int(class_id): str(name) for class_id, name in classes.items()}
+        except ValueError as error:
+            raise OutputError(f"{self.storage.describe(CLASSES_NAME)}: expected names by class id: {error}") from error
 
     @property
     def is_finished(self) -> bool:
@@ -61,9 +63,21 @@ class MaskOutput:
         return self.summary is not None
 
     def shards(self) -> list[str]:
-        """Return the names of the files of rows, in the order of the input."""
-        names = self.storage.names(folder_of_shards(self.mask_format))
-        return [name for name in names if name.endswith(".parquet")]
+        """Return the names of the files of rows, in the order of the input.
+
+        Raises:
+            OutputError: of a finished run, there are fewer or more than it wrote.
+        """
+        folder = folder_of_shards(self.mask_format)
+        names = [name for name in self.storage.names(folder) if name.endswith(".parquet")]
+        written = len(names) if self.summary is None else self.summary.get("shards", len(names))
+        if len(names) != written:
+            missing = "some are missing; predict makes them again with --resume"
+            raise OutputError(
+                f"{self.storage.describe(folder)}: there are {len(names)} files of rows, and {SUMMARY_NAME} counts "
+                f"{written}: {missing if len(names) < written else 'take away those that predict did not write'}"
+            )
+        return names
 
     def rows(self, shard: str, columns: list[str] | None = None) -> pa.Table:
         """Return the rows of a shard; see `schema_of`.
@@ -115,7 +129,7 @@ class MaskOutput:
         """Return the class ids `(height, width)` of a row; None if it failed.
 
         Raises:
-            OutputError: the file of the mask is not there.
+            OutputError: the file of the mask is not there, or is damaged.
         """
         return self._pixels(row, "segmentation" if self.mask_format == "parquet" else "mask")
 
@@ -123,19 +137,28 @@ class MaskOutput:
         """Return the grey levels `(height, width)` of a row's confidence, where 255 is 1.0; None if it has none.
 
         Raises:
-            OutputError: the file of the confidence is not there.
+            OutputError: the file of the confidence is not there, or is damaged.
         """
         return None if row.get("confidence") is None else self._pixels(row, "confidence")
 
     def _pixels(self, row: dict[str, Any], column: str) -> npt.NDArray[np.uint8 | np.uint16] | None:
         if row["error"] is not None:
             return None
-        content = row[column]
+        content, shown = row[column], f"{self.storage.shown}: the {column} of {row['path']}"
         if self.mask_format == "png":
-            content = self.storage.read(row[column])
+            content, shown = self.storage.read(row[column]), self.storage.describe(row[column])
             if content is None:
-                raise OutputError(f"{self.storage.describe(row[column])}: no such file, but its row is there")
-        return to_class_ids(content, row["height"] * row["width"])
+                raise OutputError(f"{shown}: no such file, but its row is there")
+        try:
+            pixels = to_class_ids(content, row["height"] * row["width"])
+        except ImageError as error:
+            raise OutputError(f"{shown}: {error}") from error
+        if pixels.shape != (row["height"], row["width"]):
+            height, width = pixels.shape
+            raise OutputError(
+                f"{shown}: has {height} x {width} pixels, and its row says {row['height']} x {row['width']}"
+            )
+        return pixels
 
     @contextlib.contextmanager
     def _opened(self, shard: str) -> Iterator[Any]:
@@ -143,11 +166,7 @@ class MaskOutput:
             try:
                 yield file
             except (OSError, pa.ArrowException) as error:
-                raise OutputError(f"{self.storage.describe(shard)}: cannot be read: {error}") from error
-
-    def _read_json(self, name: str) -> dict[str, Any] | None:
-        content = self.storage.read(name)
-        try:
-            return None if content is None else dict(json.loads(content))
-        except (TypeError, ValueError) as error:
-            raise OutputError(f"{self.storage.describe(name)}: cannot be read: {error}") from error
+                raise OutputError(
+                    f"{self.storage.describe(shard)}: cannot be read: {error}; delete the file, and predict makes its "
+                    "images again with --resume"
+                ) from error

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -131,6 +131,16 @@ class Shards:
         self._names: set[str] = set()
         self.rows, self.causes, self.areas = 0, Counter[str](), ClassAreas()
 
+    @property
+    def count(self) -> int:
+        """The number of shards."""
+        return len(self._names)
+
+    def are_there(self, summary: Mapping[str, Any]) -> bool:
+        """Return whether there are as many as a finished job counts in its summary. Earlier versions count none."""
+        counted: int = summary.get("shards", 0)
+        return len(self._found()) >= counted
+
     def find(self) -> DoneRows:
         """Find the shards that earlier jobs wrote, and return their rows.
 
@@ -140,7 +150,7 @@ class Shards:
         Raises:
             OutputError: a shard cannot be read.
         """
-        names = [name for name in self._storage.names(self._folder) if name.endswith(".parquet")]
+        names = self._found()
         with ThreadPoolExecutor(_READERS) as pool:
             found = list(pool.map(self._read, names))
         kept: list[npt.NDArray[np.bytes_]] = []
@@ -166,6 +176,9 @@ class Shards:
         """Delete the shards that no task reported, and those that are not whole."""
         unknown = {*self._storage.names(self._folder, whole=False)} - self._names
         self._storage.delete(name for name in unknown if name.endswith(".parquet"))
+
+    def _found(self) -> list[str]:
+        return [name for name in self._storage.names(self._folder) if name.endswith(".parquet")]
 
     def _read(self, name: str) -> tuple[npt.NDArray[np.bytes_], dict[str, Any]]:
         """Return the digests of the keys of a shard, and its counts."""

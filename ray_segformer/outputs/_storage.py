@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
+
+from ray_segformer.outputs._errors import OutputError
 
 
 class Storage(ABC):
@@ -30,6 +33,27 @@ class Storage(ABC):
     def describe(self, name: str) -> str:
         """Return the path or URI of a file, for messages."""
         return f"{self.shown.rstrip('/')}/{name}" if name else self.shown
+
+    def read_json(self, name: str, advice: str = "") -> dict[str, Any] | None:
+        """Return the object in a JSON file; None if the file is not there, or is not whole.
+
+        Args:
+            name: the file.
+            advice: what to do if the file holds something else: the end of the error's message.
+
+        Raises:
+            OutputError: it holds something else.
+        """
+        content = self.read(name)
+        if content is None or (not content and not self.has_locks):  # of an object, the upload was cut off
+            return None
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise OutputError(f"{self.describe(name)}: cannot be read as JSON: {error}{advice}") from error
+        if not isinstance(found, dict):
+            raise OutputError(f"{self.describe(name)}: expected a JSON object, found {str(content[:40])[2:-1]}{advice}")
+        return found
 
     @abstractmethod
     def write(self, name: str, content: bytes | pa.Buffer, *, durable: bool = True) -> None:

@@ -292,6 +292,61 @@ def test_what_cannot_be_exported(outputs, tmp_path, run_command):
     assert code == 2 and "no class of this output has a name of Cityscapes" in said and "class 0, class 1, " in said
 
 
+def test_an_output_that_lost_a_file_of_rows_says_so_and_is_made_whole_by_resume(
+    scenes, outputs, small_dir, tmp_path, run_command
+):
+    output = tmp_path / "output"
+    shutil.copytree(outputs / "parquet", output)
+
+    def rows():
+        return pa.parquet.read_table(output / "masks").sort_by("index").to_pylist()
+
+    def said_of(command, *arguments):
+        code, printed, said = run_command(command, output, *arguments)
+        assert code == 2 and not printed and not (tmp_path / "out").exists()
+        return said
+
+    whole, (first, *_) = rows(), sorted((output / "masks").iterdir())
+    content = first.read_bytes()
+    first.write_bytes(content[:-9])
+    for command in (("export", tmp_path / "out", "--format", "png"), ("report",)):
+        said = said_of(*command)
+        assert f"{first}: cannot be read: " in said and "delete the file, and predict makes its images again" in said
+    first.unlink()
+    for command in (("export", tmp_path / "out", "--format", "coco"), ("report",)):
+        said = said_of(*command)
+        assert f"{output}/masks: there are 2 files of rows, and summary.json counts 3: some are missing; " in said
+    options = ("--model", small_dir, "--on-error", "keep", "--workers", 1, "--shard-rows", 2)
+    code, printed, _ = run_command("predict", scenes, output, *options, "--resume")
+    assert code == 1 and "done before: 4 images" in printed and "6 images, 1 failed" in printed
+    assert rows() == whole and first.exists()
+    assert not (output / "job.json").exists()
+    shutil.copy(first, output / "masks/copy.parquet")
+    said = said_of("report")
+    assert "there are 4 files of rows, and summary.json counts 3: take away those" in said
+
+
+def test_a_damaged_output_is_named(outputs, tmp_path, run_command):
+    output = tmp_path / "output"
+    shutil.copytree(outputs / "png", output)
+    mask = output / "masks/b/4.png"
+    Image.new("L", (9, 8)).save(mask)
+    arguments = ["export", output, tmp_path / "out", "--format", "png", "--overwrite"]
+    assert f"{mask}: has 8 x 9 pixels, and its row says 52 x 54" in run_command(*arguments)[2]
+    mask.write_bytes(b"no mask")
+    assert f"{mask}: not an image" in run_command(*arguments)[2]
+    for name, text, wrong in (
+        ("classes.json", '{"wall": "0"}', "expected names by class id: "),
+        ("classes.json", "[1, 2]", "expected a JSON object, found [1, 2]"),
+        ("summary.json", "null", "expected a JSON object, found null"),
+        ("summary.json", "{", "cannot be read as JSON: "),
+    ):
+        (output / name).write_text(text)
+        code, _, said = run_command("report", output)
+        assert code == 2 and f"{output / name}: {wrong}" in said
+        shutil.copy(outputs / "png" / name, output / name)
+
+
 def test_recipes(scenes, outputs, masks, tmp_path, monkeypatch):
     """Each block of Python on the page, with a class of the small model called road."""
     shutil.copytree(outputs / "parquet", tmp_path / "segmented")
