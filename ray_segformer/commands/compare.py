@@ -95,7 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
     max_pixels = arguments.max_pixels or MAX_PIXELS
     try:
         protocol = protocol_of(arguments)
-        folder = OutputFolder(arguments.output, overwrite=arguments.overwrite, summary_name="comparison.json")
+        folder = OutputFolder(
+            arguments.output, source=arguments.input, overwrite=arguments.overwrite, summary_name="comparison.json"
+        )
         found = find_images(arguments.input, exclude=arguments.exclude or ())
         say(found.guesses)
         checkpoint = checkpoint_of(arguments.model)

@@ -76,7 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         protocol = protocol_of(arguments)
-        folder = OutputFolder(arguments.output, overwrite=arguments.overwrite, summary_name="evaluation.json")
+        folder = OutputFolder(
+            arguments.output, source=arguments.input, overwrite=arguments.overwrite, summary_name="evaluation.json"
+        )
         checkpoint = checkpoint_of(arguments.model)
         if checkpoint.content.num_labels == 1:
             raise ValueError(f"{arguments.model} has one class: all pixels of its masks are 0, so there is no score")

@@ -61,6 +61,7 @@ def find_rounds(
     every: int | None = None,
     first: int | None = FIRST_ROUND,
     distinct_names: bool = False,
+    output: str | None = None,
 ) -> Iterator[ImageInput]:
     """Find the images of an input, some at a time, so that the first of millions can be read at once.
 
@@ -70,6 +71,8 @@ def find_rounds(
         first: the number of images in the first round. Later rounds have more. None: all are in one round.
             Default: 50,000.
         distinct_names: whether names in later rounds are to differ from all before. Default: False.
+        output: the job's own output. If it is in the folder, or where a glob looks, its files are left out: they are
+            masks of an earlier run. Default: none.
 
     Yields:
         The images of each round. `index` goes on from round to round. `guesses` are about what was listed so far; only
@@ -88,7 +91,8 @@ def find_rounds(
     rounds = partial(_rounds_of_files, shown=shown, first=first, distinct_names=distinct_names, every=every)
     if kind == pa.fs.FileType.NotFound and glob.has_magic(path):
         folder = fixed_part(path)
-        selection = Selection(folder, exclude, shown, hides=False)
+        own = None if output is None else location.at(folder).path_of(output)
+        selection = Selection(folder, exclude, shown, hides=False, output=own)
         files = (location.file(file) for file in files_matching(location, folder) if selection.takes(file))
         yield from rounds(files, folder, selection=selection, may_repeat=True)
     elif kind == pa.fs.FileType.NotFound:
@@ -96,7 +100,8 @@ def find_rounds(
     elif kind == pa.fs.FileType.Unknown:
         raise InputError(f"{shown} is a pipe or a device; expected a file or a folder")
     elif kind == pa.fs.FileType.Directory:
-        selection = Selection(path, exclude, shown)
+        own = None if output is None else location.path_of(output)
+        selection = Selection(path, exclude, shown, output=own)
         found, parquet = _files_of_folder(location, selection)
         if found is not None:
             yield from rounds(found, path, selection=selection, may_repeat=False)

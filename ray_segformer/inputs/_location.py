@@ -102,6 +102,22 @@ class Location:
         location.path = path
         return location
 
+    def path_of(self, other: str) -> str | None:
+        """Return the path that another path or URI has below this one, or as this one; None if it is elsewhere.
+
+        Links are followed. The result starts with the path of this location, as the files do that are listed below it.
+
+        Raises:
+            InputError: pyarrow does not know the URI.
+        """
+        there = Location(other)
+        systems = {(each.file_system.type_name, each.options.get("endpoint_override")) for each in (self, there)}
+        if len(systems) > 1:
+            return None
+        of_folder, of_other = (os.path.realpath(each.path) if each.is_local else each.path for each in (self, there))
+        relative = posixpath.relpath(of_other, of_folder)
+        return None if relative.split("/")[0] == ".." else posixpath.normpath(posixpath.join(self.path, relative))
+
     def file(self, path: str) -> FileName:
         """Return the names of the file at a path of this file system.
 

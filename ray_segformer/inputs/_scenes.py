@@ -34,6 +34,7 @@ def find_scenes(
     *,
     exclude: Sequence[str] = (),
     distinct_names: bool = False,
+    output: str | None = None,
 ) -> Iterator[ImageInput]:
     """Find the scenes of an input, some at a time, and divide large ones into parts.
 
@@ -41,7 +42,7 @@ def find_scenes(
     So the classes of a part are those of the whole scene.
 
     Args:
-        source, exclude, distinct_names: as for `find_rounds`. All files are GeoTIFF, or other TIFF.
+        source, exclude, distinct_names, output: as for `find_rounds`. All files are GeoTIFF, or other TIFF.
         bands: what is read of each scene.
         windows: the side of sliding windows, and the pixels between them. None: scenes are not divided.
 
@@ -57,7 +58,7 @@ def find_scenes(
     except ImportError as error:
         raise InputError(NO_RASTERIO) from error
     count = 0
-    for files in find_rounds(source, exclude=exclude, first=_SCENES, distinct_names=distinct_names):
+    for files in find_rounds(source, exclude=exclude, first=_SCENES, distinct_names=distinct_names, output=output):
         rows = files.take(files.rows)
         _check_suffixes(rows)
         for first in range(0, len(rows), _SCENES):

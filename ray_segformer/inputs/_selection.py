@@ -36,16 +36,22 @@ class Selection:
             `/`. Upper and lower case differ.
         shown: the input, for messages.
         hides: whether hidden files are left out, too. Default: True.
+        output: the path of the job's own output, which is left out, too. Default: there is none below the folder.
     """
 
-    def __init__(self, folder: str, exclude: Sequence[str], shown: str, *, hides: bool = True) -> None:
+    def __init__(
+        self, folder: str, exclude: Sequence[str], shown: str, *, hides: bool = True, output: str | None = None
+    ) -> None:
         self._folder, self._shown, self._hides = folder, shown, hides
+        self._output = None if output is None else f"{output}/"
         self._matched = dict.fromkeys(exclude, False)
         self._hidden, self._hidden_named = 0, list[str]()
         self._others = Counter[str]()
 
     def takes(self, path: str) -> bool:
         """Return whether a file is looked at."""
+        if self._output is not None and path.startswith(self._output):
+            return False
         relative = below(path, self._folder)
         excluded = [pattern for pattern in self._matched if is_excluded(relative, pattern)]
         self._matched.update(dict.fromkeys(excluded, True))

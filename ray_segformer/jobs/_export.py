@@ -51,7 +51,9 @@ def export(
     output = MaskOutput(source)
     to_format = FORMATS[file_format](output.id2label, **options)
     used = {"source": output.storage.shown, "format": file_format, **options}
-    folder = OutputFolder(destination, overwrite=overwrite, resume=resume, options=used, summary_name="export.json")
+    folder = OutputFolder(
+        destination, source=source, overwrite=overwrite, resume=resume, options=used, summary_name="export.json"
+    )
     with folder:
         if folder.finished is not None:
             return folder.finished

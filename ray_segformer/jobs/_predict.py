@@ -157,14 +157,15 @@ def predict(
         "confidence": confidence,
         **protocol.options(),
     }
-    folder = OutputFolder(output, overwrite=overwrite, resume=resume, options=result_options)
+    folder = OutputFolder(output, source=source, overwrite=overwrite, resume=resume, options=result_options)
     distinct_names = overlays or mask_format == "png"
     if bands is None:
-        rounds = find_rounds(source, exclude=exclude, every=every, distinct_names=distinct_names)
+        rounds = find_rounds(source, exclude=exclude, every=every, distinct_names=distinct_names, output=output)
     elif every is not None:
         raise InputError("every (--every) is for videos, and bands (--bands, --range) for scenes; leave one out")
     else:
-        rounds = find_scenes(source, bands, protocol.windows_alone, exclude=exclude, distinct_names=distinct_names)
+        windows = protocol.windows_alone
+        rounds = find_scenes(source, bands, windows, exclude=exclude, distinct_names=distinct_names, output=output)
     images = start_ray_during(partial(next, rounds))
     say(images.guesses)
     started = time.monotonic()

@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ray_segformer.inputs import InputError, Location
+from ray_segformer.images import public_uri
+from ray_segformer.inputs import InputError, Location, readable
 from ray_segformer.outputs._errors import OutputError
 from ray_segformer.outputs._lease import LEASE_NAME, Lease
 from ray_segformer.outputs._local_storage import LocalStorage
@@ -36,6 +37,7 @@ class OutputFolder:
 
     Args:
         path: a local path or a URI.
+        source: what the job reads: a path or a URI. An output that it is in is not replaced. Default: nothing.
         overwrite: replace an earlier output. Default: False.
         resume: continue what an interrupted job of the same options left, if it left anything. Default: False.
         options: the options on which the results depend, of a job that can be resumed. JSON must be able to hold them.
@@ -50,14 +52,15 @@ class OutputFolder:
 
     Raises:
         OutputError: pyarrow does not know the URI; or there is an earlier output, without `overwrite` or `resume`; or
-            there is something else. On entering: another job writes there; or the folder cannot be written; or the
-            earlier job had other options.
+            there is something else; or the source is there, and would be deleted. On entering: another job writes
+            there; or the folder cannot be written; or the earlier job had other options.
     """
 
     def __init__(
         self,
         path: str,
         *,
+        source: str | None = None,
         overwrite: bool = False,
         resume: bool = False,
         options: Mapping[str, Any] | None = None,
@@ -72,6 +75,11 @@ class OutputFolder:
         self._summary_name = summary_name
         if self.storage.entries():
             self._check()
+            if overwrite and source is not None and Location(path).path_of(source) is not None:
+                raise OutputError(
+                    f"{self.storage.shown}: --overwrite would delete {public_uri(readable(source))}, which is to be "
+                    "read; name another folder"
+                )
 
     def _check(self) -> None:
         """Raise an `OutputError` if something is there that this job must not touch."""

@@ -72,6 +72,17 @@ def test_hidden_parquet_is_left_out(tmp_path):
         find_images(str(tmp_path))
 
 
+def test_the_output_of_the_job_is_no_input(tmp_path):
+    make(tmp_path / "in", "a.jpg", "out-a.jpg", "out/masks/a.png", "out/summary.json", "sub/out/b.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for output in (tmp_path / "in/out", tmp_path / "link/out", f"file://{tmp_path}/in/out"):
+        for source in (tmp_path / "in", tmp_path / "link", tmp_path / "in/**/*"):
+            (found,) = find_rounds(str(source), output=str(output))
+            assert names_of(found) == ["a", "out-a", "sub/out/b"] and said(found) == {}
+    (found,) = find_rounds(str(tmp_path / "in"), output=str(tmp_path / "out"))
+    assert "out/masks/a" in names_of(found)
+
+
 def test_files_of_other_kinds_are_counted(tmp_path):
     make(tmp_path, "a.jpg", "b.JPG.bak", *(f"{n}.psd" for n in range(7)), "x/notes.txt", "x/README", ".hidden.psd")
     message, rows = said(find_images(str(tmp_path)))["other-files"]

@@ -194,6 +194,16 @@ def test_a_large_bucket_is_listed_in_order(object_store, bucket, monkeypatch):
         assert {guess.code: guess.rows for guess in rounds[-1].guesses} == {"hidden-files": 1, "other-files": 1}
 
 
+def test_the_output_of_the_job_is_no_input(object_store, bucket):
+    for path in ("in/a.jpg", "in/out/masks/a.png"):
+        put(object_store, f"{bucket}/{path}", 4)
+    source = f"s3://{bucket}/in{object_store[1]}"
+    elsewhere = "?endpoint_override=localhost:9&scheme=http"
+    for options, rows in ((object_store[1], 1), (elsewhere, 2)):
+        (found,) = find_rounds(source, output=f"s3://nobody:{SECRET}@{bucket}/in/out{options}")
+        assert found.rows == rows
+
+
 def test_a_bucket_that_ends_or_is_not_there(object_store, bucket):
     write(object_store, f"{bucket}/a.jpg", b"")
     assert find_images(f"s3://{bucket}{object_store[1]}").rows == 1

@@ -489,6 +489,22 @@ def test_a_driver_that_hangs_loses_the_output_to_another_and_stops(tmp_path, mon
     assert sorted(os.listdir(output)) == ["a.txt", "classes.json", "summary.json"]
 
 
+def test_an_output_that_its_input_is_in_is_not_replaced(tmp_path):
+    output = tmp_path / "out"
+    write_rows(output, ROWS)
+    photo = output / "photos" / "a.jpg"
+    photo.parent.mkdir()
+    photo.write_bytes(b"photo")
+    (tmp_path / "link").symlink_to(output)
+    for source in (output, photo.parent, photo, f"file://{photo.parent}/*.jpg", tmp_path / "link" / "photos"):
+        with pytest.raises(OutputError, match=r"out: --overwrite would delete .*(out|photos).*; name another folder"):
+            OutputFolder(str(output), source=str(source), overwrite=True)
+    assert photo.exists()
+    with OutputFolder(str(output), source=f"{output}-photos", overwrite=True) as folder:
+        folder.begin()
+    assert not photo.exists()
+
+
 def test_an_output_that_is_a_mount_of_its_own(tmp_path):
     (tmp_path / "out").mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "out"], capture_output=True)

@@ -53,6 +53,16 @@ def test_predict_says_what_it_leaves_out_and_what_looks_like_masks(small_dir, tm
     assert summary["options"]["exclude"] == ["*_mask.png"]
 
 
+def test_an_output_in_its_input_is_no_input(small_dir, tmp_path, run_command):
+    for width in (8, 9):
+        (tmp_path / f"{width}.png").write_bytes(png(width))
+    arguments = ["predict", tmp_path, tmp_path / "out", "--model", small_dir, "--workers", "1", "--format", "png"]
+    for more in ((), ("--overwrite",), ("--resume",)):
+        code, printed, _ = run_command(*arguments, *more)
+        assert code == 0 and "2 images, 0 failed" in printed
+        assert sorted(path.name for path in (tmp_path / "out/masks").iterdir()) == ["8.png", "9.png"]
+
+
 def test_read_images_warns(tmp_path):
     (tmp_path / "dog.png").write_bytes(png(9))
     (tmp_path / "dog.psd").write_bytes(b"")
