@@ -110,12 +110,14 @@ class Location:
         Raises:
             InputError: pyarrow does not know the URI.
         """
+        if self.is_local != ("://" not in other or other.startswith("file://")):  # seen without asking a store
+            return None
         there = Location(other)
         systems = {(each.file_system.type_name, each.options.get("endpoint_override")) for each in (self, there)}
         if len(systems) > 1:
             return None
         of_folder, of_other = (os.path.realpath(each.path) if each.is_local else each.path for each in (self, there))
-        relative = posixpath.relpath(of_other, of_folder)
+        relative = posixpath.relpath(of_other or ".", of_folder or ".")  # the path of a whole account is ""
         return None if relative.split("/")[0] == ".." else posixpath.normpath(posixpath.join(self.path, relative))
 
     def file(self, path: str) -> FileName:

@@ -67,11 +67,11 @@ def images_in_parquet(
         image_column, guessed = image_column_of(_metadata_of(location, files[0]).schema.to_arrow_schema(), shown)
         said += guessed
     columns = {"image": image_column} | ({"annotation": annotation_column} if annotation_column else {})
-    groups = _row_groups(location, files, list(columns.values()))
+    groups, mixed = _row_groups(location, files, list(columns.values()))
     rows = sum(group["rows"] for group in groups)
     if rows == 0:
         raise InputError(f"{shown}: no rows")
-    read = _ParquetRows(location, columns)
+    read = _ParquetRows(location, columns, mixed)
 
     def dataset(
         done: DoneRows | None = None, sample: int | None = None, distinct_names: bool = False
@@ -117,27 +117,32 @@ def _sampled(groups: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     return [{**groups[place], "rows": min(groups[place]["rows"], each)} for place in chosen]
 
 
-def _row_groups(location: Location, files: list[str], columns: list[str]) -> list[dict[str, Any]]:
-    """Return the row groups of parquet files.
+def _row_groups(
+    location: Location, files: list[str], columns: list[str]
+) -> tuple[list[dict[str, Any]], frozenset[str]]:
+    """Return the row groups of parquet files, and those of the columns that have different types in different files.
 
-    Each has its `file`, its number in the file (`group`), its number of `rows`, the number of rows of the file that are
-    `before` it, and its first row's place in the input (`index`).
+    A row group has its `file`, its number in the file (`group`), its number of `rows`, the number of rows of the file
+    that are `before` it, and its first row's place in the input (`index`).
 
     Raises:
         InputError: a file is not parquet, or lacks one of the columns, or the column is of a wrong type.
     """
     groups, index = [], 0
+    types: dict[str, set[pa.DataType]] = {column: set() for column in columns}
     for file in files:
         metadata = _metadata_of(location, file)
+        schema = metadata.schema.to_arrow_schema()
         for column in columns:
-            check_column(metadata.schema.to_arrow_schema(), column, location.file(file).path)
+            check_column(schema, column, location.file(file).path)
+            types[column].add(schema.field(column).type)
         before = 0
         for number in range(metadata.num_row_groups):
             rows = metadata.row_group(number).num_rows
             groups.append({"file": file, "group": number, "rows": rows, "before": before, "index": index})
             before += rows
             index += rows
-    return groups
+    return groups, frozenset(column for column in columns if len(types[column]) > 1)
 
 
 def _metadata_of(location: Location, file: str) -> pa.parquet.FileMetaData:
@@ -171,8 +176,8 @@ class _ParquetRows:
     without a path gets one from a hash of its bytes.
     """
 
-    def __init__(self, location: Location, columns: dict[str, str]) -> None:
-        self._location = location
+    def __init__(self, location: Location, columns: dict[str, str], mixed: frozenset[str]) -> None:
+        self._location, self._mixed = location, mixed
         self._columns = columns  # the columns of rows, and those of files
 
     def __call__(
@@ -233,7 +238,10 @@ class _ParquetRows:
 
     def _as_rows(self, batch: pa.RecordBatch, group: dict[str, Any], number: int) -> pa.Table:
         location = self._location.at(group["file"])
-        cells = {name: CellColumn(batch.column(column), location) for name, column in self._columns.items()}
+        cells = {
+            name: CellColumn(batch.column(column), location, as_struct=column in self._mixed)
+            for name, column in self._columns.items()
+        }
         images, paths, names = cells["image"], self._paths(batch), list[str]()
         first = group["index"] + number - group["before"]
         for row, (content, label, file) in enumerate(zip(images.contents, images.labels, images.files, strict=True)):

@@ -58,6 +58,8 @@ class CellColumn:
     Args:
         column: the column as it is in the file.
         location: the parquet file. Relative paths are relative to its folder.
+        as_struct: make cells of `{"bytes", "path"}` of any type, so that those of files of other types can join them.
+            Default: False.
 
     Attributes:
         array: the cells. A path or URI is absolute, and has the options of `location`.
@@ -68,7 +70,7 @@ class CellColumn:
             the name of the mask.
     """
 
-    def __init__(self, column: pa.Array, location: Location) -> None:
+    def __init__(self, column: pa.Array, location: Location, *, as_struct: bool = False) -> None:
         kind = column.type
         if pa.types.is_dictionary(kind):
             column, kind = column.dictionary_decode(), kind.value_type
@@ -87,9 +89,9 @@ class CellColumn:
             _named_in(location, label).plain if label and "://" in label else label for label in self.labels
         ]
         cells = [None if file is None else file.cell for file in self.files]
-        if _is_binary(kind):
+        if _is_binary(kind) and not as_struct:
             self.array = column
-        elif _is_text(kind):
+        elif _is_text(kind) and not as_struct:
             self.array = pa.array(cells, pa.string())
         else:
             paths = [cell or label for cell, label in zip(cells, self.labels, strict=True)]
@@ -97,7 +99,7 @@ class CellColumn:
                 None if value is None else {"bytes": content, "path": path}
                 for value, content, path in zip(values, self.contents, paths, strict=True)
             ]
-            index = kind.get_field_index("bytes")
+            index = -1 if as_struct else kind.get_field_index("bytes")
             bytes_type = kind.field(index).type if index >= 0 and _is_binary(kind.field(index).type) else pa.binary()
             self.array = pa.array(structs, pa.struct([("bytes", bytes_type), ("path", pa.string())]))
 

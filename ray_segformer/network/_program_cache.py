@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,7 +51,9 @@ def cached(key: str, make: Callable[[str], None]) -> str:
     if not os.path.isdir(path):
         with FileLock(path + ".lock"):
             if not os.path.isdir(path):
-                unfinished = tempfile.mkdtemp(dir=parent, prefix=".unfinished_")
+                unfinished = os.path.join(parent, f".unfinished_{key}")
+                shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+                os.mkdir(unfinished, mode=0o700)
                 try:
                     make(unfinished)
                     os.replace(unfinished, path)

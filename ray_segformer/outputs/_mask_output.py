@@ -167,6 +167,6 @@ class MaskOutput:
                 yield file
             except (OSError, pa.ArrowException) as error:
                 raise OutputError(
-                    f"{self.storage.describe(shard)}: cannot be read: {error}; delete the file, and predict makes its "
-                    "images again with --resume"
+                    f"{self.storage.describe(shard)}: cannot be read: {error}. A damaged file can be deleted: predict "
+                    "makes its images again with --resume"
                 ) from error

@@ -83,16 +83,16 @@ class ImageSettings:
         self.size = _size(size)
         self.height = self.size.get("height") or self.size.get("max_height") or self.size["shortest_edge"]
         self.width = self.size.get("width") or self.size.get("max_width") or self.size["shortest_edge"]
-        self.do_resize = bool(do_resize)
+        self.do_resize = _flag("do_resize", do_resize)
         self.resample = Image.Resampling(resample)
-        self.do_rescale = bool(do_rescale)
+        self.do_rescale = _flag("do_rescale", do_rescale)
         self.rescale_factor = _finite("rescale_factor", rescale_factor)
-        self.do_normalize = bool(do_normalize)
+        self.do_normalize = _flag("do_normalize", do_normalize)
         self.image_mean = _by_channel("image_mean", image_mean)
         self.image_std = _by_channel("image_std", image_std)
         if 0 in self.image_std:
             raise ValueError(f"image_std is what pixels are divided by, so no number is 0; got {self.image_std}")
-        self.do_reduce_labels = bool(do_reduce_labels)
+        self.do_reduce_labels = _flag("do_reduce_labels", do_reduce_labels)
 
     def to_config(self) -> dict[str, Any]:
         """Return the settings as `preprocessor_config.json` holds them."""
@@ -194,6 +194,12 @@ def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
         if nulls and settings.get(step, True):
             raise ValueError(f"{', '.join(nulls)}: null, although {step} is on; write a value, or remove the entry")
     return settings
+
+
+def _flag(name: str, value: Any) -> bool:
+    if value not in (False, True):
+        raise ValueError(f"{name} is true or false, not {value!r}")  # the text "false" would be true
+    return bool(value)
 
 
 def _size(size: Any) -> dict[str, int]:

@@ -86,6 +86,21 @@ def test_annotations_may_be_paths_too(images):
         assert (row["path"], row["name"]) == ("a/b.jpg", "a/b")
 
 
+def test_files_of_one_folder_may_have_different_types(images):
+    folder = images / "table"
+    columns = (
+        pa.array([png(2)], pa.large_binary()),
+        pa.array(["photos/3.png", None], pa.string()),
+        pa.array([{"bytes": png(9), "path": "nine.png"}, {"bytes": None, "path": "photos/4.png"}]),
+        pa.array([png(7)], pa.binary()),
+    )
+    for number, column in enumerate(columns):
+        pa.parquet.write_table(pa.table({"image": column}), folder / f"{number}.parquet")
+    cells = [row["image"] for row in find_parquet(str(folder), annotation_column="image").take(9)]
+    assert [None if cell is None else to_rgb(cell).shape[1] for cell in cells] == [2, 3, None, 9, 4, 7]
+    assert all(cell is None or cell.keys() == {"bytes", "path"} for cell in cells)
+
+
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.dictionary(pa.int32(), pa.binary())], ids=str)
 def test_bytes_of_every_type(tmp_path, kind):
     source = write(tmp_path, {"image": pa.array([png(3), png(4)]).cast(kind)})

@@ -192,6 +192,7 @@ def test_what_a_setting_that_is_false_or_null_does_is_what_transformers_does(var
         ({"image_mean": None, "image_std": None}, "image_mean, image_std: null, although do_normalize is on"),
         ({"image_std": [0.2, 0, 0.2]}, r"image_std is what pixels are divided by, .*got \(0.2, 0.0, 0.2\)"),
         ({"image_mean": float("nan")}, "image_mean is a finite number, not nan"),
+        ({"do_reduce_labels": "false"}, "do_reduce_labels is true or false, not 'false'"),
         ({"rescale_factor": float("inf")}, "rescale_factor is a finite number, not inf"),
     ],
 )

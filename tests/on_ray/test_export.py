@@ -311,7 +311,7 @@ def test_an_output_that_lost_a_file_of_rows_says_so_and_is_made_whole_by_resume(
     first.write_bytes(content[:-9])
     for command in (("export", tmp_path / "out", "--format", "png"), ("report",)):
         said = said_of(*command)
-        assert f"{first}: cannot be read: " in said and "delete the file, and predict makes its images again" in said
+        assert f"{first}: cannot be read: " in said and "A damaged file can be deleted: predict makes its" in said
     first.unlink()
     for command in (("export", tmp_path / "out", "--format", "coco"), ("report",)):
         said = said_of(*command)

@@ -63,6 +63,17 @@ def test_an_output_in_its_input_is_no_input(small_dir, tmp_path, run_command):
         assert sorted(path.name for path in (tmp_path / "out/masks").iterdir()) == ["8.png", "9.png"]
 
 
+def test_parquet_files_of_one_folder_may_have_different_types(small_dir, tmp_path, run_command):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "9.png").write_bytes(png(9))
+    for name, cell in (("0", png(8)), ("1", "../9.png"), ("2", {"bytes": png(10), "path": "10.png"})):
+        pa.parquet.write_table(pa.table({"image": [cell]}), tmp_path / f"in/{name}.parquet")
+    code, printed, _ = run_command("predict", tmp_path / "in", tmp_path / "out", "--model", small_dir, "--workers", "1")
+    assert code == 0 and "3 images, 0 failed" in printed
+    rows = pa.parquet.read_table(tmp_path / "out/masks").sort_by("index").to_pylist()
+    assert [row["width"] for row in rows] == [8, 9, 10]
+
+
 def test_read_images_warns(tmp_path):
     (tmp_path / "dog.png").write_bytes(png(9))
     (tmp_path / "dog.psd").write_bytes(b"")

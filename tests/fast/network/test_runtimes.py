@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from reference import need_openvino, run_python
 from safetensors.torch import load_file
 
 from ray_segformer.network import make_runtime
+from ray_segformer.network._program_cache import cached
 
 PIXELS = torch.linspace(-2, 2, 2 * 3 * 64 * 96).reshape(2, 3, 64, 96)
 
@@ -127,6 +129,16 @@ def test_programs_are_not_run_from_where_others_can_write(small, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_a_killed_process_left_in_the_cache_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_SEGFORMER_CACHE", str(tmp_path))
+    tmp_path.chmod(0o700)
+    (tmp_path / ".unfinished_key").mkdir()
+    (tmp_path / ".unfinished_key" / "half").touch()
+    path = Path(cached("key", lambda directory: Path(directory, "whole").touch()))
+    assert [file.name for file in path.iterdir()] == ["whole"]
+    assert {file.name for file in tmp_path.iterdir()} == {"key", "key.lock"}
+
+
 def test_kept_memory_is_used_again_and_bounded_and_can_be_returned():
     script = """
 import resource, torch
