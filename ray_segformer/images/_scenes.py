@@ -41,6 +41,8 @@ def read_scene(part: ScenePart, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.
         values = scene.read(list(part.bands.numbers), window=window)
         valid = _valid(scene, part.bands, values, window)
         pixels = _scaled(values, _limits(part.path, part.bands), valid)
+        if scene.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":  # GDAL leaves the values as they are
+            pixels[:, valid] = 255 - pixels[:, valid]
     return np.ascontiguousarray(np.broadcast_to(pixels, (3, *pixels.shape[1:])).transpose(1, 2, 0))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from reference import encode, picture
 
 from ray_segformer.images import Area, Bands, ImageError, ScenePart, has_data, to_rgb
@@ -56,6 +57,15 @@ def test_eight_bits_stay_and_one_band_is_grey(tmp_path, values):
     np.testing.assert_array_equal(to_rgb(cell(path, WHOLE, Bands((3, 2, 1)))), bands[[2, 1, 0]].transpose(1, 2, 0))
     grey = to_rgb(cell(path, WHOLE, Bands((5,))))
     np.testing.assert_array_equal(grey, np.repeat(bands[4, ..., None], 3, axis=-1))
+
+
+def test_a_scene_in_which_0_is_white_is_no_negative(tmp_path, values):
+    bands = (values[:1] % 256).astype(np.uint8)
+    path = write_scene(tmp_path / "a.tif", bands, photometric="miniswhite", nodata=7)
+    expected = np.where(bands[0] == 7, 0, np.asarray(Image.open(path)))  # without data
+    for limits in ((), (0, 255)):
+        pixels = to_rgb(cell(path, WHOLE, Bands((1,), *limits)))
+        np.testing.assert_array_equal(pixels, np.repeat(expected[..., None], 3, axis=-1))
 
 
 @pytest.mark.parametrize("overviews", [True, False])
