@@ -105,9 +105,10 @@ def predict(
             Default: 1024.
         overwrite: delete an earlier output first. Default: False.
         resume: continue what an interrupted run left, if it left anything; also from another machine. A row is done if
-            it is in a shard. Of a finished run, shards that are missing are made again. The earlier run must have had
-            the same options, except that `on_error` may now be "keep", and that `report`, `batch_size`, `workers`,
-            `gpus_per_worker` and `rows_per_shard` may differ. Default: False.
+            it is in a shard. Of a finished run, shards that are missing are made again, and those that hold rows a
+            second time are deleted. The earlier run must have had the same options, except that `on_error` may now be
+            "keep", and that `report`, `batch_size`, `workers`, `gpus_per_worker` and `rows_per_shard` may differ.
+            Default: False.
         progress: whether to show a progress bar on stderr. Default: True.
 
     Returns:

@@ -72,10 +72,9 @@ class MaskOutput:
         names = [name for name in self.storage.names(folder) if name.endswith(".parquet")]
         written = len(names) if self.summary is None else self.summary.get("shards", len(names))
         if len(names) != written:
-            missing = "some are missing; predict makes them again with --resume"
             raise OutputError(
                 f"{self.storage.describe(folder)}: there are {len(names)} files of rows, and {SUMMARY_NAME} counts "
-                f"{written}: {missing if len(names) < written else 'take away those that predict did not write'}"
+                f"{written}; predict puts that right with --resume"
             )
         return names
 

@@ -137,9 +137,9 @@ class Shards:
         return len(self._names)
 
     def are_there(self, summary: Mapping[str, Any]) -> bool:
-        """Return whether there are as many as a finished job counts in its summary. Earlier versions count none."""
-        counted: int = summary.get("shards", 0)
-        return len(self._found()) >= counted
+        """Return whether there are as many as a finished job counts in its summary. Earlier versions do not count."""
+        counted: int | None = summary.get("shards")
+        return counted is None or counted == len(self._found())
 
     def find(self) -> DoneRows:
         """Find the shards that earlier jobs wrote, and return their rows.

@@ -292,7 +292,7 @@ def test_what_cannot_be_exported(outputs, tmp_path, run_command):
     assert code == 2 and "no class of this output has a name of Cityscapes" in said and "class 0, class 1, " in said
 
 
-def test_an_output_that_lost_a_file_of_rows_says_so_and_is_made_whole_by_resume(
+def test_an_output_with_other_files_of_rows_says_so_and_is_put_right_by_resume(
     scenes, outputs, small_dir, tmp_path, run_command
 ):
     output = tmp_path / "output"
@@ -315,15 +315,17 @@ def test_an_output_that_lost_a_file_of_rows_says_so_and_is_made_whole_by_resume(
     first.unlink()
     for command in (("export", tmp_path / "out", "--format", "coco"), ("report",)):
         said = said_of(*command)
-        assert f"{output}/masks: there are 2 files of rows, and summary.json counts 3: some are missing; " in said
+        assert f"{output}/masks: there are 2 files of rows, and summary.json counts 3; predict puts " in said
     options = ("--model", small_dir, "--on-error", "keep", "--workers", 1, "--shard-rows", 2)
     code, printed, _ = run_command("predict", scenes, output, *options, "--resume")
     assert code == 1 and "done before: 4 images" in printed and "6 images, 1 failed" in printed
     assert rows() == whole and first.exists()
     assert not (output / "job.json").exists()
-    shutil.copy(first, output / "masks/copy.parquet")
-    said = said_of("report")
-    assert "there are 4 files of rows, and summary.json counts 3: take away those" in said
+    shutil.copy(first, output / "masks/part-copy.parquet")
+    assert "there are 4 files of rows, and summary.json counts 3; predict puts" in said_of("report")
+    code, printed, _ = run_command("predict", scenes, output, *options, "--resume")
+    assert code == 1 and "done before: 6 images" in printed and rows() == whole
+    assert run_command("report", output)[0] == 0
 
 
 def test_a_damaged_output_is_named(outputs, tmp_path, run_command):
