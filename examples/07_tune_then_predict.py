@@ -22,7 +22,7 @@ from ray_segformer.train import train_in_trial
 ray.init(log_to_driver=False)
 folder = Path(tempfile.mkdtemp(prefix="tune_"))
 datasets = {}
-for split, count in (("train", 48), ("validation", 12)):
+for split, count in (("train", 96), ("validation", 12)):
     write_scenes(folder / split, count, seed=count, height=96, width=128)
     datasets[split] = read_images(str(folder / split / "images"), annotations=str(folder / split / "annotations"))
 

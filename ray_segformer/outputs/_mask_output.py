@@ -17,7 +17,7 @@ from ray_segformer.images import ImageError, to_class_ids
 from ray_segformer.inputs import Location
 from ray_segformer.outputs._errors import OutputError
 from ray_segformer.outputs._folder import CLASSES_NAME, JOB_NAME, SUMMARY_NAME, storage_at
-from ray_segformer.outputs._shards import folder_of_shards
+from ray_segformer.outputs._shards import folder_of_shards, shards_in
 
 _READERS = 8  # shards that are read at the same time: each waits for the storage
 _ROWS_AT_ONCE, _BUFFER_BYTES = 16, 2**20  # when few rows of a shard are read
@@ -69,7 +69,7 @@ class MaskOutput:
             OutputError: of a finished run, there are fewer or more than it wrote.
         """
         folder = folder_of_shards(self.mask_format)
-        names = [name for name in self.storage.names(folder) if name.endswith(".parquet")]
+        names = shards_in(self.storage, folder)
         written = len(names) if self.summary is None else self.summary.get("shards", len(names))
         if len(names) != written:
             raise OutputError(

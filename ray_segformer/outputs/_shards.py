@@ -139,7 +139,7 @@ class Shards:
     def are_there(self, summary: Mapping[str, Any]) -> bool:
         """Return whether there are as many as a finished job counts in its summary. Earlier versions do not count."""
         counted: int | None = summary.get("shards")
-        return counted is None or counted == len(self._found())
+        return counted is None or counted == len(shards_in(self._storage, self._folder))
 
     def find(self) -> DoneRows:
         """Find the shards that earlier jobs wrote, and return their rows.
@@ -150,7 +150,7 @@ class Shards:
         Raises:
             OutputError: a shard cannot be read.
         """
-        names = self._found()
+        names = shards_in(self._storage, self._folder)
         with ThreadPoolExecutor(_READERS) as pool:
             found = list(pool.map(self._read, names))
         kept: list[npt.NDArray[np.bytes_]] = []
@@ -177,9 +177,6 @@ class Shards:
         unknown = {*self._storage.names(self._folder, whole=False)} - self._names
         self._storage.delete(name for name in unknown if name.endswith(".parquet"))
 
-    def _found(self) -> list[str]:
-        return [name for name in self._storage.names(self._folder) if name.endswith(".parquet")]
-
     def _read(self, name: str) -> tuple[npt.NDArray[np.bytes_], dict[str, Any]]:
         """Return the digests of the keys of a shard, and its counts."""
         try:
@@ -196,6 +193,11 @@ class Shards:
 def folder_of_shards(mask_format: str) -> str:
     """Return the folder of the shards in an output: beside PNG files, rows have a folder of their own."""
     return "masks" if mask_format == "parquet" else "rows"
+
+
+def shards_in(storage: Storage, folder: str) -> list[str]:
+    """Return the names of the shards in a folder of an output, in the order of the input."""
+    return [name for name in storage.names(folder) if name.endswith(".parquet")]
 
 
 def _first_occurrences(groups: list[npt.NDArray[np.bytes_]]) -> Iterable[bool]:

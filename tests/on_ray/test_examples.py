@@ -146,7 +146,7 @@ def test_tune_then_predict(printed):
     epochs = [int(epoch) for *_, epoch in trials]
     assert max(epochs) == 4 and min(epochs) < 4  # ASHA stopped some
     rate, _, _, mean_iou, _ = max(trials, key=lambda trial: float(trial[3]))
-    # In four runs the best of 0.005 reached 0.17 to 0.24, and 0.0001 at most 0.11.
-    assert rate == "0.005" and float(mean_iou) > 0.14
+    # In three runs the best of 0.005 reached 0.29 to 0.31 (0.20 to 0.27 by epoch 2), and 0.0001 at most 0.15.
+    assert rate == "0.005" and float(mean_iou) > 0.2
     scenes = re.findall(r"^scene_\d{5}\.jpg: 128 x 96, (\d) classes$", printed, re.M)
     assert len(scenes) == 4 and all(int(classes) > 1 for classes in scenes)
