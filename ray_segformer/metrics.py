@@ -159,8 +159,9 @@ def confusion_matrix(
     """
     if prediction.shape != annotation.shape:
         is_turned = prediction.shape == annotation.shape[::-1]
-        advice = "; was it made of the image without its EXIF orientation? Then turn it" if is_turned else ""
-        raise ValueError(f"the prediction is {prediction.shape} but the annotation is {annotation.shape}{advice}")
+        advice = "was it made of the image without its EXIF orientation? Then turn it"
+        advice = advice if is_turned else "an annotation has the size of its image"
+        raise ValueError(f"the prediction is {prediction.shape} but the annotation is {annotation.shape}; {advice}")
     counted = annotation != ignore_index
     predicted, annotated = prediction[counted].astype(np.int64), annotation[counted].astype(np.int64)
     for name, ids in (("prediction", predicted), ("annotation", annotated)):

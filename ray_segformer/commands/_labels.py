@@ -30,8 +30,10 @@ def add_label_options(command: argparse._ActionsContainer) -> None:
     )
     command.add_argument(
         "--label-map",
+        action="append",
         metavar="FROM=TO[,FROM=TO...]",
-        help="class ids of the annotations that the model calls by other ids, such as 255=1",
+        help="class ids of the annotations that the model calls by other ids, such as 255=1; may be given several "
+        "times",
     )
     command.add_argument(
         "--ignore-index",
@@ -62,6 +64,8 @@ def labels_of(arguments: argparse.Namespace, checkpoint: Any, reduced_in_layout:
 
     if arguments.label_colors and checkpoint is None:
         raise ValueError("--label-colors names the classes of a model; say which, with --model")
+    if arguments.label_colors and arguments.labels == "reduce":
+        raise ValueError("--label-colors names the classes of a model, and --labels reduce is for ids; leave one out")
     ignored_ids = checkpoint.content.ignored_ids if checkpoint is not None else (255,)
     colors = arguments.label_colors and read_label_colors(arguments.label_colors, checkpoint.id2label, ignored_ids[0])
     reduced = arguments.labels == "reduce"
@@ -72,7 +76,7 @@ def labels_of(arguments: argparse.Namespace, checkpoint: Any, reduced_in_layout:
         checkpoint.content.num_labels if checkpoint is not None else 2**16,
         ignored_ids=ignored_ids,
         reduce_labels=reduced,
-        label_map=arguments.label_map and parse_label_map(arguments.label_map),
+        label_map=arguments.label_map and parse_label_map(",".join(arguments.label_map)),
         label_colors=colors,
         ignore_index=arguments.ignore_index,
     )

@@ -55,8 +55,10 @@ def read_label_colors(
     path = os.fspath(path)
     try:
         text = encoded_bytes(path).decode("utf-8-sig")
-    except (ImageError, UnicodeDecodeError) as error:
+    except ImageError as error:
         raise ValueError(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: a file of colours must be UTF-8 text: {error}") from error
     colors: dict[tuple[int, int, int], int] = {}
     header_may_come = True
     for number, line in enumerate(text.splitlines(), start=1):

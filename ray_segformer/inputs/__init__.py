@@ -14,7 +14,7 @@ from ray_segformer.inputs._datasets import (
     read_parquet,
     read_voc,
 )
-from ray_segformer.inputs._find import find_images, find_parquet, find_rounds
+from ray_segformer.inputs._find import find_images, find_parquet, find_rounds, first_read_from
 from ray_segformer.inputs._image_input import ImageInput, InputError
 from ray_segformer.inputs._layouts import find_annotated, find_input
 from ray_segformer.inputs._location import Location, joined
@@ -54,6 +54,7 @@ __all__ = [
     "find_parquet",
     "find_rounds",
     "find_scenes",
+    "first_read_from",
     "from_huggingface",
     "is_among",
     "is_video",

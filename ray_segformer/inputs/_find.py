@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import itertools
 import posixpath
@@ -14,7 +15,7 @@ import pyarrow.fs
 from ray_segformer.images import SUFFIXES
 from ray_segformer.inputs._image_input import ImageInput, InputError
 from ray_segformer.inputs._listing import files_below, files_in_list, files_matching, fixed_part, kind_of, shared_folder
-from ray_segformer.inputs._location import FileName, Location
+from ray_segformer.inputs._location import FileName, Location, parent
 from ray_segformer.inputs._parquet import images_in_parquet
 from ray_segformer.inputs._rounds import FIRST_ROUND, rounds_of_files
 from ray_segformer.inputs._selection import Selection
@@ -131,6 +132,26 @@ def find_rounds(
                 f"{shown}: expected an image, a video, .parquet, or a list of paths ({', '.join(_LIST_SUFFIXES)}); "
                 f"the suffix {suffix!r} is none of them"
             )
+
+
+def first_read_from(folder: str, source: str) -> str | None:
+    """Return the first path that a folder and an input share: the input's, or that of a file that a list file names.
+
+    Args:
+        folder, source: local paths or URIs.
+
+    Raises:
+        InputError: pyarrow does not know one of the URIs, or a list file is not UTF-8.
+    """
+    within, location = Location(folder), Location(source)
+    if within.path_of(source) is not None:
+        return location.shown
+    if not location.path.lower().endswith(_LIST_SUFFIXES):
+        return None
+    if kind_of(location.file_system, location.path) != pa.fs.FileType.File:
+        return None
+    is_within = functools.cache(lambda uri: within.path_of(uri) is not None)  # millions of files are in few folders
+    return next((file.path for file in files_in_list(location) if is_within(parent(file.cell))), None)
 
 
 def _rounds_of_files(

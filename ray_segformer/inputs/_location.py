@@ -22,6 +22,12 @@ def joined(source: str, *parts: str) -> str:
     return posixpath.join(folder, *parts).rstrip("/") + mark + options
 
 
+def parent(source: str) -> str:
+    """Return the folder of a source, with the source's options."""
+    path, mark, options = source.partition("?") if "://" in source else (source, "", "")
+    return posixpath.dirname(path) + mark + options
+
+
 class FileName(NamedTuple):
     """A file by its names.
 

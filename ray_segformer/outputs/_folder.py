@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ray_segformer.images import public_uri
-from ray_segformer.inputs import InputError, Location, readable
+from ray_segformer.inputs import InputError, Location, first_read_from
 from ray_segformer.outputs._errors import OutputError
 from ray_segformer.outputs._lease import LEASE_NAME, Lease
 from ray_segformer.outputs._local_storage import LocalStorage
@@ -37,7 +36,8 @@ class OutputFolder:
 
     Args:
         path: a local path or a URI.
-        source: what the job reads: a path or a URI. An output that it is in is not replaced. Default: nothing.
+        source: what the job reads: a path or a URI. An output that it is in, or a file that a list names, is not
+            replaced. Default: nothing.
         overwrite: replace an earlier output. Default: False.
         resume: continue what an interrupted job of the same options left, if it left anything. Default: False.
         options: the options on which the results depend, of a job that can be resumed. JSON must be able to hold them.
@@ -75,10 +75,10 @@ class OutputFolder:
         self._summary_name = summary_name
         if self.storage.entries():
             self._check()
-            if overwrite and source is not None and Location(path).path_of(source) is not None:
+            read = first_read_from(path, source) if overwrite and source is not None else None
+            if read is not None:
                 raise OutputError(
-                    f"{self.storage.shown}: --overwrite would delete {public_uri(readable(source))}, which is to be "
-                    "read; name another folder"
+                    f"{self.storage.shown}: --overwrite would delete {read}, which is to be read; name another folder"
                 )
 
     def _check(self) -> None:

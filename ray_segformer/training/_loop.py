@@ -63,6 +63,7 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
             of 0 and 255, whose foreground would never count. That is found before the first step.
         ImageError: an image cannot be read, or an annotation has unknown class ids. The message names it.
         CheckpointError: `model`, or the checkpoint to resume from, holds no SegFormer.
+        FloatingPointError: the loss is not finite, so that no further step can help.
     """
     _train(Settings.of(config), TrainWorker())
 
@@ -83,6 +84,7 @@ def train_in_trial(config: dict[str, Any], datasets: Mapping[str, Any]) -> None:
         ValueError: as for `train_loop_per_worker`.
         ImageError: as for `train_loop_per_worker`.
         CheckpointError: as for `train_loop_per_worker`.
+        FloatingPointError: as for `train_loop_per_worker`.
         RuntimeError: the caller is not a trial.
     """
     _train(Settings.of(config), TuneTrial(datasets))
@@ -93,7 +95,9 @@ def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
     device, shards = worker.device, worker.shards
     run = resumed_run(worker.checkpoint) or new_run(settings)
     if run.images is None:
-        run.images = _rows(run, settings, 0).first_pass(shards["train"], device, settings.training_images)
+        rows = _rows(run, settings, 0)
+        run.images = rows.first_pass(shards["train"], device, settings.training_images)
+        rows.look_at_validation(shards["validation"], device)
     steps_an_epoch = max(1, math.ceil(run.images // worker.workers / settings.batch_size))
     half = settings.mixed_precision == "bfloat16" or (settings.mixed_precision == "auto" and device.type == "cuda")
     if worker.rank == 0 and run.ignore_index != IGNORED:
@@ -197,6 +201,9 @@ def train_step(
 
     Returns:
         transformers' loss before the step; None if all pixels are ignored.
+
+    Raises:
+        FloatingPointError: the loss is not finite. The weights are as before.
     """
     model.train()
     for group in optimizer.param_groups:
@@ -209,6 +216,8 @@ def train_step(
     counted = not bool(ignored.all())
     # A worker with only ignored pixels must step too, because all workers step together.
     loss = output.loss if counted else output.logits.sum() * 0
+    if not loss.isfinite():
+        raise FloatingPointError(f"the loss is {loss.item()}; a lower learning_rate may help, which is {rate:g} here")
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -144,12 +144,28 @@ class TrainingRows:
             if images is not None and not self.labels.needs_more(counts, looked):
                 break
         total = int(sum_over_workers(np.array([own]), device)[0])
-        if not own:
-            raise ValueError(f"the dataset 'train' has too few rows for this many workers: {total} in all")
+        if not own:  # Ray leaves rows out that cannot be shared equally
+            raise ValueError("the dataset 'train' has no rows, or fewer than there are workers")
         counts = sum_over_workers(counts, device)
         if self.labels.in_doubt(counts):
             self.labels.check(counts)
         return images or total
+
+    def look_at_validation(self, shard: Any, device: torch.device) -> None:
+        """Decode the first row of each worker's shard, so that what is wrong is known before the first epoch.
+
+        Args:
+            shard, device: as for `first_pass`.
+
+        Raises:
+            ImageError: as for `for_validation`.
+            ValueError: as for `for_validation`; or there are no rows.
+        """
+        first = next(iter(shard.iter_batches(batch_size=1)), None)
+        if first is not None:
+            self.for_validation(first)
+        if not sum_over_workers(np.array([first is not None], int), device)[0]:
+            raise ValueError("the dataset 'validation' has no rows")
 
     def _count_row(self, row: Any) -> npt.NDArray[np.int64]:
         """Return the counts of the annotation in an Arrow table of one row."""

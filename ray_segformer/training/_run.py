@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
@@ -19,8 +20,17 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 import ray_segformer
 from ray_segformer._guesses import say
 from ray_segformer.checkpoint import SegformerCheckpoint
+from ray_segformer.images import ImageError
+from ray_segformer.network import smallest_side
 from ray_segformer.preprocessor import SegformerPreprocessor
-from ray_segformer.pretrained import CheckpointError, SegformerContent, local_directory, quiet_transformers
+from ray_segformer.pretrained import (
+    CheckpointError,
+    ImageSettings,
+    SegformerContent,
+    local_directory,
+    quiet_transformers,
+)
+from ray_segformer.protocol import protocol_in, resized
 from ray_segformer.training._augmentation import IGNORED
 from ray_segformer.viz import draw_curves
 
@@ -30,6 +40,8 @@ if TYPE_CHECKING:
 STATE_NAME = "training_state.json"
 OPTIMIZER_NAME = "optimizer.safetensors"
 CURVES_NAME = "curves.png"
+_ALMOST = 0.85  # the similarity of two names, of which one is the other misspelt
+_LARGE = (2**15, 2**15)  # height and width of an image that is large enough for each protocol
 
 
 @dataclass
@@ -64,12 +76,14 @@ def new_run(settings: Settings) -> TrainingRun:
     """Make a run that starts at the first step.
 
     Raises:
-        ValueError: the class names have gaps, or the model's number of classes is not supported.
+        ValueError: the class names have gaps, or the model's number of classes is not supported, or the network needs
+            larger images, or `settings.config` describes no SegFormer.
         CheckpointError: `settings.model` holds no SegFormer.
     """
     content = None
     if settings.model is None:
         config, options = dict(settings.config or {}), {}
+        _refuse_misspelt(config)
     else:
         content = _content_of(settings.model)
         if not content.has_decoder and settings.id2label is None:
@@ -82,10 +96,13 @@ def new_run(settings: Settings) -> TrainingRun:
         config = {name: value for name, value in config.items() if name != "num_labels"}
         config |= {"id2label": labels, "label2id": {name: number for number, name in labels.items()}}
     torch.manual_seed(settings.seed)
-    if content is None or content.has_decoder:
-        model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(config))
-    else:
+    if content is not None and not content.has_decoder:
         model = _with_new_decoder(content, SegformerConfig.from_dict(config))
+    else:
+        try:
+            model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(config))
+        except Exception as error:  # transformers checks little, so it raises anything
+            raise ValueError(f"config: transformers builds no SegFormer of it: {error!r}") from error
     classes = len(model.config.id2label or {})
     if not 2 <= classes <= IGNORED:
         raise ValueError(f"training needs 2 to {IGNORED} classes; the model has {classes}")
@@ -96,14 +113,32 @@ def new_run(settings: Settings) -> TrainingRun:
         model.load_state_dict(weights, strict=False)
     changes: dict[str, Any] = {"do_resize": True}
     if settings.size is not None:
-        height, width = (settings.size,) * 2 if isinstance(settings.size, int) else settings.size
-        changes["size"] = {"height": height, "width": width}
+        changes["size"] = ImageSettings(settings.size).size
     if settings.reduce_labels is not None:
         changes["do_reduce_labels"] = settings.reduce_labels
     preprocessor = SegformerPreprocessor.from_config({**options, **changes})
     if "height" not in preprocessor.size:
         raise ValueError(f"the model's size {preprocessor.size} has no fixed shape, as crops need it; set size=")
+    smallest = smallest_side(model.config.to_dict())
+    if min(preprocessor.height, preprocessor.width) < smallest:
+        shape = f"{preprocessor.height} x {preprocessor.width}"
+        raise ValueError(f"size: the network needs at least {smallest} pixels on each side, not {shape}")
+    protocol = protocol_in(settings.protocol or {})
+    shown = resized(protocol.resize_of_image, preprocessor, *_LARGE)
+    try:
+        protocol.check_sides(shown, _LARGE, preprocessor, smallest)
+    except ImageError as error:
+        raise ValueError(f"protocol: {error}") from error
     return TrainingRun(model, preprocessor, content.source if content else None)
+
+
+def _refuse_misspelt(config: Mapping[str, Any]) -> None:
+    """Refuse keys that are almost those of `SegformerConfig`, which takes all keys, and does not use unknown ones."""
+    known = SegformerConfig().to_dict()
+    for name in config:
+        near = [] if name in known else difflib.get_close_matches(name, known, n=1, cutoff=_ALMOST)
+        if near:
+            raise ValueError(f"config has the key {name!r}, which SegformerConfig does not use; is it {near[0]!r}?")
 
 
 def _content_of(model: Any) -> SegformerContent:
@@ -206,6 +241,5 @@ def _for_json(value: Any) -> Any:
         return {str(key): _for_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
         return [_for_json(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from ray_segformer._labels import Labels
+from ray_segformer.pretrained import ImageSettings
 from ray_segformer.protocol import NAMES, protocol_in
 
 
@@ -24,8 +29,8 @@ class Settings:
         learning_rate: the learning rate of all parameters after the warm-up. The warm-up is a tenth of all steps, at
             most 1500. Over all steps, the rate falls linearly to zero.
         weight_decay: AdamW's weight decay.
-        size: `(height, width)` of crops, or one number for a square; also the input size of the trained model. None for
-            the size in the model's `preprocessor_config.json`.
+        size: `(height, width)` of crops, `{"height": h, "width": w}`, or one number for a square; also the input size
+            of the trained model. None for the size in the model's `preprocessor_config.json`.
         reduce_labels: whether annotations are numbered as in ADE20K (0 is other); None for the model's own setting, or
             False with `label_colors`.
         label_map: other class ids for ids of the annotations, such as `{255: 1}`.
@@ -53,7 +58,7 @@ class Settings:
     batch_size: int = 8
     learning_rate: float = 6e-5
     weight_decay: float = 0.01
-    size: int | tuple[int, int] | None = None
+    size: int | tuple[int, int] | Mapping[str, int] | None = None
     reduce_labels: bool | None = None
     label_map: Mapping[int, int] | None = None
     label_colors: Mapping[tuple[int, int, int], int] | None = None
@@ -69,9 +74,23 @@ class Settings:
     def __post_init__(self) -> None:
         if (self.model is None) == (self.config is None):
             raise ValueError("train_loop_config needs either 'model' or, to start from scratch, 'config'")
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is 1 or more, not {getattr(self, name)}")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            _check_number(name, getattr(self, name), numbers.Integral, least)
+        if self.training_images is not None:
+            _check_number("training_images", self.training_images, numbers.Integral, 1)
+        for name in ("learning_rate", "weight_decay"):
+            _check_number(name, getattr(self, name), numbers.Real, 0)
+        for name, flag in (("augment", self.augment), ("reduce_labels", self.reduce_labels or False)):
+            if not isinstance(flag, (bool, np.bool_)):
+                raise ValueError(f"{name} is True or False, not {flag!r}")
+        for name in ("image_column", "annotation_column"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is the name of a column, not {getattr(self, name)!r}")
+        for name in ("config", "id2label", "label_map", "label_colors", "protocol"):
+            if not isinstance(getattr(self, name) or {}, Mapping):
+                raise ValueError(f"{name} is a dict, not {getattr(self, name)!r}")
+        if self.size is not None:
+            ImageSettings(self.size)  # checks it
         Labels(
             2, label_map=self.label_map, label_colors=self.label_colors, ignore_index=self.ignore_index
         )  # checks them
@@ -79,8 +98,6 @@ class Settings:
         if unknown:
             raise ValueError(f"unknown keys in protocol: {', '.join(unknown)}; known are {', '.join(NAMES)}")
         protocol_in(self.protocol or {})  # checks the values
-        if self.seed < 0:
-            raise ValueError(f"seed is 0 or more, not {self.seed}")
         if self.mixed_precision not in ("auto", "bfloat16", "float32"):
             raise ValueError(f'mixed_precision is "auto", "bfloat16" or "float32", not {self.mixed_precision!r}')
 
@@ -98,3 +115,10 @@ class Settings:
         if config.get("label_colors") and config.get("reduce_labels") is None:
             config = {**config, "reduce_labels": False}  # colours have the model's own class ids
         return cls(**config)
+
+
+def _check_number(name: str, value: Any, kind: Any, least: int) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{name} is a {'whole ' * (kind is numbers.Integral)}number, not {value!r}")
+    if not least <= value < math.inf:
+        raise ValueError(f"{name} is {least} or more, not {value!r}")

@@ -46,6 +46,8 @@ class TuneTrial:
     rank, workers = 0, 1
 
     def __init__(self, datasets: Mapping[str, Any]) -> None:
+        if not {"train", "validation"} <= {*datasets}:
+            raise ValueError(f"datasets needs 'train' and 'validation', and has {sorted(datasets)}")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.checkpoint = ray.tune.get_checkpoint()
         self.shards = {name: datasets[name].iterator() for name in ("train", "validation")}

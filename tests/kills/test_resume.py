@@ -499,7 +499,14 @@ def test_an_output_that_its_input_is_in_is_not_replaced(tmp_path):
     for source in (output, photo.parent, photo, f"file://{photo.parent}/*.jpg", tmp_path / "link" / "photos"):
         with pytest.raises(OutputError, match=r"out: --overwrite would delete .*(out|photos).*; name another folder"):
             OutputFolder(str(output), source=str(source), overwrite=True)
+    photos = tmp_path / "photos.txt"
+    for line in (str(photo), "out/photos/a.jpg", f"file://{photo}", "link/photos/a.jpg"):
+        photos.write_text(f"other/a.jpg\n{line}\n")
+        with pytest.raises(OutputError, match=r"out: --overwrite would delete .*photos/a.jpg, which is to be read"):
+            OutputFolder(str(output), source=str(photos), overwrite=True)
     assert photo.exists()
+    photos.write_text("out-photos/a.jpg\n")
+    OutputFolder(str(output), source=str(photos), overwrite=True)
     with OutputFolder(str(output), source=f"{output}-photos", overwrite=True) as folder:
         folder.begin()
     assert not photo.exists()

@@ -74,7 +74,8 @@ def test_colours_and_other_ids(command, tmp_path):
         write(tmp_path / f"data/train/labels/{number}.png", encode(colors[ids]))
         pairs.append((image, np.array([0, 2, 2, 255])[ids]))  # with 1 mapped to 2
     options = ("--model", model, "--split", "train", "--label-colors", tmp_path / "colors.txt")
-    code, _, error = command(tmp_path / "data", *options, "--label-map", "1=2", "--output", tmp_path / "out")
+    maps = ("--label-map", "1=2", "--label-map", "7=0,8=0")  # the first counts, too
+    code, _, error = command(tmp_path / "data", *options, *maps, "--output", tmp_path / "out")
     assert code == 0, error
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert found["overall_accuracy"] == pytest.approx(overall_accuracy(Reference(model), pairs), abs=1e-3)
@@ -96,6 +97,11 @@ def test_what_cannot_be_right_is_refused_before_the_first_image(command, tmp_pat
     assert code == 2 and "label_map gives the id 65535 the class 1" in error
     code, _, error = command(*asked, "--label-map", "65535")
     assert code == 2 and "expected FROM=TO" in error
+    code, _, error = command(*asked, "--label-map", "255=1", "--label-map", "255=0")
+    assert code == 2 and "255 is to become 1 and 0; give it once" in error
+    (tmp_path / "colors.txt").write_text("class 0,10,0,0\n")
+    code, _, error = command(*asked, "--label-colors", tmp_path / "colors.txt", "--labels", "reduce")
+    assert code == 2 and "--labels reduce is for ids; leave one out" in error
     code, _, error = command(*asked, "--split", "test")
     assert code == 2 and "no split 'test'; it has no splits" in error
     assert not (tmp_path / "out").exists()

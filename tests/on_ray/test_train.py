@@ -23,6 +23,8 @@ from ray_segformer.datasets import read_images
 from ray_segformer.demo import CLASSES, write_scenes
 from ray_segformer.train import Settings, train_loop_per_worker
 from ray_segformer.training import IGNORED, EveryRowOfValidation, TrainingRows, augment, jitter_colours, row_generator
+from ray_segformer.training._loop import train_step
+from ray_segformer.training._run import new_run
 from ray_segformer.viz import draw_curves
 
 pytestmark = pytest.mark.skipif(installed.BatchPredictor is not None, reason="needs the API of newer Ray Train")
@@ -163,10 +165,23 @@ def test_a_step_has_the_loss_and_the_gradients_of_transformers(from_scratch, sce
         np.testing.assert_allclose(gradient, parameter.grad, rtol=1e-2, atol=1e-5 * largest)
 
 
+def test_a_loss_that_is_not_finite_ends_the_training():
+    model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(TINY))
+    before = model.decode_head.classifier.bias.detach().clone()
+    torch.nn.init.constant_(model.decode_head.classifier.weight, torch.inf)
+    batch = {"pixel_values": torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "labels": torch.zeros(1, 32, 32).long()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=1)
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is nan; a lower learning_rate may help, which is 0\.5 here"
+    ):
+        train_step(model, optimizer, SegformerPreprocessor(32), batch, 0.5, False)
+    assert torch.equal(model.decode_head.classifier.bias, before)
+
+
 def test_two_workers_count_each_validation_image_once_and_start_a_new_classifier(ray_session, scenes, tmp_path):
     directory = save_small(tmp_path / "model", small_model(num_labels=3, **STILL))
     labels = dict(enumerate(CLASSES))
-    settings = {"epochs": 1, "batch_size": 2, "learning_rate": 0.0, "weight_decay": 0.0}
+    settings = {"epochs": np.int64(1), "batch_size": np.int32(2), "learning_rate": 0.0, "weight_decay": 0.0}
     checkpoint = SegformerCheckpoint.from_pretrained(directory)
     protocol = {"window": 64, "stride": 48, "flip": True}
     settings |= {"model": checkpoint, "id2label": labels, "protocol": protocol}
@@ -184,6 +199,7 @@ def test_two_workers_count_each_validation_image_once_and_start_a_new_classifier
         assert "batch_norm" in name or torch.equal(before[name], after[name]), name
     training = SegformerCheckpoint.from_checkpoint(result.checkpoint).content.training
     assert training["settings"]["protocol"] == protocol
+    assert training["settings"]["batch_size"] == 2
     assert training["workers"] == 2 and training["base_model"] == str(directory)
 
 
@@ -209,6 +225,15 @@ def test_unknown_settings_are_named():
         ({"model": "x", "epochs": 0}, "epochs is 1 or more, not 0"),
         ({"model": "x", "batch_size": 0}, "batch_size is 1 or more, not 0"),
         ({"model": "x", "seed": -1}, "seed is 0 or more, not -1"),
+        ({"model": "x", "batch_size": 4.0}, "batch_size is a whole number, not 4.0"),
+        ({"model": "x", "training_images": True}, "training_images is a whole number, not True"),
+        ({"model": "x", "learning_rate": "1e-4"}, "learning_rate is a number, not '1e-4'"),
+        ({"model": "x", "learning_rate": float("nan")}, "learning_rate is 0 or more, not nan"),
+        ({"model": "x", "reduce_labels": "false"}, "reduce_labels is True or False, not 'false'"),
+        ({"model": "x", "augment": None}, "augment is True or False, not None"),
+        ({"model": "x", "size": (96, 0)}, r"size is .* in whole pixels; got \(96, 0\)"),
+        ({"model": "x", "annotation_column": None}, "annotation_column is the name of a column, not None"),
+        ({"model": "x", "id2label": ["sky", "road"]}, r"id2label is a dict, not \['sky', 'road'\]"),
         ({"model": "x", "protocol": {"windows": 3}}, "unknown keys in protocol: windows; known are resize, window"),
         ({"model": "x", "protocol": {"stride": 3}}, "needs sliding windows"),
         ({"model": "x", "mixed_precision": "float16"}, "mixed_precision"),
@@ -217,6 +242,29 @@ def test_unknown_settings_are_named():
 def test_wrong_settings_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         Settings.of(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"config": {**TINY, "hidden_size": [16]}},
+            "'hidden_size', which SegformerConfig does not use; is it 'hidden_sizes'",
+        ),
+        ({"config": {**TINY, "depths": [1, 1]}}, "config: transformers builds no SegFormer of it"),
+        ({"config": TINY, "size": (96, 28)}, "size: the network needs at least 29 pixels on each side, not 96 x 28"),
+        ({"config": TINY, "protocol": {"window": 28}}, "protocol: .* at least 29 pixels on each side, and gets 28"),
+        ({"config": TINY, "size": 96, "protocol": {"scales": [0.25, 1]}}, "protocol: .* at least 29 .* and gets 24"),
+    ],
+)
+def test_what_the_network_cannot_take_is_refused_before_the_first_step(config, message):
+    with pytest.raises(ValueError, match=message):
+        new_run(Settings.of(config))
+
+
+def test_images_of_29_pixels_are_large_enough_and_their_scales_of_larger_ones():
+    run = new_run(Settings.of({"config": TINY, "size": 29, "protocol": {"resize": "none", "scales": [0.25, 1]}}))
+    assert run.model.eval()(torch.zeros(1, 3, 29, 29)).logits.shape[:2] == (1, len(CLASSES))
 
 
 # Rows
@@ -346,6 +394,17 @@ def test_rows_are_refused_with_the_reason():
     batch, (annotation,), _ = rows(ids + 7, reduce=True)
     assert (annotation == 6).all() and (batch["labels"] == 6).all()
     assert (rows(ids, reduce=True)[1][0] == IGNORED).all()
+
+
+def test_validation_images_are_looked_at_before_the_first_epoch(ray_session, scenes):
+    images = read_images(str(scenes / "train" / "images"), annotations=str(scenes / "train" / "annotations"))
+    few_classes, cpu = TrainingRows(SegformerPreprocessor(32), 2), torch.device("cpu")
+    with pytest.raises(ImageError, match=r"scene_00000\.jpg: wrong annotation: the class ids 2, "):
+        few_classes.look_at_validation(images.iterator(), cpu)
+    with pytest.raises(ValueError, match="no column 'annotation', only"):
+        few_classes.look_at_validation(images.drop_columns(["annotation"]).iterator(), cpu)
+    with pytest.raises(ValueError, match="the dataset 'validation' has no rows"):
+        few_classes.look_at_validation(images.limit(0).iterator(), cpu)
 
 
 # Curves
