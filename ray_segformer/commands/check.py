@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SegformerWarning)  # the report has them
-            checkpoint = checkpoint_of(arguments.model) if arguments.model else None
+            checkpoint = checkpoint_of(arguments.model) if arguments.model is not None else None
         found = find_input(
             arguments.input,
             arguments.split,

@@ -18,6 +18,7 @@ from ray_segformer.inputs._voc import find_voc, voc_folders
 # Names of folders that people give to images, and to annotations of the same names.
 _IMAGES = ("images", "imgs", "img_dir")
 _ANNOTATIONS = ("annotations", "masks", "labels", "ann_dir")
+_COLUMNS = ("image", "annotation")  # if no others are named
 
 
 def find_annotated(
@@ -50,7 +51,7 @@ def find_annotated(
 
     Raises:
         InputError: nothing of this is there; or the split is not there, and the message lists those that are; or an
-            image has no annotation, and the message names it; or `exclude` is given for another layout.
+            image has no annotation, and the message names it; or `exclude` or a column is given for another layout.
     """
     tree = Tree(source)
     if is_video(tree.shown):
@@ -62,15 +63,19 @@ def find_annotated(
         )
     if is_saved_dataset(source):
         return find_huggingface(source, split, image_column, annotation_column)
+    by_split = {} if has_layout else _pairs_of_folders(tree)
+    if (has_layout or by_split) and (image_column, annotation_column) != _COLUMNS:
+        raise InputError(
+            f"{tree.shown}: --image-column and --annotation-column (image_column=, annotation_column=) are for parquet "
+            "and datasets of save_to_disk; this layout has no columns"
+        )
     if is_cityscapes(tree):
         return find_cityscapes(source, split, strict=strict)
     if voc_folders(tree):
         return find_voc(source, split, strict=strict)
-    by_split = _pairs_of_folders(tree)
     if by_split:
-        chosen = (
-            choose_split([name for name in by_split if name], split, tree.shown) if split or "" not in by_split else ""
-        )
+        splits = [name for name in by_split if name]
+        chosen = "" if split is None and "" in by_split else choose_split(splits, split, tree.shown)
         images, annotations = by_split[chosen]
         return by_name(tree.locate(images), tree.locate(annotations), exclude, strict=strict)
     splits = sorted({split_of_parquet(file) for file in tree.files("") if file.lower().endswith(".parquet")} - {""})
@@ -101,7 +106,8 @@ def find_input(
     """
     if annotations is not None:
         return by_name(source, annotations, exclude, strict=False)
-    if split is not None or _is_annotated(source, image_column, annotation_column):
+    has_columns = (image_column, annotation_column) != _COLUMNS  # then it is annotated, or an error
+    if split is not None or has_columns or _is_annotated(source, image_column, annotation_column):
         columns = {"image_column": image_column, "annotation_column": annotation_column}
         return find_annotated(source, split, exclude=exclude, **columns, strict=False)
     return find_images(source, exclude=exclude)

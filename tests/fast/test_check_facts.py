@@ -239,6 +239,7 @@ def test_missing_files_of_every_layout_are_listed(tmp_path):
         (("--label-colors", "colors.txt"), "say which, with --model"),
         (("--label-map", "255"), "expected FROM=TO"),
         (("--split", "val"), "no split 'val'"),
+        (("--model", ""), "the name of the model is empty"),
     ],
 )
 def test_what_cannot_be_checked(options, message, tmp_path, capsys):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from reference import decode, encode, picture
 
-from ray_segformer.inputs import InputError, find_annotated
+from ray_segformer.inputs import InputError, find_annotated, find_input
 
 # Ids of Cityscapes' labelIds and what they become, from the table of its authors: -1 and 255 there are 255 here.
 LABEL_IDS = np.arange(36, dtype=np.uint8).reshape(4, 9)
@@ -183,8 +183,9 @@ def test_folders_that_people_name_so(tmp_path, images, annotations):
     sample = found.sample(4)
     assert [Path(row["path"]).name for row in sample] == ["0.jpg", "20.jpg", "32.jpg", "9.jpg"]  # every 13th by name
     assert [ids_of(row)[0, 0] for row in sample] == [0, 20, 32, 9]
-    with pytest.raises(InputError, match="no split 'train'; it has no splits"):
-        find_annotated(str(tmp_path), "train")
+    for split in ("train", ""):  # such as of a variable that is not set
+        with pytest.raises(InputError, match=f"no split '{split}'; it has no splits"):
+            find_annotated(str(tmp_path), split)
     pairs(tmp_path, images, "masks" if annotations != "masks" else "labels")
     with pytest.raises(InputError, match=r"and .* are there, and each may be meant"):
         find_annotated(str(tmp_path))
@@ -245,6 +246,18 @@ def test_a_dataset_dict_that_was_saved(tmp_path):
     assert found.rows == 3 and [ids_of(row)[0, 0] for row in found.sample(2)] == [0, 2]
     with pytest.raises(InputError, match="no column 'mask', only image, annotation"):
         find_annotated(str(tmp_path), "test", annotation_column="mask")
+
+
+def test_layouts_without_columns_refuse_their_names(tmp_path):
+    pairs(tmp_path / "folders", "images", "masks")
+    cityscapes(tmp_path / "cityscapes", "val", ["ulm_1_1"])
+    voc(tmp_path / "voc", "val", ["2008_000001"], np.zeros((20, 30), np.uint8))
+    for layout in ("folders", "cityscapes", "voc"):
+        for find, column in ((find_annotated, "annotation_column"), (find_input, "image_column")):
+            with pytest.raises(InputError, match=rf"{layout}: --image-column .* are for parquet .* has no columns"):
+                find(str(tmp_path / layout), **{column: "photo"})
+    with pytest.raises(InputError, match="neither the folders images/ and annotations/"):  # not: images, and no word
+        find_input(str(tmp_path / "folders/images"), image_column="photo")
 
 
 def test_what_is_none_of_these_is_told_what_is_expected(tmp_path):
