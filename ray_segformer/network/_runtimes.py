@@ -43,6 +43,7 @@ _DTYPES = {
 
 # On a CPU the activations of a single image stay in its cache. A GPU needs more images to be busy.
 _ROWS = {"cpu": 1, "cuda": 16}
+_ON_X86 = platform.machine() in ("x86_64", "AMD64")
 _PROGRAMS = 8  # how many programs, for the last image sizes, a process keeps in memory
 
 
@@ -176,6 +177,10 @@ class CompiledRuntime:
                 if hasattr(torch._inductor.config.aot_inductor, "precompile_headers"):  # newer versions
                     # To compile C++'s headers once takes as long as it saves in the first three programs of a machine.
                     settings["aot_inductor.precompile_headers"] = False
+                if _ON_X86 and hasattr(torch._inductor.config.cpp, "vec_isa_ok"):
+                    # Else torch compiles its headers three times, to see whether the compiler knows AVX2 and AVX-512.
+                    # One that is new enough for these headers does.
+                    settings["cpp.vec_isa_ok"] = True
                 torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs=settings)
             except Exception as error:
                 raise RuntimeError(
@@ -255,8 +260,7 @@ def _openvino() -> Any:
 def _network(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype, device: str
 ) -> SegformerNetwork:
-    on_x86 = device == "cpu" and platform.machine() in ("x86_64", "AMD64")
-    by_convolution = on_x86 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    by_convolution = device == "cpu" and _ON_X86 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     # On Zen 4, torch's own attention is faster than convolutions in float32. Its products are MKL's, which does not use
     # AVX-512 on AMD's processors. On Zen 5 that would be half of their speed.
     fused = dtype == torch.float32 and not is_zen_5()
