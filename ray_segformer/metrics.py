@@ -38,26 +38,30 @@ class SegmentationMetrics:
 
     Attributes:
         confusion: int64 `(num_classes, num_classes)`, pixel counts by annotated (rows) and predicted (columns) class.
+
+    Raises:
+        ValueError: `num_classes` is below 1.
     """
 
     def __init__(self, num_classes: int, *, ignore_index: int = 255, reduce_labels: bool = False) -> None:
+        if num_classes < 1:
+            raise ValueError(f"num_classes is 1 or more, not {num_classes}")
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.reduce_labels = reduce_labels
         self.confusion: npt.NDArray[np.int64] = np.zeros((num_classes, num_classes), np.int64)
 
-    def update(self, prediction: np.ndarray, annotation: np.ndarray) -> None:
+    def update(self, prediction: npt.ArrayLike, annotation: npt.ArrayLike) -> None:
         """Count the pixels of an image, or of a batch of images.
 
         Args:
-            prediction: class ids of any shape and integer dtype.
-            annotation: class ids of the same shape, any integer dtype.
+            prediction, annotation: as for `confusion_matrix`.
 
         Raises:
-            ValueError: the shapes differ, or an id is outside [0, num_classes). Nothing is counted then.
+            ValueError: as for `confusion_matrix`. Nothing is counted then.
         """
         if self.reduce_labels:
-            annotation = reduce_labels(annotation, self.ignore_index)
+            annotation = reduce_labels(np.asarray(annotation), self.ignore_index)
         self.confusion += confusion_matrix(prediction, annotation, self.num_classes, self.ignore_index)
 
     def merge(self, other: SegmentationMetrics) -> None:
@@ -141,13 +145,13 @@ def score_dataset(
 
 
 def confusion_matrix(
-    prediction: np.ndarray, annotation: np.ndarray, num_classes: int, ignore_index: int = 255
+    prediction: npt.ArrayLike, annotation: npt.ArrayLike, num_classes: int, ignore_index: int = 255
 ) -> npt.NDArray[np.int64]:
     """Count pixels by annotated (rows) and predicted (columns) class. The matrices of several images can be added.
 
     Args:
-        prediction: class ids of any shape and integer dtype.
-        annotation: class ids of the same shape, any integer dtype.
+        prediction: class ids of any shape and integer dtype: an array, a tensor on the CPU or a PIL image.
+        annotation: the same, of the same shape.
         num_classes: the number of classes.
         ignore_index: annotated pixels with this id are left out.
 
@@ -155,8 +159,12 @@ def confusion_matrix(
         int64 `(num_classes, num_classes)`.
 
     Raises:
-        ValueError: the shapes differ, or an id is outside [0, num_classes).
+        ValueError: the shapes differ, or an id is outside [0, num_classes), or numbers are no integers.
     """
+    prediction, annotation = np.asarray(prediction), np.asarray(annotation)
+    for name, array in (("prediction", prediction), ("annotation", annotation)):
+        if array.dtype.kind not in "biu":
+            raise ValueError(f"the {name} holds integers, class ids, not {array.dtype}; of logits, take the argmax")
     if prediction.shape != annotation.shape:
         is_turned = prediction.shape == annotation.shape[::-1]
         advice = "was it made of the image without its EXIF orientation? Then turn it"

@@ -59,7 +59,7 @@ def display_example_images(
 def visualize_predictions(
     images: Iterable[Any],
     masks: Iterable[Any],
-    id2label: Mapping[int, str],
+    id2label: Mapping[int, str] | Mapping[str, str],
     *,
     annotations: Iterable[Any] | None = None,
     losses: Iterable[float | None] | None = None,
@@ -77,7 +77,7 @@ def visualize_predictions(
         images: image cells (anything that `ray_segformer.images.to_rgb` takes).
         masks: for each image class ids `(H, W)` of the image's size, any integer dtype, or a cell of them such as the
             bytes of a PNG. None or an empty array for a row that failed.
-        id2label: class names by class id. `class_palette` chooses the colours.
+        id2label: class names by class id, or text of it, as in `classes.json`. `class_palette` chooses the colours.
         annotations: like `masks`, and with the same class ids: those in ADE20K's files are larger by 1. 255 (ignored)
             is drawn black. Without annotations there is no column for them.
         losses: a number for each row; None or NaN to leave it out.
@@ -105,6 +105,7 @@ def visualize_predictions(
         raise ValueError("there are no images; expected at least one image cell, and as many masks")
     headings = ["image", "annotation", "SegFormer"] if "annotations" in lists else ["image", "SegFormer"]
     palette = class_palette(id2label)
+    id2label = {int(class_id): label for class_id, label in id2label.items()}
     kinds = [name for name in ("annotation", "mask") if name + "s" in lists]
     pictures, shown = [], []
     for row in range(rows):
@@ -158,7 +159,7 @@ def _over(
 ) -> npt.NDArray[np.uint8]:
     """Return an image with its mask or annotation over it, or a note of the image's proportions if there is none."""
     if ids is None:
-        return note(f"no {name}", tile_width, max(round(image.shape[0] * tile_width / image.shape[1]), 1))
+        return note(f"no {name}", tile_width, scaled(image, tile_width).shape[0])
     if ids.shape != image.shape[:2]:
         raise ValueError(f"row {row}: the image is {image.shape[:2]} but its {name} is {ids.shape}, (H, W)")
     return overlay(image, ids, palette)

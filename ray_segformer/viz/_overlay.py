@@ -43,8 +43,13 @@ def overlay(
         uint8 `(H, W, 3)`, RGB.
 
     Raises:
-        ValueError: the image and the class map differ in size.
+        ValueError: the image and the class map differ in size, or the image is of another shape or dtype.
     """
+    image, segmentation = np.asarray(image), np.asarray(segmentation)
+    if image.dtype != np.uint8 or image.shape[2:] != (3,):
+        raise ValueError(
+            f"an image is uint8 (H, W, 3), not {image.dtype} {image.shape}; see ray_segformer.images.to_rgb"
+        )
     if image.shape[:2] != segmentation.shape:
         raise ValueError(f"the image is {image.shape[:2]} but its segmentation is {segmentation.shape}, (H, W)")
     colours = colorize(segmentation, palette)
@@ -55,12 +60,14 @@ def overlay(
     return (image * (1 - weight) + colours * weight + 0.5).astype(np.uint8)
 
 
-def class_areas(segmentation: npt.NDArray[np.integer[Any]], id2label: Mapping[int, str]) -> dict[int, float]:
+def class_areas(
+    segmentation: npt.NDArray[np.integer[Any]], id2label: Mapping[int, str] | Mapping[str, str]
+) -> dict[int, float]:
     """Return the share of pixels of each class in a class map.
 
     Args:
         segmentation: class ids, of any shape and any integer dtype.
-        id2label: class names by class id.
+        id2label: class names by class id, or text of it, as in `classes.json`.
 
     Returns:
         For each class with at least one pixel, its share of all pixels, above 0 and up to 1. The largest comes first;
@@ -69,5 +76,5 @@ def class_areas(segmentation: npt.NDArray[np.integer[Any]], id2label: Mapping[in
     """
     ids, counts = np.unique(segmentation, return_counts=True)
     areas = {int(class_id): int(count) / segmentation.size for class_id, count in zip(ids, counts, strict=True)}
-    labelled = [class_id for class_id in areas if class_id in id2label]
-    return {class_id: areas[class_id] for class_id in sorted(labelled, key=areas.__getitem__, reverse=True)}
+    labelled = areas.keys() & set(map(int, id2label))
+    return {class_id: areas[class_id] for class_id in sorted(sorted(labelled), key=areas.__getitem__, reverse=True)}

@@ -26,7 +26,7 @@ FFCC00 FF008F 00FFEB 85FF00 FF00EB F500FF FF007A FFF500 0ABED4 D6FF00 00CCFF 140
 _ADE20K_NAMES = {0: "wall", 1: "building", 2: "sky", 4: "tree", 12: "person", 149: "flag"}
 
 
-def class_palette(id2label: Mapping[int, str]) -> npt.NDArray[np.uint8]:
+def class_palette(id2label: Mapping[int, str] | Mapping[str, str]) -> npt.NDArray[np.uint8]:
     """Return the colours of a model's classes.
 
     If the classes are ADE20K's 150, they have the colours of MIT's benchmark; class 0, wall, is (120, 120, 120). Other
@@ -34,11 +34,12 @@ def class_palette(id2label: Mapping[int, str]) -> npt.NDArray[np.uint8]:
     `colorize`).
 
     Args:
-        id2label: class names by class id (int), such as `SegformerCheckpoint.id2label`.
+        id2label: class names by class id, such as `SegformerCheckpoint.id2label`, or text of it, as in `classes.json`.
 
     Returns:
         uint8 `(classes, 3)`, RGB: a row for each id from 0 to the largest.
     """
+    id2label = {int(class_id): label for class_id, label in id2label.items()}
     if _is_ade20k(id2label):
         return np.frombuffer(bytes.fromhex(_ADE20K), np.uint8).reshape(150, 3).copy()
     return make_palette(max(id2label, default=-1) + 1)

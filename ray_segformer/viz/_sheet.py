@@ -12,6 +12,7 @@ _BACKGROUND = (250, 250, 248)
 _INK = (40, 40, 40)
 _MARGIN = 12
 _CAPTION_LINE = 17
+_HIGHEST = 4  # times the width of a tile
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -36,7 +37,7 @@ def contact_sheet(
         captions: a text for each row, or an empty sequence for no captions.
         legend: the colour, RGB from 0 to 255, of each class name.
         title: a line above everything else; "" for none.
-        tile_width: the width in pixels that pictures are scaled to.
+        tile_width: the width in pixels that pictures are scaled to. None is higher than four times that.
         sheet_columns: how many rows to put next to each other.
 
     Returns:
@@ -83,8 +84,12 @@ def contact_sheet(
 
 
 def scaled(picture: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
-    """Return a picture, uint8 `(H, W, 3)`, scaled to a width in pixels with the same proportions."""
-    height = max(round(picture.shape[0] * width / picture.shape[1]), 1)
+    """Return a picture, uint8 `(H, W, 3)`, scaled to a width in pixels with the same proportions.
+
+    One that is much higher than wide becomes narrower: no tile is higher than four times its width.
+    """
+    scale = min(width / picture.shape[1], _HIGHEST * width / picture.shape[0])
+    height, width = (max(round(side * scale), 1) for side in picture.shape[:2])
     return np.asarray(Image.fromarray(picture).resize((width, height)))
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from torchmetrics.segmentation import MeanIoU
 
@@ -49,7 +50,26 @@ def test_wrong_maps_are_refused_and_not_counted():
     metrics = SegmentationMetrics(4)
     with pytest.raises(ValueError, match=r"prediction has class ids in \[0, 9\], expected \[0, 4\)"):
         metrics.update(np.array([0, 9]), np.array([0, 1]))
+    with pytest.raises(
+        ValueError, match="the prediction holds integers, class ids, not float32; of logits, take the argmax"
+    ):
+        metrics.update(np.array([0.2, 0.9], np.float32), np.array([0, 1]))
+    with pytest.raises(ValueError, match="the annotation holds integers, class ids, not float64"):
+        metrics.update(np.array([0, 1]), np.array([0.0, 1.0]))
+    with pytest.raises(ValueError, match="num_classes is 1 or more, not 0"):
+        SegmentationMetrics(0)
     assert not metrics.confusion.any()
+
+
+@pytest.mark.parametrize("kind", [torch.from_numpy, Image.fromarray, np.ndarray.tolist])
+def test_tensors_pictures_and_lists_count_as_arrays_do(kind):
+    prediction, annotation = maps(3, 8)
+    expected, metrics = counted(prediction, annotation, 8), SegmentationMetrics(8)
+    metrics.update(kind(prediction), kind(annotation))
+    np.testing.assert_array_equal(metrics.confusion, expected)
+    reduced = SegmentationMetrics(8, reduce_labels=True)
+    reduced.update(kind(prediction), kind(np.where(annotation == 255, 0, annotation + 1).astype(np.uint8)))
+    np.testing.assert_array_equal(reduced.confusion, expected)
 
 
 def scores_by_definition(pairs, num_classes):

@@ -27,6 +27,12 @@ def test_contact_sheet_shows_every_picture():
     assert found[(1, 2, 3)] == 19 * 19  # the legend's square
 
 
+def test_pictures_that_are_much_higher_than_wide_become_narrow():
+    sheet = contact_sheet([[np.full((4000, 40, 3), RED, np.uint8)]], [""], tile_width=50)
+    assert counts(sheet)[RED] == 200 * 2
+    assert sheet.height < 250
+
+
 @pytest.mark.parametrize("tile_width", [90, 300])
 def test_a_long_legend_is_whole(tile_width):
     legend = {f"a class with quite a long name, number {number}": (number, 200, 100) for number in range(40)}

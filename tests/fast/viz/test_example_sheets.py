@@ -93,6 +93,8 @@ def test_the_legend_has_the_largest_class_first():
     mask = np.repeat(np.array([3, 3, 3, 5, 1, 1], np.uint8), 10)[None].repeat(40, axis=0)
     annotation = np.where(mask == 5, 255, 4).astype(np.uint8)  # class 4 is not in the mask
     sheet = visualize_predictions([flat(PAPER)], [mask], names, annotations=[annotation], tile_width=400)
+    text = {str(number): name for number, name in names.items()}  # as classes.json has them
+    assert sheet == visualize_predictions([flat(PAPER)], [mask], text, annotations=[annotation], tile_width=400)
     pixels, palette = np.asarray(sheet), class_palette(names)
     legend = pixels[-20]  # across the squares
     left = {number: np.flatnonzero((legend == palette[number]).all(axis=1)).min(initial=9999) for number in names}

@@ -32,11 +32,18 @@ def test_overlay_refuses_other_sizes():
         overlay(np.zeros((4, 6, 3), np.uint8), np.zeros((4, 5), np.uint8), make_palette(1))
 
 
+@pytest.mark.parametrize("image", [np.zeros((4, 6, 3)), np.zeros((4, 6), np.uint8), np.zeros((4, 6, 4), np.uint8)])
+def test_overlay_refuses_other_images(image):
+    with pytest.raises(ValueError, match=rf"an image is uint8 \(H, W, 3\), not {image.dtype} \(4, 6.*to_rgb"):
+        overlay(image, np.zeros((4, 6), np.uint8), make_palette(1))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64])
 def test_class_areas(dtype):
     segmentation = np.array([[2, 2, 2, 2, 3], [1, 1, 1, 255, 0]], dtype)
     areas = class_areas(segmentation, {3: "d", 0: "a", 1: "b", 2: "c", 4: "e"})
     assert list(areas.items()) == [(2, 0.4), (1, 0.3), (0, 0.1), (3, 0.1)]
+    assert class_areas(segmentation, {"3": "d", "2": "c"}) == {2: 0.4, 3: 0.1}  # as classes.json has them
     assert json.loads(json.dumps(areas)) == {
         "2": 0.4,
         "1": 0.3,

@@ -69,6 +69,11 @@ def test_ade20k_has_its_own_colours(ade20k):
     assert palette.any(axis=1).all()  # black is for ignored pixels only
 
 
+def test_ids_may_be_text_as_in_classes_json(ade20k):
+    assert np.array_equal(class_palette({str(number): name for number, name in ade20k.items()}), class_palette(ade20k))
+    assert len(class_palette({"9": "a", "10": "b"})) == 11
+
+
 def test_each_palette_is_an_array_of_its_own():
     class_palette(spelt_otherwise())[:] = 0
     assert class_palette(spelt_otherwise())[0].tolist() == [120, 120, 120]
