@@ -17,9 +17,11 @@ from ray_segformer.images import ImageError, to_class_ids
 from ray_segformer.inputs import Location
 from ray_segformer.outputs._errors import OutputError
 from ray_segformer.outputs._folder import CLASSES_NAME, JOB_NAME, SUMMARY_NAME, storage_at
+from ray_segformer.outputs._mask_rows import schema_of
 from ray_segformer.outputs._shards import folder_of_shards, shards_in
 
 _READERS = 8  # shards that are read at the same time: each waits for the storage
+_ADVICE = "A damaged file can be deleted: predict makes its images again with --resume"
 _ROWS_AT_ONCE, _BUFFER_BYTES = 16, 2**20  # when few rows of a shard are read
 
 
@@ -84,13 +86,13 @@ class MaskOutput:
         Raises:
             OutputError: it cannot be read.
         """
-        with self._opened(shard) as file:
-            return pa.parquet.read_table(file, columns=columns)
+        with self._opened(shard) as reader:
+            return reader.read(columns)
 
     def place_columns(self, shard: str) -> pa.Schema:
         """Return the columns that say where an image is in its file; none if each has its own. See `ImageInput`."""
-        with self._opened(shard) as file:
-            schema = pa.parquet.read_schema(file)
+        with self._opened(shard) as reader:
+            schema = reader.schema_arrow
         return pa.schema([*schema][schema.get_field_index("index") + 1 : schema.get_field_index("height")])
 
     def cell_of(self, path: str) -> str:
@@ -115,8 +117,7 @@ class MaskOutput:
             OutputError: it cannot be read.
         """
         wanted, first = collections.deque(places), 0
-        with self._opened(shard) as file:
-            reader = pa.parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES)
+        with self._opened(shard, buffer_size=_BUFFER_BYTES) as reader:
             for batch in reader.iter_batches(_ROWS_AT_ONCE) if wanted else ():
                 while wanted and wanted[0] < first + len(batch):
                     yield batch.slice(wanted.popleft() - first, 1).to_pylist()[0]
@@ -160,12 +161,16 @@ class MaskOutput:
         return pixels
 
     @contextlib.contextmanager
-    def _opened(self, shard: str) -> Iterator[Any]:
+    def _opened(self, shard: str, **options: Any) -> Iterator[pa.parquet.ParquetFile]:
+        shown = self.storage.describe(shard)
         with self.storage.open(shard) as file:
             try:
-                yield file
+                reader = pa.parquet.ParquetFile(file, **options)
+                missing = [name for name in schema_of(self.mask_format).names if name not in reader.schema_arrow.names]
+                if missing:
+                    raise OutputError(
+                        f"{shown}: has no column {', '.join(missing)}; another program wrote it. {_ADVICE}"
+                    )
+                yield reader
             except (OSError, pa.ArrowException) as error:
-                raise OutputError(
-                    f"{self.storage.describe(shard)}: cannot be read: {error}. A damaged file can be deleted: predict "
-                    "makes its images again with --resume"
-                ) from error
+                raise OutputError(f"{shown}: cannot be read: {error}. {_ADVICE}") from error
