@@ -11,6 +11,7 @@ from ray_segformer.inputs._splits import choose_split
 from ray_segformer.inputs._tree import Tree
 
 _IMAGES, _ANNOTATIONS, _LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
+_PNG_OF_LABELME = "SegmentationClassPNG"  # then the other folder has arrays of NumPy
 
 
 def voc_folders(tree: Tree) -> list[str]:
@@ -37,7 +38,8 @@ def find_voc(root: str, split: str | None = "val", *, strict: bool = True) -> An
     tree = Tree(tree.locate(folders[0])) if folders[0] else tree
     lists = [file.removesuffix(".txt") for file in tree.files(_LISTS) if file.endswith(".txt")]
     if split is None and not lists:
-        found = by_name(tree.locate(_IMAGES), tree.locate(_ANNOTATIONS), strict=strict)
+        annotations = _PNG_OF_LABELME if tree.has_folder(_PNG_OF_LABELME) else _ANNOTATIONS
+        found = by_name(tree.locate(_IMAGES), tree.locate(annotations), strict=strict)
         return replace(found, reduce_labels=False)
     split = choose_split(lists, split, f"{tree.shown}/{_LISTS}")
     names = [line.split()[0] for line in tree.lines(f"{_LISTS}/{split}.txt")]

@@ -167,6 +167,16 @@ def test_voc_without_lists_is_read_whole(tmp_path):
 # Folders of images and of annotations
 
 
+def test_voc_of_labelme_has_its_png_files_in_a_folder_of_their_own(tmp_path):
+    pairs(tmp_path, "JPEGImages", "SegmentationClassPNG", 3)
+    (tmp_path / "SegmentationClass").mkdir()
+    for number in range(3):
+        np.save(tmp_path / f"SegmentationClass/{number}.npy", np.zeros((20, 30), np.int32))
+    found = find_annotated(str(tmp_path))
+    assert found.rows == 3 and found.reduce_labels is False
+    assert [ids_of(row)[0, 0] for row in found.sample(3)] == [0, 1, 2]
+
+
 def test_annotations_of_similar_names_are_named(tmp_path):
     pairs(tmp_path, "images", "masks", 2)
     for number in range(2):
