@@ -39,7 +39,8 @@ class Labels:
         has_colors: whether there are `label_colors`.
 
     Raises:
-        ValueError: an id or a colour is none, or `label_map` gives `ignore_index` a class.
+        ValueError: an id or a colour is none, or `label_map` gives `ignore_index` a class, or an id a class that the
+            model does not have.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class Labels:
     ) -> None:
         ignored = ignored_ids[0]
         label_map = dict(label_map or {})
+        if ignore_index is not None and ignore_index not in range(2**16):
+            raise ValueError(f"ignore_index is a class id of the annotations, in [0, 65535], not {ignore_index!r}")
         if ignore_index is not None and label_map.setdefault(ignore_index, ignored) not in ignored_ids:
             raise ValueError(f"ignore_index: label_map gives the id {ignore_index} the class {label_map[ignore_index]}")
         self.num_classes = num_classes
@@ -61,6 +64,11 @@ class Labels:
         self.reduce_labels = reduce_labels
         self.has_colors = label_colors is not None
         self._format = LabelFormat(label_map, label_colors)
+        first = int(reduce_labels)
+        for old, new in label_map.items():
+            if new not in ignored_ids and new >= num_classes + first:
+                classes = f"{first} to {num_classes - 1 + first}"
+                raise ValueError(f"label_map gives {old} the class {new}; the model's classes are {classes}")
         meant = {*label_map.values(), *(label_colors or {}).values()}
         self._ignores_on_purpose = not meant.isdisjoint(self.ignored_ids)
 

@@ -38,16 +38,16 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2))
         return 0
     gmac = facts["gmac"]
-    print(f"{'origin':<22}{facts['origin']}")
-    print(f"{'parameters':<22}{facts['parameters']:,}")
+    print(f"{'origin':<21} {facts['origin']}")
+    print(f"{'parameters':<21} {facts['parameters']:,}")
     cost = f"{gmac['folded']:.2f} an image of {gmac['size'][0]} x {gmac['size'][1]}"
-    print(f"{'GMAC':<22}{cost} ({gmac['published']:.2f} with the decoder as published)")
-    print(f"{'protocol':<22}{facts['protocol']}")
+    print(f"{'GMAC':<21} {cost} ({gmac['published']:.2f} with the decoder as published)")
+    print(f"{'protocol':<21} {facts['protocol']}")
     for name, value in facts["preprocessing"].items():
-        print(f"{name:<22}{_text(value)}")
-    print(f"{'classes':<22}{len(facts['classes'])}: {', '.join(facts['classes'].values())}")
+        print(f"{name:<21} {_text(value)}")
+    print(f"{'classes':<21} {len(facts['classes'])}: {', '.join(facts['classes'].values())}")
     for guess in facts["guesses"].values():
-        print(f"{'assumed':<22}{guess}")
+        print(f"{'assumed':<21} {guess}")
     _print_tree(facts["training"] or {"training": "not recorded"})
     return 0
 
@@ -102,6 +102,6 @@ def _print_tree(facts: dict[str, Any], indent: str = "") -> None:
                     _print_tree(item, indent + "  ")
                 else:  # such as an epoch, whose lists, the scores by class, are printed by --json only
                     scalars = {key: entry for key, entry in item.items() if not isinstance(entry, list)}
-                    print(f"{indent + name:<22}{_text(scalars)}")
+                    print(f"{indent + name:<21} {_text(scalars)}")
         else:
-            print(f"{indent + name:<22}{_text(value)}")
+            print(f"{indent + name:<21} {_text(value)}")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import ray
 
 from ray_segformer._guesses import Guess
-from ray_segformer.images import ImageError, encoded_bytes, public_uri
+from ray_segformer.images import ImageError, cause_of, encoded_bytes, public_uri
 from ray_segformer.inputs._blocks import small_blocks, spread
 from ray_segformer.inputs._find import find_images
 from ray_segformer.inputs._image_input import ImageInput, InputError
@@ -153,10 +153,13 @@ def read_files(batch: pa.Table, convert: Callable[[bytes], bytes] | None = None)
 
 
 def bytes_or_null(cell: Any, path: str, convert: Callable[[bytes], bytes] | None = None) -> bytes | None:
-    """Return the bytes of the file in a cell, converted; None, with a warning in the log, if it cannot be read."""
+    """Return the bytes of the file in a cell, converted; None, with a warning in the log, if it cannot be read.
+
+    An empty file stays one, so that it is not taken for a null.
+    """
     try:
         content = encoded_bytes(cell)
         return content if convert is None else convert(content)
     except ImageError as error:
         logger.warning("%s: %s", path, error)
-        return None
+        return b"" if cause_of(str(error)) == "empty" else None

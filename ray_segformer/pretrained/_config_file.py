@@ -36,7 +36,8 @@ def find_directory(directory: str) -> str:
             f"; {_RAY_2_6_NAME} is a checkpoint of a dict, of Ray 2.6: docs/migration.md says how to rewrite it there"
         )
     else:
-        advice = f", found {entries[:10] if os.path.isdir(directory) else 'no such directory'}"
+        there = "a file" if os.path.isfile(directory) else "no such directory"
+        advice = f", found {entries[:10] if os.path.isdir(directory) else there}"
     raise CheckpointError(
         f"{directory}: no {CONFIG_NAME} there or in {_SUBFOLDER}/; expected a Hugging Face directory with "
         f"{CONFIG_NAME}, {WEIGHTS_NAME} and {PREPROCESSOR_NAME}{advice}"

@@ -22,7 +22,7 @@ from ray_segformer.preprocessor import SegformerPreprocessor
 from ray_segformer.protocol import protocol_in
 from ray_segformer.training._augmentation import IGNORED
 from ray_segformer.training._rows import TrainingRows, combined_seed
-from ray_segformer.training._run import TrainingRun, new_run, resumed_run, save_run
+from ray_segformer.training._run import TrainingRun, guesses_of, new_run, resumed_run, save_run
 from ray_segformer.training._settings import Settings
 from ray_segformer.training._validation import evaluate
 from ray_segformer.training._workers import TrainWorker, TuneTrial, sum_over_workers
@@ -93,7 +93,12 @@ def train_in_trial(config: dict[str, Any], datasets: Mapping[str, Any]) -> None:
 def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
     """Train as `train_loop_per_worker` describes, in a worker of Ray Train or a trial of Ray Tune."""
     device, shards = worker.device, worker.shards
-    run = resumed_run(worker.checkpoint) or new_run(settings)
+    run = resumed_run(worker.checkpoint, settings)
+    if run is None:
+        run = new_run(settings)
+        say(guesses_of(run, settings) if worker.rank == 0 else [])
+    if worker.rank == 0 and len(run.history) >= settings.epochs:
+        print(f"nothing to train: the run that is resumed has done {len(run.history)} epochs, of {settings.epochs}")
     if run.images is None:
         rows = _rows(run, settings, 0)
         run.images = rows.first_pass(shards["train"], device, settings.training_images)

@@ -229,8 +229,7 @@ class TrainingRows:
                 images.append(to_rgb(image))
                 annotations.append(self.labels.class_ids(annotation).astype(np.uint8, copy=False))
                 if images[-1].shape[:2] != annotations[-1].shape:
-                    sizes = f"{annotations[-1].shape} but its image is {images[-1].shape[:2]}, (height, width)"
-                    raise ImageError(f"the annotation is {sizes}")
+                    raise ImageError(_other_size(annotations[-1].shape, images[-1].shape[:2]))
             except ImageError as error:
                 name = path or describe(image) or "a row of the dataset"
                 raise ImageError(f"{name}: {error}") from error
@@ -253,6 +252,12 @@ class _Collate(NumpyBatchCollateFn):
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Any:
         return self._function(batch)
+
+
+def _other_size(annotation: tuple[int, ...], image: tuple[int, ...]) -> str:
+    turned = "; was it made of the image without its EXIF orientation? Then turn it"
+    advice = turned if annotation == image[::-1] else ""
+    return f"the annotation is {annotation} but its image is {image}, (height, width){advice}"
 
 
 def row_generator(seed: int, epoch: int, rgb: np.ndarray) -> np.random.Generator:

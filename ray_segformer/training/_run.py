@@ -14,11 +14,12 @@ import numpy as np
 import ray
 import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 import ray_segformer
-from ray_segformer._guesses import say
+from ray_segformer._guesses import Guess, say
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.images import ImageError
 from ray_segformer.network import smallest_side
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 STATE_NAME = "training_state.json"
 OPTIMIZER_NAME = "optimizer.safetensors"
 CURVES_NAME = "curves.png"
-_ALMOST = 0.85  # the similarity of two names, of which one is the other misspelt
+_HARMLESS = ("num_labels", "torch_dtype", "image_size", "downsampling_rates")  # of older configurations
+_OF_MODEL = ("id2label", "size", "reduce_labels")  # settings that are the model's own if they are None
+_FIXED = (*_OF_MODEL, "label_map", "label_colors", "ignore_index")  # settings that a run keeps when it is resumed
 _LARGE = (2**15, 2**15)  # height and width of an image that is large enough for each protocol
 
 
@@ -83,7 +86,7 @@ def new_run(settings: Settings) -> TrainingRun:
     content = None
     if settings.model is None:
         config, options = dict(settings.config or {}), {}
-        _refuse_misspelt(config)
+        _check_config(config)
     else:
         content = _content_of(settings.model)
         if not content.has_decoder and settings.id2label is None:
@@ -132,13 +135,33 @@ def new_run(settings: Settings) -> TrainingRun:
     return TrainingRun(model, preprocessor, content.source if content else None)
 
 
-def _refuse_misspelt(config: Mapping[str, Any]) -> None:
-    """Refuse keys that are almost those of `SegformerConfig`, which takes all keys, and does not use unknown ones."""
-    known = SegformerConfig().to_dict()
-    for name in config:
-        near = [] if name in known else difflib.get_close_matches(name, known, n=1, cutoff=_ALMOST)
-        if near:
-            raise ValueError(f"config has the key {name!r}, which SegformerConfig does not use; is it {near[0]!r}?")
+def guesses_of(run: TrainingRun, settings: Settings) -> list[Guess]:
+    """Return what a new run takes for granted: "labels-reduced", if the model's numbering is taken for own classes."""
+    if settings.id2label is None or settings.reduce_labels is not None or not run.preprocessor.do_reduce_labels:
+        return []
+    message = (
+        "annotations are taken to count classes from 1, and 0 to be ignored, as those of the model that training "
+        "starts from; if 0 is a class of id2label, set reduce_labels=False, else True"
+    )
+    return [Guess("labels-reduced", message)]
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Refuse keys that `SegformerConfig` takes and does not use, and lists that are not as long as there are stages."""
+    defaults = SegformerConfig().to_dict()
+    known = {*defaults, *_HARMLESS}
+    unknown = sorted(name for name in config if name not in known and not name.startswith("_"))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        raise ValueError(
+            f"config has keys that SegformerConfig does not use: {', '.join(unknown)}"
+            + (f"; is {unknown[0]} {near[0]}?" if near else "")
+        )
+    stages = config.get("num_encoder_blocks", defaults["num_encoder_blocks"])
+    lists = {name: config.get(name, default) for name, default in defaults.items() if isinstance(default, list)}
+    wrong = [f"{name} has {len(value)}" for name, value in lists.items() if len(value) != stages]
+    if wrong:
+        raise ValueError(f"config: each list has an entry for each of {stages} num_encoder_blocks; {', '.join(wrong)}")
 
 
 def _content_of(model: Any) -> SegformerContent:
@@ -162,11 +185,11 @@ def _with_new_decoder(content: SegformerContent, config: Any) -> Any:
     return model
 
 
-def resumed_run(checkpoint: Any) -> TrainingRun | None:
+def resumed_run(checkpoint: Any, settings: Settings) -> TrainingRun | None:
     """Load the run from its last checkpoint; None if there is no checkpoint.
 
     Raises:
-        ValueError: the checkpoint has no state of a run.
+        ValueError: the checkpoint has no state of a run, or that run had other settings of `_FIXED`.
         CheckpointError: the checkpoint holds no SegFormer.
     """
     if checkpoint is None:
@@ -177,11 +200,14 @@ def resumed_run(checkpoint: Any) -> TrainingRun | None:
             with open(os.path.join(directory, STATE_NAME), encoding="utf-8") as file:
                 state = json.load(file)
             tensors = load_file(os.path.join(directory, OPTIMIZER_NAME))
-        except OSError as error:
+            before = {name: content.training["settings"].get(name) for name in _FIXED}
+            base, history = content.training["base_model"], content.training["history"]
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ValueError(
-                f"{directory}: cannot resume from this checkpoint, because it has no training state; pass it as "
-                f"'model' to start a new run from it: {error}"
+                f"{directory}: cannot resume from this checkpoint, because it has no training state, or a damaged one; "
+                f"pass it as 'model' to start a new run from it: {error!r}"
             ) from error
+        _check_unchanged(before, settings, directory)
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         number, _, kind = name.partition(".")
@@ -191,12 +217,29 @@ def resumed_run(checkpoint: Any) -> TrainingRun | None:
     return TrainingRun(
         model,
         SegformerPreprocessor.from_config(content.preprocessor),
-        content.training["base_model"],
+        base,
         state["training_images"],
         state["step"],
-        content.training["history"],
+        history,
         {"state": moments, "param_groups": state["param_groups"]},
     )
+
+
+def _check_unchanged(before: Mapping[str, Any], settings: Settings, directory: str) -> None:
+    """Refuse to resume a run whose classes, size or annotations would change in the middle of it."""
+    now = {name: _for_json(getattr(settings, name)) for name in _FIXED}
+    if now["size"] is not None:
+        size = ImageSettings(now["size"]).size
+        now["size"] = [size.get("height"), size.get("width")]
+    if now["id2label"] is not None:
+        now["id2label"] = {number: str(name) for number, name in now["id2label"].items()}
+    changed = [name for name in _FIXED if now[name] != before[name] and not (now[name] is None and name in _OF_MODEL)]
+    if changed:
+        were = "; ".join(f"{name} was {before[name]}, now {now[name]}" for name in changed)
+        raise ValueError(
+            f"{directory}: {were}: a run that is resumed keeps them; use these settings, or give the new run another "
+            "name or storage_path in RunConfig"
+        )
 
 
 def save_run(

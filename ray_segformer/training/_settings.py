@@ -73,7 +73,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.config is None):
-            raise ValueError("train_loop_config needs either 'model' or, to start from scratch, 'config'")
+            both = ", and has both" if self.model is not None else ""
+            raise ValueError(f"train_loop_config needs either 'model' or, to start from scratch, 'config'{both}")
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
             _check_number(name, getattr(self, name), numbers.Integral, least)
         if self.training_images is not None:
@@ -92,7 +93,7 @@ class Settings:
         if self.size is not None:
             ImageSettings(self.size)  # checks it
         Labels(
-            2, label_map=self.label_map, label_colors=self.label_colors, ignore_index=self.ignore_index
+            2**16, label_map=self.label_map, label_colors=self.label_colors, ignore_index=self.ignore_index
         )  # checks them
         unknown = sorted(set(self.protocol or {}) - set(NAMES))
         if unknown:

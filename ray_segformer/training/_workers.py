@@ -29,7 +29,10 @@ class TrainWorker:
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
         self.checkpoint = ray.train.get_checkpoint()
-        self.shards = {name: ray.train.get_dataset_shard(name) for name in ("train", "validation")}
+        try:
+            self.shards = {name: ray.train.get_dataset_shard(name) for name in ("train", "validation")}
+        except KeyError as error:
+            raise ValueError(f"the trainer's datasets are 'train' and 'validation': {error.args[0]}") from error
 
     def prepare(self, model: Any) -> Any:
         """Return the model on the device. Its gradients are averaged over the workers."""

@@ -43,6 +43,10 @@ def test_ids_are_mapped_reduced_and_ignored():
     assert colors.class_ids(encode(np.array([[[9, 8, 7], [0, 0, 1]]], np.uint8))).tolist() == [[3, 255]]
     with pytest.raises(ValueError, match="ignore_index: label_map gives the id 9 the class 4"):
         Labels(5, label_map={9: 4}, ignore_index=9)
+    with pytest.raises(ValueError, match="label_map gives 9 the class 5; the model's classes are 0 to 4"):
+        Labels(5, label_map={8: 4, 9: 5})
+    with pytest.raises(ValueError, match="label_map gives 9 the class 6; the model's classes are 1 to 5"):
+        Labels(5, reduce_labels=True, label_map={7: 0, 8: 5, 6: 255, 9: 6})
 
 
 def test_ids_outside_the_model_are_named_with_what_helps():

@@ -114,11 +114,13 @@ def test_real_ade20k(shared):
 
 
 def test_a_file_that_vanished_is_null_and_its_path_stays(scenes, tmp_path):
-    paths = [str(scenes / "images" / "scene_00000.jpg"), str(tmp_path / "gone.jpg")]
+    paths = [str(scenes / "images" / "scene_00000.jpg"), str(tmp_path / "gone.jpg"), str(tmp_path / "empty.jpg")]
+    (tmp_path / "empty.jpg").touch()
     (tmp_path / "list.txt").write_text("\n".join(paths))
     rows = by_path(read_images(str(tmp_path / "list.txt")))
     assert rows[paths[0]]["image"] is not None
     assert rows[paths[1]]["image"] is None
+    assert rows[paths[2]]["image"] == b""  # of which the error says that it is empty
 
 
 @pytest.fixture(params=["object", "directory"])

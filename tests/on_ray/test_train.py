@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import ray
 import torch
 from PIL import Image, ImageFilter
-from ray.train import RunConfig, ScalingConfig
+from ray.train import Checkpoint, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from reference import Reference, objects, picture, save_small, small_model
 from safetensors.numpy import load_file
@@ -24,7 +25,7 @@ from ray_segformer.demo import CLASSES, write_scenes
 from ray_segformer.train import Settings, train_loop_per_worker
 from ray_segformer.training import IGNORED, EveryRowOfValidation, TrainingRows, augment, jitter_colours, row_generator
 from ray_segformer.training._loop import train_step
-from ray_segformer.training._run import new_run
+from ray_segformer.training._run import guesses_of, new_run, resumed_run
 from ray_segformer.viz import draw_curves
 
 pytestmark = pytest.mark.skipif(installed.BatchPredictor is not None, reason="needs the API of newer Ray Train")
@@ -221,7 +222,8 @@ def test_unknown_settings_are_named():
     ("config", "message"),
     [
         ({}, "either 'model'"),
-        ({"model": "x", "config": {}}, "either 'model'"),
+        ({"model": "x", "config": {}}, "either 'model' .* and has both"),
+        ({"model": "x", "ignore_index": -100}, "ignore_index is a class id of the annotations, in .*, not -100"),
         ({"model": "x", "epochs": 0}, "epochs is 1 or more, not 0"),
         ({"model": "x", "batch_size": 0}, "batch_size is 1 or more, not 0"),
         ({"model": "x", "seed": -1}, "seed is 0 or more, not -1"),
@@ -247,11 +249,10 @@ def test_wrong_settings_are_refused(config, message):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (
-            {"config": {**TINY, "hidden_size": [16]}},
-            "'hidden_size', which SegformerConfig does not use; is it 'hidden_sizes'",
-        ),
-        ({"config": {**TINY, "depths": [1, 1]}}, "config: transformers builds no SegFormer of it"),
+        ({"config": {**TINY, "hidden_size": [16], "embed": 3}}, "does not use: embed, hidden_size"),
+        ({"config": {**TINY, "hidden_size": [16]}}, "hidden_size; is hidden_size hidden_sizes"),
+        ({"config": {**TINY, "depths": [1, 1]}}, "an entry for each of 4 num_encoder_blocks; depths has 2"),
+        ({"config": {**TINY, "hidden_act": "none"}}, "config: transformers builds no SegFormer of it: KeyError"),
         ({"config": TINY, "size": (96, 28)}, "size: the network needs at least 29 pixels on each side, not 96 x 28"),
         ({"config": TINY, "protocol": {"window": 28}}, "protocol: .* at least 29 pixels on each side, and gets 28"),
         ({"config": TINY, "size": 96, "protocol": {"scales": [0.25, 1]}}, "protocol: .* at least 29 .* and gets 24"),
@@ -260,6 +261,46 @@ def test_wrong_settings_are_refused(config, message):
 def test_what_the_network_cannot_take_is_refused_before_the_first_step(config, message):
     with pytest.raises(ValueError, match=message):
         new_run(Settings.of(config))
+
+
+def test_own_classes_numbered_as_those_of_the_model_are_said(tmp_path):
+    model = save_small(tmp_path, small_model(num_labels=3))
+    SegformerPreprocessor(64, do_reduce_labels=True).save_pretrained(model)
+    settings = {"model": str(model), "id2label": {0: "ground", 1: "roof"}}
+
+    def codes(**more):
+        asked = Settings.of({**settings, **more})
+        return [guess.code for guess in guesses_of(new_run(asked), asked)]
+
+    assert codes() == ["labels-reduced"]
+    assert codes(reduce_labels=True) == codes(reduce_labels=False) == codes(id2label=None) == []
+    assert codes(label_colors={(9, 9, 9): 0}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id2label": {0: "other", 1: "names"}}, "id2label was {.*'0': 'sky'.*}, now {'0': 'other', '1': 'names'}"),
+        ({"size": 64}, r"size was \[64, 96\], now \[64, 64\]"),
+        ({"reduce_labels": True, "ignore_index": 0}, "reduce_labels was False, now True; ignore_index was None, now 0"),
+        ({"label_map": {255: 1}}, "label_map was None, now {'255': 1}: .* give the new run another name"),
+    ],
+)
+def test_what_changes_classes_or_annotations_is_refused_in_a_run_that_is_resumed(from_scratch, change, message):
+    same = {"config": TINY, "epochs": 9, "learning_rate": 1.0, "size": {"height": 64, "width": 96}, "augment": True}
+    assert len(resumed_run(from_scratch.checkpoint, Settings.of(same)).history) == EPOCHS
+    with pytest.raises(ValueError, match=message):
+        resumed_run(from_scratch.checkpoint, Settings.of({**same, **change}))
+
+
+def test_a_damaged_state_is_named(from_scratch, tmp_path):
+    with from_scratch.checkpoint.as_directory() as directory:
+        shutil.copytree(directory, tmp_path / "checkpoint")
+    checkpoint = Checkpoint.from_directory(str(tmp_path / "checkpoint"))
+    for name, content in (("optimizer.safetensors", b"cut"), ("training_state.json", b"{"), ("training.json", b"{}")):
+        (tmp_path / "checkpoint" / name).write_bytes(content)
+        with pytest.raises(ValueError, match=r"checkpoint: cannot resume from this checkpoint, .* or a damaged one"):
+            resumed_run(checkpoint, Settings.of({"config": TINY}))
 
 
 def test_images_of_29_pixels_are_large_enough_and_their_scales_of_larger_ones():
@@ -385,7 +426,7 @@ def test_rows_are_refused_with_the_reason():
         rows(ids + 7)
     with pytest.raises(ImageError, match=r"the class ids 8 .* which are 1 to 7; .*reduce_labels=False"):
         rows(ids + 8, reduce=True)
-    with pytest.raises(ImageError, match=r"a\.jpg: the annotation is \(30, 20\) but its image is \(20, 30\)"):
+    with pytest.raises(ImageError, match=r"a\.jpg: the annotation is \(30, 20\) but its image is \(20, 30\).* EXIF"):
         rows(ids.T)
     with pytest.raises(ImageError, match=r"a\.jpg: null"):
         rows(ids, image=objects(None))
