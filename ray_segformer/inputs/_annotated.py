@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,9 +127,13 @@ def by_name(images: str, annotations: str, exclude: Sequence[str] = (), *, stric
     for row in rows:
         if strict and row["name"] not in below:
             similar = next((name for name in sorted(below) if row["name"] in name), None)
+            advice = f"; {similar} is there: name annotations as their images" if similar else ""
+            stem = posixpath.splitext(row["name"])[0]  # a name has its suffix if two files differ in nothing else
+            if stem in below:
+                advice = f"; {stem} is there, but several images are called so: leave one out (--exclude, exclude=)"
             raise InputError(
                 f"{row['path']} has no annotation: expected {public_uri(annotations)}/{row['name']}.png, "
-                "a PNG of class ids" + (f"; {similar} is there: name annotations as their images" if similar else "")
+                f"a PNG of class ids{advice}"
             )
         row["annotation"] = below[row["name"]]["image"] if row["name"] in below else None
     names = {row["name"] for row in rows}

@@ -185,6 +185,14 @@ def test_annotations_of_similar_names_are_named(tmp_path):
         find_annotated(str(tmp_path))
 
 
+def test_images_that_differ_in_their_suffixes_alone_share_no_annotation(tmp_path):
+    pairs(tmp_path, "images", "masks", 2)
+    shutil.copy(tmp_path / "images/1.jpg", tmp_path / "images/1.png")
+    with pytest.raises(InputError, match=r"1\.jpg has no annotation: .*; 1 is there, but several images are called so"):
+        find_annotated(str(tmp_path))
+    assert find_annotated(str(tmp_path), exclude=["*.png"]).rows == 2
+
+
 @pytest.mark.parametrize("images, annotations", [("images", "masks"), ("imgs", "labels"), ("img_dir", "ann_dir")])
 def test_folders_that_people_name_so(tmp_path, images, annotations):
     pairs(tmp_path, images, annotations, 40)
