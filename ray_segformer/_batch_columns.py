@@ -142,6 +142,22 @@ def errors_of(batch: Mapping[str, Any], rows: int) -> list[str | None]:
     return [error or None for error in cells(batch["error"])] if "error" in batch else [None] * rows
 
 
+def labels_of(batch: Mapping[str, Any]) -> Any:
+    """Return the `labels` column of a batch; None without one, or if it is the user's own and holds no class ids.
+
+    Class ids are arrays `(H, W)`, or null.
+    """
+    column = batch.get("labels")
+    first = next((cell for cell in cells(column) if cell is not None), None) if column is not None else None
+    return column if first is None or np.ndim(first) == 2 else None
+
+
+def consumed_for(predictions: Any) -> set[str]:
+    """Return the columns of a batch that its predictions replace. All others stay, also `labels` of the user's own."""
+    names = predictions.column_names if isinstance(predictions, pa.Table) else predictions
+    return {"pixel_values", "original_size", *(["labels"] if "loss" in names else [])}
+
+
 def error_column(errors: list[str | None]) -> npt.NDArray[Any]:
     """Return errors as a column: an object array `(N,)` of text and nulls. It is the reverse of `errors_of`."""
     return object_array(installed.NULL_TEXT if error is None else error for error in errors)

@@ -16,8 +16,10 @@ import ray
 from ray_segformer import _stage_times as stage_times
 from ray_segformer._batch_columns import (
     RowErrors,
+    consumed_for,
     error_column,
     is_preprocessed,
+    labels_of,
     name_column,
     predictions_to_arrow,
     stack,
@@ -29,9 +31,6 @@ from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.images import MAX_PIXELS, ImageError, cause_of, cells
 from ray_segformer.preprocessor import SegformerPreprocessor
 from ray_segformer.protocol import protocol_in
-
-# The predictor consumes these columns. All other columns of a `map_batches` batch stay.
-_CONSUMED = frozenset(("pixel_values", "original_size", "labels"))
 
 
 class SegformerPredictor(Predictor):
@@ -176,7 +175,7 @@ class SegformerPredictor(Predictor):
     def __call__(self, batch: Any) -> Any:
         """Predict a batch of `Dataset.map_batches`, of any batch format, and keep its other columns."""
         predictions: Any = self.predict(batch)
-        consumed = _CONSUMED | {self._images.image_column}
+        consumed = consumed_for(predictions) | {self._images.image_column}
         if isinstance(batch, pa.Table):
             for name in batch.column_names:
                 if name not in consumed and name not in predictions.column_names:
@@ -214,7 +213,7 @@ class SegformerPredictor(Predictor):
         """Predict a dict of arrays, or one array of images or of pixel values."""
         started = time.perf_counter()
         batch = _preprocessed(data, self._images)
-        pixel_values, sizes, labels = batch["pixel_values"], batch.get("original_size"), batch.get("labels")
+        pixel_values, sizes, labels = batch["pixel_values"], batch.get("original_size"), labels_of(batch)
         rows = len(pixel_values)
         if self._ended is not None:
             stage_times.count("waiting", started - self._ended, rows)
@@ -254,7 +253,7 @@ def _checked(batch: Mapping[str, Any], rows: int, segmenter: Segmenter, on_error
         RowError: checking a row raised another exception, and errors are not kept.
     """
     errors = RowErrors(batch, rows, on_error)
-    pixel_values, sizes, labels = batch["pixel_values"], batch.get("original_size"), batch.get("labels")
+    pixel_values, sizes, labels = batch["pixel_values"], batch.get("original_size"), labels_of(batch)
     for row in [row for row in range(rows) if errors.texts[row] is None]:
         size = None if sizes is None else sizes[row]
         try:

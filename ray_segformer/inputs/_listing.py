@@ -82,14 +82,18 @@ def fixed_part(pattern: str) -> str:
 
 
 def files_in_list(location: Location) -> Iterator[FileName]:
-    """Yield the files that a list file names, one a line. Empty lines and lines that start with # are skipped.
+    """Yield the files that a list file names, one a line. Empty lines and comments are skipped.
+
+    A comment starts with #, and is not the name of a local file.
 
     Raises:
         InputError: the file is not UTF-8.
     """
     for line in _lines(location):
-        if line.strip() and not line.startswith("#"):
-            yield location.named_in(line.strip())
+        name = line.strip()
+        is_comment = name.startswith("#") and not (location.is_local and os.path.exists(location.named_in(name).plain))
+        if name and not is_comment:
+            yield location.named_in(name)
 
 
 def _lines(location: Location) -> Iterator[str]:

@@ -220,14 +220,16 @@ def test_names_in_rounds_differ_on_every_file_system(tmp_path, small_rounds):
 
 
 def test_a_list_in_rounds_has_the_keys_that_it_has_in_one(tmp_path, small_rounds):
-    make(tmp_path, "a.jpg", "b/c.jpg", "d.jpg")
-    (tmp_path / "list.txt").write_text("\ufeffa.jpg\n\n# not a file\na.jpg\r\n" + "b/c.jpg\na.jpg\n" * 9 + "d.jpg")
+    make(tmp_path, "a.jpg", "b/c.jpg", "d.jpg", "#1.jpg")
+    names = "#1.jpg\n#2.jpg\n" + "b/c.jpg\na.jpg\n" * 9 + "d.jpg"
+    (tmp_path / "list.txt").write_text("\ufeffa.jpg\n\n# not a file\na.jpg\r\n" + names)
     _, rows = in_rounds(tmp_path / "list.txt")
     in_one = find_images(str(tmp_path / "list.txt")).take(999)
     assert [(row["key"], row["index"], row["image"]) for row in rows] == [
         (row["key"], row["index"], row["image"]) for row in in_one
     ]
     assert [row["key"] for row in rows][-2:] == [f"{tmp_path}/a.jpg#10", f"{tmp_path}/d.jpg"]
+    assert [row["key"] for row in rows if "/#" in row["key"]] == [f"{tmp_path}/#1.jpg"]  # the others are comments
 
 
 def test_what_is_wrong_with_later_images_is_said_when_they_are_listed(tmp_path, small_rounds):

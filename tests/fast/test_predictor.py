@@ -393,6 +393,16 @@ def test_losses_of_one_class(tmp_path):
     np.testing.assert_allclose(predict_losses(tmp_path / "model", annotations), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("own", [np.arange(len(PICTURES)), objects(*["cat"] * len(PICTURES))])
+def test_another_column_of_labels_is_not_the_predictors(checkpoint, masks, own):
+    predictor = SegformerPredictor(checkpoint, on_error="keep")
+    batch = {"image": objects(*PICTURES), "labels": own}
+    for result in (predictor.predict(batch), predictor.predict(checkpoint.get_preprocessor().transform_batch(batch))):
+        assert set(result) == {"segmentation", "error"}
+        assert agreement(list(result["segmentation"]), masks) >= 0.999
+    assert list(predictor(batch)["labels"].to_pylist()) == own.tolist()  # it stays, as other columns do
+
+
 def test_no_loss_without_annotations(checkpoint):
     result = SegformerPredictor(checkpoint).predict({"image": objects(*PICTURES), "annotation": objects(*ANNOTATIONS)})
     assert set(result) == {"segmentation"}
