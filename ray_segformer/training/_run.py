@@ -159,7 +159,11 @@ def _check_config(config: Mapping[str, Any]) -> None:
         )
     stages = config.get("num_encoder_blocks", defaults["num_encoder_blocks"])
     lists = {name: config.get(name, default) for name, default in defaults.items() if isinstance(default, list)}
-    wrong = [f"{name} has {len(value)}" for name, value in lists.items() if len(value) != stages]
+    wrong = [
+        f"{name} is {value!r}"
+        for name, value in lists.items()
+        if not isinstance(value, (list, tuple)) or len(value) != stages
+    ]
     if wrong:
         raise ValueError(f"config: each list has an entry for each of {stages} num_encoder_blocks; {', '.join(wrong)}")
 

@@ -251,7 +251,8 @@ def test_wrong_settings_are_refused(config, message):
     [
         ({"config": {**TINY, "hidden_size": [16], "embed": 3}}, "does not use: embed, hidden_size"),
         ({"config": {**TINY, "hidden_size": [16]}}, "hidden_size; is hidden_size hidden_sizes"),
-        ({"config": {**TINY, "depths": [1, 1]}}, "an entry for each of 4 num_encoder_blocks; depths has 2"),
+        ({"config": {**TINY, "depths": [1, 1]}}, r"an entry for each of 4 num_encoder_blocks; depths is \[1, 1\]"),
+        ({"config": {**TINY, "depths": 2}}, "an entry for each of 4 num_encoder_blocks; depths is 2"),
         ({"config": {**TINY, "hidden_act": "none"}}, "config: transformers builds no SegFormer of it: KeyError"),
         ({"config": TINY, "size": (96, 28)}, "size: the network needs at least 29 pixels on each side, not 96 x 28"),
         ({"config": TINY, "protocol": {"window": 28}}, "protocol: .* at least 29 pixels on each side, and gets 28"),
