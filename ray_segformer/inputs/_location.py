@@ -98,6 +98,11 @@ class Location:
         return isinstance(self.file_system, pa.fs.LocalFileSystem)
 
     @property
+    def canonical(self) -> str:
+        """The same text however it was written: an absolute path, or a URI as `shown`, without a slash at its end."""
+        return readable(self.path) if self.is_local else self.shown.rstrip("/")
+
+    @property
     def finds_folders(self) -> bool:
         """Whether the list of a folder has the folders in it. On GCS, pyarrow finds none but those that it made."""
         return self.file_system.type_name in ("local", "s3", "hdfs", "abfs")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import ray
 
 from ray_segformer._guesses import say
 from ray_segformer.exports import FORMATS, ExportError, ExportFormat, SourceFormat
+from ray_segformer.inputs import Location
 from ray_segformer.jobs._cluster import start_ray
 from ray_segformer.jobs._export_images import RECORDS, export_images
 from ray_segformer.jobs._export_sources import export_sources
@@ -41,23 +43,31 @@ def export(
 
     Returns:
         The content of `export.json`: `images`, how many were exported; `failures`, how many have no mask, and are left
-        out; `source_finished`; `warnings` (what the format guessed: `code`, `message`, `rows`); and `options`.
+        out; `source_finished`; `source_digest`, which tells its images from others; `warnings` (what the format
+        guessed: `code`, `message`, `rows`); and `options`.
 
     Raises:
         ExportError: the format cannot hold the classes, or is for another kind of input, or needs a package that is not
             installed.
-        OutputError: the source is no output of `predict`, or the destination cannot be written.
+        OutputError: the source is no output of `predict`, or the destination cannot be written; or with `resume`, it is
+            complete, and the source has other images now.
     """
     output = MaskOutput(source)
     to_format = FORMATS[file_format](output.id2label, **options)
-    used = {"source": output.storage.shown, "format": file_format, **options}
+    used = {"source": Location(source).canonical, "format": file_format, **options}
     folder = OutputFolder(
         destination, source=source, overwrite=overwrite, resume=resume, options=used, summary_name="export.json"
     )
     with folder:
-        if folder.finished is not None:
-            return folder.finished
         shards = output.shards()
+        digest = hashlib.sha256("\n".join(shards).encode()).hexdigest()  # the name of a shard has one of its keys
+        if folder.finished is not None:
+            if folder.finished.get("source_digest", digest) != digest:  # earlier versions have none
+                raise OutputError(
+                    f"{folder.storage.shown} is complete, but {output.storage.shown} has other images now; export them "
+                    "with --overwrite"
+                )
+            return folder.finished
         if not shards:
             raise OutputError(f"{output.storage.shown}: no images there yet")
         _check(output, shards, file_format, to_format)
@@ -73,7 +83,7 @@ def export(
         folder.lease.look()
         folder.storage.delete(folder.storage.names(RECORDS))
         warnings = [guess.as_json(counts["images"]) for guess in to_format.guesses]
-        summary = {**counts, "source_finished": output.is_finished, "warnings": warnings}
+        summary = {**counts, "source_finished": output.is_finished, "source_digest": digest, "warnings": warnings}
         return folder.finish(summary, output.id2label)
 
 

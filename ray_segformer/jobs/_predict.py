@@ -7,31 +7,26 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import ray
 
 from ray_segformer._guesses import say
 from ray_segformer._segmenter import check_foreground_threshold
 from ray_segformer._stage_times import start_totals, totals_by_stage
-from ray_segformer.air import BatchPredictor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint
-from ray_segformer.images import MAX_PIXELS, Bands, public_uri
-from ray_segformer.inputs import InputError, ListedAhead, Location, find_rounds, find_scenes, readable
-from ray_segformer.jobs._cluster import ENCODING_CPUS, resources_for, start_ray, start_ray_during, where_to_run
+from ray_segformer.images import MAX_PIXELS, Bands
+from ray_segformer.inputs import DoneRows, ImageInput, InputError, ListedAhead, Location, find_rounds, find_scenes
+from ray_segformer.jobs._cluster import resources_for, start_ray, start_ray_during, where_to_run
 from ray_segformer.jobs._compile import compile_ahead
-from ray_segformer.jobs._encode import EncodeMasks
+from ray_segformer.jobs._encoded_masks import encoded_masks
 from ray_segformer.jobs._preflight import check_nodes
 from ray_segformer.jobs._progress import progress_of_workers
 from ray_segformer.jobs._report import REPORT_NAME, report_page
-from ray_segformer.outputs import LocalStorage, MaskOutput, OutputError, OutputFolder, Shards, WriteShards
-from ray_segformer.predictor import SegformerPredictor
-from ray_segformer.protocol import PLAIN, Protocol, protocol_in
+from ray_segformer.outputs import CLASSES_NAME, LocalStorage, MaskOutput, OutputError, OutputFolder, Shards, WriteShards
+from ray_segformer.protocol import PLAIN, Protocol
 from ray_segformer.viz import class_palette
 
 ROWS_PER_SHARD = 1024
@@ -105,10 +100,10 @@ def predict(
             Default: 1024.
         overwrite: delete an earlier output first. Default: False.
         resume: continue what an interrupted run left, if it left anything; also from another machine. A row is done if
-            it is in a shard. Of a finished run, shards that are missing are made again, and those that hold rows a
-            second time are deleted. The earlier run must have had the same options, except that `on_error` may now be
-            "keep", and that `report`, `batch_size`, `workers`, `gpus_per_worker` and `rows_per_shard` may differ.
-            Default: False.
+            it is in a shard. A finished run is looked through, too: images that are new in the input are segmented,
+            shards and PNG files that are missing are made again, and shards that hold rows a second time are deleted.
+            The earlier run must have had the same options, except that `on_error` may now be "keep", and that `report`,
+            `batch_size`, `workers`, `gpus_per_worker` and `rows_per_shard` may differ. Default: False.
         progress: whether to show a progress bar on stderr. Default: True.
 
     Returns:
@@ -144,7 +139,7 @@ def predict(
     names = checkpoint.id2label if foreground_threshold is None else {0: "background", 1: checkpoint.id2label[0]}
     # A run may be resumed only with the same values of these.
     result_options = {
-        "input": public_uri(readable(source)),
+        "input": Location(source).canonical,
         "exclude": sorted(set(exclude)),
         **({} if bands is None else {"bands": bands.as_json()}),
         **({} if every is None else {"every": every}),
@@ -160,32 +155,38 @@ def predict(
     }
     folder = OutputFolder(output, source=source, overwrite=overwrite, resume=resume, options=result_options)
     distinct_names = overlays or mask_format == "png"
-    if bands is None:
-        rounds = find_rounds(source, exclude=exclude, every=every, distinct_names=distinct_names, output=output)
-    elif every is not None:
-        raise InputError("every (--every) is for videos, and bands (--bands, --range) for scenes; leave one out")
-    else:
+
+    def listed() -> Iterator[ImageInput]:
+        if bands is None:
+            return find_rounds(source, exclude=exclude, every=every, distinct_names=distinct_names, output=output)
+        if every is not None:
+            raise InputError("every (--every) is for videos, and bands (--bands, --range) for scenes; leave one out")
         windows = protocol.windows_alone
-        rounds = find_scenes(source, bands, windows, exclude=exclude, distinct_names=distinct_names, output=output)
+        return find_scenes(source, bands, windows, exclude=exclude, distinct_names=distinct_names, output=output)
+
+    rounds = listed()
     images = start_ray_during(partial(next, rounds))
     say(images.guesses)
     started = time.monotonic()
     with folder:
         shards = Shards(folder.storage, mask_format)
-        if folder.finished is not None and shards.are_there(folder.finished):
+        is_finished = folder.finished is not None
+        done = shards.find(with_files=is_finished) if is_finished or folder.resumes else None
+        if folder.finished and done and _is_whole(folder, shards, done, itertools.chain([images], rounds)):
             if report:
                 _write_report(folder, output, folder.finished, source, progress)
             this_run = {"resumed": folder.finished["images"], "seconds": 0.0, "images_per_second": 0.0, "stages": {}}
             return {**folder.finished, **this_run}
-        if folder.finished is not None:
-            folder.reopen()
-        done = shards.find() if folder.resumes else None
         resumed = shards.rows
         if on_error == "raise" and shards.causes:
             raise OutputError(
                 f"{folder.storage.shown}: the earlier run kept {shards.causes.total()} images that failed; continue "
                 'with on_error="keep" (--on-error keep), or start again with --overwrite'
             )
+        if is_finished:
+            folder.reopen()
+            rounds = listed()
+            images = next(rounds)
         if not ray.is_initialized():
             start_ray()
         if images.rows_at_once is not None:
@@ -248,48 +249,15 @@ def predict(
         return folder.finish(summary, names)
 
 
-def encoded_masks(
-    dataset: ray.data.Dataset,
-    checkpoint: SegformerCheckpoint,
-    options: dict[str, Any],
-    palette: npt.NDArray[np.uint8] | None,
-    resources: dict[str, Any],
-    columns: Iterable[pa.Field] = (),
-) -> ray.data.Dataset:
-    """Segment a dataset, and encode the masks.
-
-    Args:
-        dataset: has `path`, `index`, `image`, `name` and `key`, as the datasets of an `ImageInput`.
-        checkpoint: the model.
-        options: arguments of `SegformerPredictor`. `on_error` is required.
-        palette: uint8 `(classes, 3)`, the colours of overlays; None draws none.
-        resources: arguments of `BatchPredictor.predict`, from `resources_for`.
-        columns: those of the `ImageInput`. Default: none.
-
-    Returns:
-        A lazy dataset of the rows of `EncodeMasks`.
-    """
-    columns = list(columns)
-    keep_columns = ["path", "index", "name", "key", *(column.name for column in columns)]
-    # Overlays need the image, and parts of scenes their place; the preprocessor drops both. Cells are small.
-    if palette is not None or columns:
-        dataset = dataset.map_batches(_with_source, batch_format="pyarrow")
-        keep_columns.append("source")
-    predictor = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor, **options)
-    if installed.HAS_AIR:
-        images: dict[str, Any] = {name: options[name] for name in ("on_error", "max_pixels") if name in options}
-        images["resize"] = protocol_in(options).resize_in_cpu_stage
-        predictor.set_preprocessor(checkpoint.get_preprocessor(**images))
-    predictions: ray.data.Dataset = predictor.predict(dataset, keep_columns=keep_columns, **resources)
-    encode = EncodeMasks(palette, options.get("max_pixels", MAX_PIXELS), columns)
-    return predictions.map_batches(encode, batch_size=resources["batch_size"], num_cpus=ENCODING_CPUS)
+def _is_whole(folder: OutputFolder, shards: Shards, done: DoneRows, rounds: Iterable[ImageInput]) -> bool:
+    """Return whether nothing is missing of a finished run: no shard, no names of classes, and no image of its input."""
+    counted = (folder.finished or {}).get("shards", shards.count)  # earlier versions did not count them
+    if counted != shards.count or CLASSES_NAME not in folder.storage.entries():
+        return False
+    return all(done.among(images.keys()).all() for images in rounds)
 
 
 def _write_report(folder: OutputFolder, output: str, summary: dict[str, Any], source: str, progress: bool) -> None:
     page = report_page(MaskOutput(output), summary, Location(source), progress=progress)
     folder.lease.check()
     folder.write_file(REPORT_NAME, page)
-
-
-def _with_source(batch: pa.Table) -> pa.Table:
-    return batch.append_column("source", batch.column("image"))

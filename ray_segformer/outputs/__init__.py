@@ -5,7 +5,7 @@ job resumes. Add a column of an output, or another kind of storage, here. This r
 """
 
 from ray_segformer.outputs._errors import OutputError
-from ray_segformer.outputs._folder import OutputFolder, storage_at
+from ray_segformer.outputs._folder import CLASSES_NAME, OutputFolder, storage_at
 from ray_segformer.outputs._local_storage import LocalStorage
 from ray_segformer.outputs._mask_output import MaskOutput
 from ray_segformer.outputs._mask_rows import ClassAreas, schema_of
@@ -14,6 +14,7 @@ from ray_segformer.outputs._single_file import write_file
 from ray_segformer.outputs._storage import Storage
 
 __all__ = [
+    "CLASSES_NAME",
     "ClassAreas",
     "LocalStorage",
     "MaskOutput",

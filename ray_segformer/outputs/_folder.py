@@ -18,6 +18,7 @@ SUMMARY_NAME = "summary.json"
 
 JOB_NAME = "job.json"
 CLASSES_NAME = "classes.json"
+"""The file of an output with the names of its classes."""
 
 _ADVICE = "; start again with --overwrite"
 

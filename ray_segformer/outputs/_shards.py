@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from ray_segformer.outputs._mask_rows import ClassAreas, schema_of
 from ray_segformer.outputs._storage import Storage
 
 _KEYS, _COUNTS = b"ray_segformer_keys", b"ray_segformer_counts"  # in a file's metadata
+_FOLDERS = {"mask": "masks", "confidence": "confidence"}  # of the PNG files that these columns name
 _READERS = _WRITERS = 16  # files that are read or written at the same time: each waits for the storage
 _MOST_BYTES = 2**27  # of images in a shard
 
@@ -87,9 +89,9 @@ class WriteShards:
         """Write the images of a table that go to files, and return the table with their paths instead."""
         files = {"overlay": ("overlay", "overlays", "jpg")}
         if "mask" in self._schema.names:
-            files["segmentation"] = ("mask", "masks", "png")
+            files["segmentation"] = ("mask", _FOLDERS["mask"], "png")
         if self._schema.get_field_index("confidence") >= 0 and "mask" in self._schema.names:
-            files["confidence"] = ("confidence", "confidence", "png")
+            files["confidence"] = ("confidence", _FOLDERS["confidence"], "png")
         contents: dict[str, pa.Buffer] = {}
         names = table.column("name").to_pylist()
         for column, (path_column, folder, suffix) in files.items():
@@ -136,22 +138,29 @@ class Shards:
         """The number of shards."""
         return len(self._names)
 
-    def are_there(self, summary: Mapping[str, Any]) -> bool:
-        """Return whether there are as many as a finished job counts in its summary. Earlier versions do not count."""
-        counted: int | None = summary.get("shards")
-        return counted is None or counted == len(shards_in(self._storage, self._folder))
-
-    def find(self) -> DoneRows:
+    def find(self, *, with_files: bool = False) -> DoneRows:
         """Find the shards that earlier jobs wrote, and return their rows.
 
         If two shards have a row in common, the second is deleted, and its other rows are done again. Only a job that
         lost its lease can leave such shards; see `Lease`.
+
+        Args:
+            with_files: delete shards of which a PNG file is missing, too. It takes a list of all files. Only somebody
+                else can have deleted one: a shard is written after its files. Default: False.
 
         Raises:
             OutputError: a shard cannot be read.
         """
         names = shards_in(self._storage, self._folder)
         with ThreadPoolExecutor(_READERS) as pool:
+            if with_files and self._folder != folder_of_shards("parquet"):
+                # Digests, because there may be millions of files.
+                files = DoneRows(
+                    digests_of(file for folder in _FOLDERS.values() for file in self._storage.names(folder))
+                )
+                complete = list(pool.map(partial(self._has_files, files), names))
+                self._storage.delete(name for name, has_files in zip(names, complete, strict=True) if not has_files)
+                names = [name for name, has_files in zip(names, complete, strict=True) if has_files]
             found = list(pool.map(self._read, names))
         kept: list[npt.NDArray[np.bytes_]] = []
         is_first = _first_occurrences([digests for digests, _ in found])
@@ -179,10 +188,23 @@ class Shards:
 
     def _read(self, name: str) -> tuple[npt.NDArray[np.bytes_], dict[str, Any]]:
         """Return the digests of the keys of a shard, and its counts."""
+        with self._opened(name) as file:
+            metadata = pa.parquet.read_metadata(file).metadata or {}
+            return np.frombuffer(base64.b64decode(metadata[_KEYS]), DIGEST), json.loads(metadata[_COUNTS])
+
+    def _has_files(self, there: DoneRows, name: str) -> bool:
+        """Return whether the PNG files that a shard names are all among those that are there."""
+        with self._opened(name) as file:
+            reader = pa.parquet.ParquetFile(file)
+            table = reader.read([column for column in _FOLDERS if column in reader.schema_arrow.names])
+        paths = [path for column in table.columns for path in column.to_pylist() if path is not None]
+        return bool(there.among(paths).all())
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[Any]:
         try:
             with self._storage.open(name) as file:
-                metadata = pa.parquet.read_metadata(file).metadata or {}
-            return np.frombuffer(base64.b64decode(metadata[_KEYS]), DIGEST), json.loads(metadata[_COUNTS])
+                yield file
         except (KeyError, OSError, ValueError, pa.ArrowException) as error:
             raise OutputError(
                 f"{self._storage.describe(name)}: cannot read what the earlier run wrote: {error}; delete the file to "

@@ -461,6 +461,32 @@ def test_a_finished_job_is_not_done_again(scenes, clean_run, tmp_path):
         run(scenes, tmp_path / "out")
 
 
+def test_what_a_finished_job_lacks_is_made_by_resume(scenes, new_images, tmp_path, monkeypatch):
+    folder, output = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(scenes / "more", folder)
+    options = {"mask_format": "png", "confidence": True, "resume": True}
+    first = run(folder, output, **options)
+    files = {path: path.read_bytes() for path in output.rglob("*") if path.suffix in (".png", ".parquet")}
+    names = (output / "classes.json").read_bytes()
+    mask, confidence = min((output / "masks").iterdir()), max((output / "confidence").iterdir())
+    mask.unlink()
+    confidence.unlink()
+    again = run(folder, output, **options)
+    assert (again["images"], again["resumed"]) == (first["images"], first["images"] - 8)  # of two shards
+    assert {path: path.read_bytes() for path in files} == files
+
+    (output / "classes.json").unlink()
+    assert run(folder, output, **options)["resumed"] == first["images"]
+    assert (output / "classes.json").read_bytes() == names
+
+    shutil.copy(new_images[0], folder / "0.jpg")
+    monkeypatch.chdir(tmp_path)
+    again = run("images/", output, **options)  # the same folder, written in another way
+    assert (again["images"], again["resumed"]) == (first["images"] + 1, first["images"])
+    assert (output / "masks/0.png").exists() and not (output / "job.json").exists()
+    assert {path: path.read_bytes() for path in files} == files
+
+
 def test_two_jobs_do_not_write_to_one_place(scenes, tmp_path):
     with OutputFolder(str(tmp_path / "out")) as folder:
         folder.begin()

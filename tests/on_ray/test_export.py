@@ -269,7 +269,10 @@ def test_an_unfinished_output_on_a_store_of_objects(outputs, object_store, tmp_p
     store.delete_file(last)
     code, printed, said = run_command("export", place.format("out"), place.format("coco"), "--format", "coco")
     assert code == 0 and "OUTPUT is not finished" in printed and "4 images: s3://exports/coco" in printed, said
-    assert "secret" not in printed + said
+    pa.fs.copy_files(str(outputs / "parquet"), "exports/out", destination_filesystem=store)
+    code, _, again = run_command("export", place.format("out/"), place.format("coco"), "--format", "coco", "--resume")
+    assert code == 2 and "coco is complete, but s3://exports/out/ has other images now; export them with" in again
+    assert "secret" not in printed + said + again
     with store.open_input_file("exports/coco/annotations.json") as file:
         assert [image["file_name"] for image in json.load(file)["images"]] == [*IMAGES[:3], IMAGES[4]]
     with store.open_input_file("exports/coco/export.json") as file:
