@@ -46,4 +46,9 @@ def bands_of(arguments: argparse.Namespace) -> Any:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected three numbers of bands with commas between them, such as 3,2,1, or one number; got {text}"
+        ) from error

@@ -7,8 +7,10 @@ import contextlib
 import math
 import sys
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+Number = TypeVar("Number", int, float)
 
 EXIT_FAILURES = 1  # some images failed, or the run stopped early
 EXIT_USAGE = 2  # the arguments are wrong, or the input cannot be used
@@ -39,34 +41,30 @@ def example(command: str) -> str:
 
 def probability(text: str) -> float:
     """Convert an argument to a number above 0 and below 1."""
-    number = float(text)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number above 0 and below 1, got {text}")
-    return number
+    return _number(text, float, lambda number: 0 < number < 1, "a number above 0 and below 1")
 
 
 def positive(text: str) -> int:
     """Convert an argument to a whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text}")
-    return number
+    return _number(text, int, lambda number: number >= 1, "a whole number of at least 1")
 
 
 def class_id(text: str) -> int:
     """Convert an argument to a class id that annotations can have."""
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"expected a class id in [0, 65535], got {text}")
-    return number
+    return _number(text, int, lambda number: 0 <= number <= 65535, "a class id in [0, 65535]")
 
 
 def not_negative(text: str) -> float:
     """Convert an argument to a finite number of at least 0."""
-    number = float(text)
-    if not (0 <= number < math.inf):
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
-    return number
+    return _number(text, float, lambda number: 0 <= number < math.inf, "a number of at least 0")
+
+
+def _number(text: str, kind: Callable[[str], Number], is_right: Callable[[Number], bool], expected: str) -> Number:
+    with contextlib.suppress(ValueError):
+        number = kind(text)
+        if is_right(number):
+            return number
+    raise argparse.ArgumentTypeError(f"expected {expected}, got {text}")
 
 
 def add_max_pixels(command: argparse._ActionsContainer) -> None:

@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
-    from ray_segformer.exports import ExportError
+    from ray_segformer.exports import ExportError, SourceError
     from ray_segformer.images import public_uri
     from ray_segformer.inputs import readable
     from ray_segformer.jobs import export
@@ -55,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             **({"panoptic": True} if arguments.panoptic else {}),
         )
+    except SourceError as error:
+        return fail(EXIT_FAILURES, error)
     except (ExportError, OutputError) as error:
         return fail(EXIT_USAGE, error)
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from ray_segformer.exports._export_format import ExportError, ExportFormat, Expo
 from ray_segformer.exports._geotiff import GeoTiff
 from ray_segformer.exports._label_studio import LabelStudio
 from ray_segformer.exports._png import Png
-from ray_segformer.exports._source_format import SourceFormat, SourcePart
+from ray_segformer.exports._source_format import SourceError, SourceFormat, SourcePart
 from ray_segformer.exports._video import Video
 
 FORMATS: dict[str, type[ExportFormat | SourceFormat]] = {
@@ -34,6 +34,7 @@ __all__ = [
     "GeoTiff",
     "LabelStudio",
     "Png",
+    "SourceError",
     "SourceFormat",
     "SourcePart",
     "Video",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ray_segformer.exports._export_format import ExportError
 from ray_segformer.exports._source_format import SourceFormat, SourcePart
-from ray_segformer.images import ImageError, opened_scene, public_uri
+from ray_segformer.images import SCENE_SUFFIXES, ImageError, opened_scene, public_uri
 from ray_segformer.viz import class_palette
 
 _BLOCK = 512  # pixels on each side of a tile
@@ -28,6 +28,7 @@ class GeoTiff(SourceFormat):
     suffix = ".tif"
     kind = "GeoTIFF files"
     columns = ("row", "column")
+    suffixes = SCENE_SUFFIXES
     takes_whole_files = True
 
     def __init__(self, id2label: Mapping[int, str]) -> None:

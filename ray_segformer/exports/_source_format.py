@@ -11,6 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ray_segformer._guesses import Guess
+from ray_segformer.exports._export_format import ExportError
+
+
+class SourceError(ExportError):
+    """Files of an input cannot be read any more, or are others now. All other files are exported."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class SourceFormat(ABC):
         kind: the input that it needs, for messages, such as "videos".
         columns: the columns of `ImageInput.columns` that such an input has. They are the order of its images.
         guesses: as of `ExportFormat`.
+        suffixes: those of the files that it needs, in lower case. Default: any.
         takes_whole_files: whether an image that is a file of its own, without these columns, can be the only part.
 
     Raises:
@@ -46,6 +52,7 @@ class SourceFormat(ABC):
     suffix: str
     kind: str
     columns: tuple[str, ...]
+    suffixes: frozenset[str] = frozenset()
     takes_whole_files = False
 
     def __init__(self, id2label: Mapping[int, str]) -> None:

@@ -39,8 +39,9 @@ class Bands:
     percentile: bool = False
 
     def __post_init__(self) -> None:
+        given = ",".join(map(str, self.numbers))
         if len(self.numbers) not in (1, 3) or not all(isinstance(n, int) and n >= 1 for n in self.numbers):
-            raise ValueError(f"bands (--bands) are three numbers from 1, or one, not {self.numbers}")
+            raise ValueError(f"bands (--bands) are three numbers from 1, or one, not {given}")
         if (self.low is None) != (self.high is None) or (self.percentile and self.low is None):
             raise ValueError(f"range (--range) is two values, low and high, not {self.low} and {self.high}")
         if self.low is not None and self.high is not None:

@@ -80,7 +80,10 @@ def _check_bands(scene: Any, bands: Bands) -> None:
         raise ImageError(f"wrong pixels: a scene of {scene.count} bands has no band {max(bands.numbers)}; see --bands")
     dtypes = {scene.dtypes[number - 1] for number in bands.numbers}
     if any(np.dtype(dtype).kind not in "uif" or np.dtype(dtype).itemsize > 4 for dtype in dtypes):
-        raise ImageError(f"wrong pixels: bands of {' and '.join(sorted(dtypes))}; expected 8, 16 or 32 bits")
+        raise ImageError(
+            f"wrong pixels: bands of {' and '.join(sorted(dtypes))}; expected real numbers of 8, 16 or 32 bits; "
+            "convert them, such as by `gdal_translate -ot Float32 IN OUT`"
+        )
     if bands.low is None and dtypes != {"uint8"}:
         raise ImageError(
             f"wrong pixels: bands of {' and '.join(sorted(dtypes))}; say which of their values are black and white: "
@@ -105,12 +108,11 @@ def _is_complete(scene: Any, bands: Bands) -> bool:
 
 def _valid(scene: Any, bands: Bands, values: npt.NDArray[Any] | None, window: Any) -> npt.NDArray[np.bool_]:
     """Return which pixels of a window have data, bool `(height, width)`. Values are only needed of floats."""
-    valid = np.ones((int(window.height), int(window.width)), bool)
     if _is_complete(scene, bands):
-        return valid
-    valid &= (scene.read_masks(list(bands.numbers), window=window) > 0).any(axis=0)
+        return np.ones((int(window.height), int(window.width)), bool)
+    valid: npt.NDArray[np.bool_] = (scene.read_masks(list(bands.numbers), window=window) > 0).any(axis=0)
     if values is not None and values.dtype.kind == "f":
-        valid &= np.isfinite(values).all(axis=0)
+        valid &= ~np.isnan(values).any(axis=0)
     return valid
 
 
@@ -146,30 +148,32 @@ def _limits(path: str, bands: Bands) -> tuple[tuple[float, float], ...] | None:
 def _percentiles(path: str, bands: Bands) -> tuple[tuple[float, float], ...]:
     """Return percentiles of the bands of the whole scene, so that neighbouring parts match.
 
-    They are taken from an overview of the scene, or from blocks that are spread over it, if it has no small one.
+    They are taken from an overview of the scene, or from blocks that are spread over it, if it has no small one. Those
+    of a band are of the values that it has: others may have data where it has none.
     """
     with opened_scene(path) as scene:
         _check_bands(scene, bands)
-        samples = [values[:, valid] for values, valid in _samples(scene, bands)]
-    values = np.concatenate(samples, axis=1)
-    if not values.size:
-        return ((0.0, 1.0),) * len(bands.numbers)
-    limits = np.percentile(values.astype(np.float64), [bands.low, bands.high], axis=1).T
-    return tuple((float(low), float(high) if high > low else float(low) + 1) for low, high in limits)
+        samples = [[values[valid] for values, valid in zip(*sample, strict=True)] for sample in _samples(scene, bands)]
+    limits = []
+    for of_band in zip(*samples, strict=True):
+        values = np.concatenate(of_band).astype(np.float64)
+        low, high = np.percentile(values, [bands.low, bands.high]).tolist() if values.size else (0.0, 1.0)
+        limits.append((low, high if high > low else low + 1))
+    return tuple(limits)
 
 
 def _samples(scene: Any, bands: Bands) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]]:
-    """Yield values `(bands, height, width)` from all over a scene, and which pixels have data."""
+    """Yield values from all over a scene, `(bands, height, width)`, and which of them are data and finite."""
     factor = max(scene.height, scene.width) / _SAMPLED_SIDE
     numbers = list(bands.numbers)
     smallest = max(scene.overviews(numbers[0]), default=1)  # how many pixels of the scene a pixel of it has on a side
     if factor <= 4 * smallest:
         height, width = (max(1, round(side / max(factor, 1))) for side in (scene.height, scene.width))
-        values = scene.read(numbers, out_shape=(len(numbers), height, width))
-        valid = (scene.read_masks(numbers, out_shape=(len(numbers), height, width)) > 0).any(axis=0)
-        yield values, valid & np.isfinite(values).all(axis=0)
-        return
-    windows = [window for _, window in scene.block_windows(numbers[0])]
-    for place in sorted({*np.linspace(0, len(windows) - 1, _SAMPLED_BLOCKS).round().astype(int).tolist()}):
-        values = scene.read(numbers, window=windows[place])
-        yield values, _valid(scene, bands, values, windows[place])
+        chosen = [{"out_shape": (len(numbers), height, width)}]
+    else:
+        windows = [window for _, window in scene.block_windows(numbers[0])]
+        places = np.linspace(0, len(windows) - 1, _SAMPLED_BLOCKS).round().astype(int).tolist()
+        chosen = [{"window": windows[place]} for place in sorted({*places})]
+    for where in chosen:
+        values = scene.read(numbers, **where)
+        yield values, (scene.read_masks(numbers, **where) > 0) & np.isfinite(values)

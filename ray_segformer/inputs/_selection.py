@@ -15,6 +15,7 @@ from ray_segformer.inputs._paths import readable
 # Besides names that start with a dot: what Windows and macOS leave in folders and archives.
 _HIDDEN_NAMES = ("Thumbs.db", "desktop.ini", "__MACOSX")
 _MOST_NAMED = 5
+_SIDECARS = (".tfw", ".tifw", ".wld", ".msk", ".ovr")  # of TIFF files, for GDAL: coordinates, masks and overviews
 
 
 def is_hidden(relative: str) -> bool:
@@ -101,7 +102,13 @@ class Selection:
         if len(self._others) > _MOST_NAMED:
             kinds.append(f"{len(self._others) - _MOST_NAMED} more kinds")
         count = "1 file of another kind was" if number == 1 else f"{number} files of other kinds were"
-        return [Guess("other-files", f"{self._shown}: {count} not looked at ({', '.join(kinds)})", number)]
+        message = f"{self._shown}: {count} not looked at ({', '.join(kinds)})"
+        if sidecars := [suffix for suffix in _SIDECARS if suffix in self._others]:
+            message += (
+                f"; sidecar files of scenes ({', '.join(sidecars)}) are never read, so put what they have into the "
+            )
+            message += "TIFF files, such as with gdal_translate"
+        return [Guess("other-files", message, number)]
 
 
 def is_excluded(relative: str, pattern: str) -> bool:

@@ -49,6 +49,7 @@ def export(
     Raises:
         ExportError: the format cannot hold the classes, or is for another kind of input, or needs a package that is not
             installed.
+        SourceError: the format needs the files of the input, and some cannot be read any more. All others are exported.
         OutputError: the source is no output of `predict`, or the destination cannot be written; or with `resume`, it is
             complete, and the source has other images now.
     """

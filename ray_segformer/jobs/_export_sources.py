@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from ray_segformer.air import installed
-from ray_segformer.exports import SourceFormat, SourcePart
+from ray_segformer.exports import ExportError, SourceError, SourceFormat, SourcePart
 from ray_segformer.inputs import digests_of, unique_names
 from ray_segformer.jobs._cluster import ENCODING_CPUS, where_to_run
 from ray_segformer.jobs._export_images import RECORDS, by_shard, folder_of_input
@@ -36,10 +36,18 @@ def export_sources(
     is_local: bool,
     progress: bool,
 ) -> dict[str, int]:
-    """Write a file for each file of the input. Arguments and result are those of `export_images`."""
+    """Write a file for each file of the input. Arguments and result are those of `export_images`.
+
+    Raises:
+        ExportError: a file of the input is of another kind than the format needs.
+        SourceError: files of the input cannot be read any more. The files of all others are written.
+    """
     columns = [name for name in to_format.columns if name in output.place_columns(shards[0]).names]
     sources = _sources(output, shards, columns, where_to_run(ENCODING_CPUS, here=is_local))
     paths = sorted(sources)
+    for path in paths:
+        if to_format.suffixes and posixpath.splitext(path.lower())[1] not in to_format.suffixes:
+            raise ExportError(f"{path}: the format needs {to_format.kind}, and this is none")
     folder_of_names = folder_of_input(output, {posixpath.dirname(path) for path in paths})
     names = unique_names(paths, folder_of_names, paths)
     remaining = []
@@ -52,8 +60,16 @@ def export_sources(
         tasks = installed.from_items(remaining, len(remaining))
         where = where_to_run(1, here=is_local or any("://" not in path for path in paths))
         written = tasks.map_batches(write, batch_size=1, **where).iter_rows()
-        for _ in with_progress(written, len(remaining), unit=" files") if progress else written:
+        errors = []
+        for row in with_progress(written, len(remaining), unit=" files") if progress else written:
+            errors += [row["error"]] if row["error"] else []
             folder.lease.check()
+        if errors:
+            others = f" {len(errors) - 1} more files have such errors." if len(errors) > 1 else ""
+            raise SourceError(
+                f"{errors[0]}.{others} This format needs the files of the input. All others are exported, but the "
+                "export is not finished; put the missing files back, and go on with --resume"
+            )
     return {kind: sum(source[kind] for source in sources.values()) for kind in ("images", "failures")}
 
 
@@ -99,12 +115,17 @@ class _ExportSource:
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
         """Export the files of a batch."""
+        errors = []
         for path, name, rows in zip(batch["path"], batch["name"], batch["rows"], strict=True):
-            shards = json.loads(rows)["shards"]
-            if shards:
-                self._export(str(path), str(name), shards)
-            self._storage.write(_record_of(name), rows.encode())
-        return {"name": batch["name"]}
+            shards, error = json.loads(rows)["shards"], ""
+            try:
+                if shards:
+                    self._export(str(path), str(name), shards)
+                self._storage.write(_record_of(name), rows.encode())
+            except ExportError as problem:  # of this file alone
+                error = str(problem)
+            errors.append(error)
+        return {"error": np.array(errors, object)}
 
     def _export(self, path: str, name: str, shards: list[tuple[list[Any], str]]) -> None:
         with tempfile.TemporaryDirectory() as folder:

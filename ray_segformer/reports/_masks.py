@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ray_segformer.images import Bands
 from ray_segformer.outputs import MaskOutput
 from ray_segformer.reports._page import count, escape, html_page, is_small, percent, swatch
 from ray_segformer.reports._pictures import LEAST_CONFIDENT, RANDOM, Chosen, Picture
@@ -67,9 +68,20 @@ def _notes(output: MaskOutput, summary: Mapping[str, Any] | None) -> str:
         notes.append(f"<details><summary>{count(len(warnings), 'warning')}</summary><ul>{items}</ul></details>")
     options = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(value if isinstance(value, str) else json.dumps(value))}</dd>"
-        for name, value in output.options.items()
+        for name, value in _readable_options(output, summary).items()
     )
     return "\n".join([*notes, f"<details><summary>Options of the run</summary><dl>{options}</dl></details>"])
+
+
+def _readable_options(output: MaskOutput, summary: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the options of the run, with the name of the model for its digest, and bands as they are typed."""
+    options = {**output.options, "model": (summary or {}).get("model", output.options.get("model"))}
+    if "bands" in options:
+        bands = Bands.of(options["bands"])
+        options["bands"] = ",".join(map(str, bands.numbers))
+        if bands.low is not None:
+            options["range"] = f"{'percentile ' if bands.percentile else ''}{bands.low:g} {bands.high:g}"
+    return options
 
 
 def _gallery_note(survey: Survey, chosen: Chosen, pictures: Sequence[Picture]) -> str:

@@ -42,7 +42,7 @@ class Chosen:
 
     Attributes:
         groups: for each row, its ranks, from 0, by the names of its groups.
-        confidence: the mean confidence, in [0, 1], of those that were looked at.
+        confidence: the mean confidence in [0, 1] of those that were looked at, over the pixels that have data.
     """
 
     groups: dict[Place, dict[str, int]]
@@ -161,13 +161,15 @@ class _Photos:
 
     def _start(self, path: str, seconds: float) -> float:
         """Return from which time on a frame of a video can be decoded. Rows are mostly in the order of frames."""
+        problem = f"cannot read the image again: the video has no frame at {seconds:.3f} seconds now"
         for is_new in (self._video != path, True):
             if is_new:
                 self._video, self._frames = path, frames_in(path)
             for frame in self._frames:
+                problem = frame.error or problem
                 if frame.seconds == seconds and frame.start is not None:
                     return frame.start
-        raise ImageError(f"cannot read the image again: the video has no frame at {seconds:.3f} seconds now")
+        raise ImageError(problem)
 
     def _read(self, path: str, cell: Any) -> npt.NDArray[np.uint8]:
         if "://" not in path or path.startswith("file://"):
@@ -185,15 +187,16 @@ class _Photos:
 
 
 def _confidence_of(output: MaskOutput, places: list[Place]) -> dict[Place, float]:
-    """Return the mean confidence of rows. Of large images, fewer are looked at."""
+    """Return the mean confidence of rows, over pixels with data. Of large images, fewer are looked at."""
     means, pixels = dict[Place, float](), 0
     for place, row in _rows(output, places):
         try:
             levels = output.confidence(row)
         except (ImageError, OutputError):  # the same is said of its mask, if it is shown
             continue
-        if levels is not None:
-            means[place] = float(levels.mean()) / 255
+        with_data = sum(row["class_pixels"] or ())  # without those of a scene that have no data, whose confidence is 0
+        if levels is not None and with_data:
+            means[place] = float(levels.sum()) / 255 / with_data
             pixels += levels.size
         if pixels > _MOST_PIXELS:
             break

@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "ray_segformer"
 
 ROOMS = (
-    *("cli", "commands", "predict", "datasets", "train"),  # the command, and the import paths of scripts
+    *("__main__", "cli", "commands", "predict", "datasets", "train"),  # the command, and the import paths of scripts
     *("demo", "comparison", "training", "jobs", "reports", "exports", "outputs", "viz"),
     *("architectures", "metrics", "_labels"),
     *("predictor", "_sources", "_segmenter", "checkpoint", "preprocessor", "_batch_columns", "protocol"),  # the plugin

@@ -84,6 +84,20 @@ def test_percentiles_are_those_of_the_whole_scene(tmp_path, overviews):
     assert np.abs(np.concatenate([left, right], axis=1) - expected).mean() < 2
 
 
+def test_percentiles_of_a_band_are_of_its_own_data(tmp_path, values):
+    """Each band lacks other rows at the edges, and has infinite values, which are cut off."""
+    bands = values[:3].astype(np.float32)
+    for band, (first, last) in enumerate(((0, 24), (12, 58), (24, 70))):
+        bands[band, :first] = bands[band, last:] = -9999
+    bands[0, 5, :2] = np.inf, -np.inf
+    path = write_scene(tmp_path / "a.tif", bands, nodata=-9999)
+    part = ScenePart(path, Bands((1, 2, 3), 2, 98, percentile=True), WHOLE, WHOLE)
+    low, high = np.array([np.percentile(band[(band != -9999) & np.isfinite(band)], [2, 98]) for band in bands]).T
+    expected = ((bands.transpose(1, 2, 0).astype(np.float64) - low) / (high - low) * 255).clip(0, 255)
+    assert np.abs(to_rgb(part.as_cell()) - expected).max() <= 0.5 + 1e-3
+    assert has_data(part) is None
+
+
 def test_pixels_without_data_are_black_and_found(tmp_path, values):
     bands = values[:3].astype(np.float32) + 1
     bands[:, 5:20, 30:50] = -1
@@ -222,7 +236,7 @@ def test_without_the_extra_a_sentence_names_it(tmp_path, values, monkeypatch):
     ("numbers", "limits", "message"),
     [
         ((1, 2), (), r"bands \(--bands\) are three numbers from 1, or one"),
-        ((0, 1, 2), (), r"bands \(--bands\)"),
+        ((0, 1, 2), (), r"bands \(--bands\) are .*, not 0,1,2"),
         ((1,), (5,), r"range \(--range\) is two values, low and high"),
         ((1,), (5, 5), r"range \(--range\) is two values, the lower one first"),
         ((1,), (-1, 98, True), r"range \(--range\) is two percentiles in \[0, 100\]"),

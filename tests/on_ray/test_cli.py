@@ -284,8 +284,14 @@ def wrong(command, *arguments):
         (["predict", "one.png", "taken", "--overwrite"], "taken is no earlier output"),
         (["predict", "one.png", "nosuch://bucket/out"], "nosuch://bucket/out: not a URI that pyarrow's file systems"),
         (["predict", "one.png", "out", "--model", "empty"], "no config.json there"),
-        (["predict", "one.png", "out", "--batch-size", "0"], "--batch-size: expected a number of at least 1, got 0"),
-        (["predict", "one.png", "out", "--workers", "two"], "--workers: invalid"),
+        (
+            ["predict", "one.png", "out", "--batch-size", "0"],
+            "--batch-size: expected a whole number of at least 1, got 0",
+        ),
+        (
+            ["predict", "one.png", "out", "--workers", "two"],
+            "--workers: expected a whole number of at least 1, got two",
+        ),
         (["predict", "one.png", "out", "--gpus-per-worker", "99"], "--gpus-per-worker 99: the cluster has"),
         (["predict", "one.png", "out", "--runtime", "onnx"], "argument --runtime: invalid choice: 'onnx'"),
         (["predict", "one.png", "out", "--dtype", "float16"], 'dtype="float16" is for CUDA'),
@@ -307,7 +313,7 @@ def test_wrong_input_gets_one_line_and_exit_code_2(command, arguments, said, tmp
 
 
 def test_demo_in_a_process_of_its_own(ray_address, tmp_path):
-    arguments = [sys.executable, "-m", "ray_segformer.cli", "demo", "made", "--scenes", "6"]
+    arguments = [sys.executable, "-m", "ray_segformer", "demo", "made", "--scenes", "6"]
     environment = {**os.environ, "RAY_ADDRESS": ray_address}
     done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

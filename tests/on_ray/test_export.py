@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import json
+import os
 import re
 import shutil
 import xml.etree.ElementTree
@@ -363,7 +364,7 @@ def test_recipes(scenes, outputs, masks, tmp_path, monkeypatch):
     names = {number: "road" if number == road else f"class {number}" for number in range(7)}
     (tmp_path / "segmented/classes.json").write_text(json.dumps(names))
     (tmp_path / "places.csv").write_text(
-        f"path,longitude,latitude\n{scenes}/b/4.png,-0.5,10.25\n{scenes}/{BROKEN},1.0,1.0\n"
+        f"path,longitude,latitude\n{os.path.relpath(scenes, tmp_path)}/b/4.png,-0.5,10.25\n{scenes}/{BROKEN},1.0,1.0\n"
     )
     rows = [row for row in pa.parquet.read_table(tmp_path / "segmented/masks").to_pylist() if row["error"] is None]
     of_row = {row["index"]: masks[row["path"].removeprefix(f"{scenes}/")] for row in rows}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -115,6 +116,13 @@ def test_parts_put_together_are_the_whole_scene(
 
     page = (output / "report.html").read_text()  # with the pictures of parts
     assert "large.tif, row 144, column 144" in page and "could not be read again" not in page
+    mask, confidence = expected["large.tif"]
+    said = re.search(r"large\.tif, row 0, column 0</p>\s*<p[^>]*>mean confidence ([\d.]+)%", page)
+    part = np.s_[:144, :144]
+    assert (mask[part] == 255).any()  # its pixels without data do not count
+    assert float(said[1]) == pytest.approx(confidence[part][mask[part] < 255].mean() / 2.55, abs=0.2)
+    assert "<dt>bands</dt><dd>3,2,1</dd>" in page and "<dt>range</dt><dd>100 5200</dd>" in page
+    assert f"<dt>model</dt><dd>{small_dir}</dd>" in page
 
     code, printed, _ = run_command("export", output, tmp_path / "maps", "--format", "geotiff")
     assert code == 0 and "1 image has no mask" in printed
@@ -168,11 +176,12 @@ def test_masks_of_whole_files_get_their_place_on_earth(small_dir, run_command, t
             np.testing.assert_array_equal(made.read(1), expected)
     (tmp_path / "in/2.tif").write_bytes(b"another file")
     code, _, error = run_command("export", tmp_path / "out", tmp_path / "again", "--format", "geotiff")
-    assert code != 0 and "2.tif: its place on Earth is not found: cannot decode" in error
+    assert code == 1 and "2.tif: its place on Earth is not found: cannot decode" in error
+    assert (tmp_path / "again/a/1.tif").exists() and not (tmp_path / "again/export.json").exists()
 
 
 def test_scenes_on_object_storage_and_other_options(
-    folder, expected, small_dir, small_parts, object_store, run_command, tmp_path
+    folder, expected, small_dir, small_parts, object_store, run_command, tmp_path, capsys
 ):
     """A run that is not divided has one row. What would cut the scene otherwise is refused."""
     storage, options = object_store
@@ -199,5 +208,8 @@ def test_scenes_on_object_storage_and_other_options(
         9999,
     )
     assert code == 1 and "too large: a scene of 300 x 380 pixels" in error and "without --resize, --flip" in error
+    with pytest.raises(SystemExit):
+        run_command("predict", folder, tmp_path / "out2", "--bands", "r,g,b")
+    assert "commas between them, such as 3,2,1, or one number; got r,g,b" in capsys.readouterr().err
     code, _, error = run_command("predict", folder, tmp_path / "out2", "--range", "percentile", "2")
     assert code == 2 and "--range is LOW HIGH, or percentile LOW HIGH, not percentile 2" in error

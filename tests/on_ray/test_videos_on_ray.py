@@ -171,6 +171,15 @@ def test_a_video_export_goes_on_and_needs_the_video(videos, output, tmp_path, ru
     try:
         code, _, said = run_command(*arguments)
         assert code == 1 and f"{phone}: cannot read the file" in said and "is it the video that was segmented?" in said
+        assert "All others are exported, but the export is not finished; put the missing files back" in said
+        others = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.mp4")}
+        assert others == {"a/uneven.mp4", "cut.mp4"}
+        assert run_command("report", output, "--to", tmp_path / "page.html")[0] == 0
+        page = (tmp_path / "page.html").read_text()
+        assert (
+            f"cannot read the file: [Errno 2] No such file or directory: &#x27;{phone}&#x27;" in page
+            and "no frame at" not in page
+        )
         make(phone, 14, (64, 80))
         code, _, said = run_command(*arguments)
         assert code == 1 and "the image is (64, 80) but its segmentation is (64, 48)" in said
