@@ -33,10 +33,7 @@ def name_column(array: npt.NDArray[Any], image_column: str) -> dict[str, npt.NDA
     Raises:
         ValueError: the array looks like a single image.
     """
-    if array.dtype != object and array.ndim == 3 and array.shape[-1] in (3, 4):
-        raise ValueError(
-            f"an array of shape {array.shape} is one image or many grey ones; give a batch as (N, H, W, 3)"
-        )
+    check_many(array)
     if array.dtype == object:
         shape = np.shape(array[0]) if len(array) and isinstance(array[0], np.ndarray) else ()
     else:
@@ -44,6 +41,18 @@ def name_column(array: npt.NDArray[Any], image_column: str) -> dict[str, npt.NDA
     if image_column != "pixel_values" and len(shape) == 3 and shape[0] == 3 and shape[-1] not in (1, 3, 4):
         return {"pixel_values": array}
     return {image_column: array}
+
+
+def check_many(images: Any) -> None:
+    """Check that a column of images is not one image. An array `(N, H, 3)` is more likely that than N narrow grey ones.
+
+    Raises:
+        ValueError: it looks like a single image.
+    """
+    if isinstance(images, np.ndarray) and images.dtype != object and images.ndim == 3 and images.shape[-1] in (3, 4):
+        raise ValueError(
+            f"an array of shape {images.shape} is one image or many grey ones; give a batch as (N, H, W, 3)"
+        )
 
 
 def is_preprocessed(batch: Mapping[str, Any], image_column: str) -> bool:
@@ -100,6 +109,9 @@ class RowErrors:
         rows: the number of its rows.
         on_error: "raise" or "keep".
 
+    Raises:
+        ValueError: errors are kept, and the batch has a column `error` of something else.
+
     Attributes:
         before: why each row failed in an earlier stage, by the column `error`; None if it did not.
         texts: why each row failed, if errors are kept; else None.
@@ -108,7 +120,13 @@ class RowErrors:
     def __init__(self, batch: Mapping[str, Any], rows: int, on_error: str) -> None:
         self._paths = paths_of(batch, rows)
         self._keep = on_error == "keep"
-        self.before = errors_of(batch, rows)
+        own = next((each for each in errors_of(batch, rows) if not isinstance(each, (str, type(None)))), None)
+        if own is not None and self._keep:
+            raise ValueError(
+                f"the column 'error' holds {own!r}; with on_error=\"keep\", it is the text that says why a row failed, "
+                "or null; give a column of your own another name"
+            )
+        self.before = errors_of(batch, rows) if own is None else [None] * rows
         self.texts: list[str | None] = list(self.before) if self._keep else [None] * rows
 
     def add(self, row: int, error: Exception, *, path: Any = None, fatal: bool = False) -> None:
@@ -139,7 +157,8 @@ def paths_of(batch: Mapping[str, Any], rows: int) -> list[Any]:
 
 def errors_of(batch: Mapping[str, Any], rows: int) -> list[str | None]:
     """Return the `error` column of a batch, None for rows without an error. Without that column, all are None."""
-    return [error or None for error in cells(batch["error"])] if "error" in batch else [None] * rows
+    found = cells(batch["error"]) if "error" in batch else [None] * rows
+    return [None if error is None or error == "" or error is pd.NA or error != error else error for error in found]
 
 
 def labels_of(batch: Mapping[str, Any]) -> Any:

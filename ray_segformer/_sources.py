@@ -12,6 +12,7 @@ from ray_segformer.air import Checkpoint, Preprocessor, installed
 from ray_segformer.checkpoint import SegformerCheckpoint, as_preprocessor, is_segformer, model_and_processor
 from ray_segformer.preprocessor import SegformerPreprocessor
 from ray_segformer.pretrained import SegformerContent
+from ray_segformer.protocol import protocol_in
 
 
 def load_source(
@@ -60,3 +61,17 @@ def _loaded(
         own, processor = processor, None
     images = SegformerPreprocessor.from_config(as_preprocessor(processor).to_config(), **options)
     return SegformerContent.from_model(model, images), images, own
+
+
+def preprocessor_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the predictor's options that its `SegformerPreprocessor` needs, by that one's names."""
+    names = ("on_error", "max_pixels", "image_column", "annotation_column", "label_map", "label_colors")
+    own = {name: options[name] for name in names if name in options}
+    protocol = protocol_in(options)
+    own["resize"] = protocol.resize_in_cpu_stage
+    if own["resize"] == "none":
+        own["batch_size"] = 1  # images that are not resized may be large: a task holds one at a time
+    if own.get("annotation_column") and not protocol.has_loss:
+        raise ValueError("annotation_column asks for the loss, which windows and scales do not have; leave one out")
+    reduce_labels = options.get("reduce_labels")
+    return own if reduce_labels is None else {**own, "do_reduce_labels": reduce_labels}

@@ -131,7 +131,10 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
         if isinstance(checkpoint, cls):
             return checkpoint
         if not isinstance(checkpoint, Checkpoint):
-            raise TypeError(f"expected a Ray Checkpoint, got {type(checkpoint).__name__}")
+            raise TypeError(
+                f"expected a Ray Checkpoint, got {type(checkpoint).__name__}; SegformerCheckpoint.from_pretrained "
+                "makes one of a directory or of a name on the Hub"
+            )
         data = installed.dict_of(checkpoint)
         if data is not None:
             return cls.from_model(*model_and_processor(data))

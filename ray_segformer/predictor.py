@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from ray_segformer._batch_columns import (
     stack,
 )
 from ray_segformer._segmenter import Segmenter, check_foreground_threshold
-from ray_segformer._sources import load_source
+from ray_segformer._sources import load_source, preprocessor_options
 from ray_segformer.air import BatchFormat, Checkpoint, Predictor
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.images import MAX_PIXELS, ImageError, cause_of, cells
@@ -126,7 +127,7 @@ class SegformerPredictor(Predictor):
         options |= {"reduce_labels": reduce_labels, "label_map": label_map, "label_colors": label_colors}
         options |= {"on_error": on_error, "max_pixels": max_pixels, "resize": resize}
         options |= {"window": window, "stride": stride, "flip": flip, "scales": tuple(scales)}
-        content, self._images, own_preprocessor = load_source(source, _preprocessor_options(options))
+        content, self._images, own_preprocessor = load_source(source, preprocessor_options(options))
         if _in_actor() and device == "cpu":
             keep_freed_memory()
         self._segmenter = Segmenter(
@@ -161,11 +162,12 @@ class SegformerPredictor(Predictor):
 
         Args:
             checkpoint: the user's checkpoint.
-            options: those of the class. The checkpoint's preprocessor, which runs in the CPU stage, gets its share.
+            options: those of the class. They are checked. The preprocessor, which is the CPU stage, gets its share.
         """
+        _check_options(cls, options)
         own = SegformerCheckpoint.from_checkpoint(checkpoint)
         check_foreground_threshold(options.get("foreground_threshold"), own.content.num_labels)
-        return own.with_preprocessor_options(**_preprocessor_options(options))
+        return own.with_preprocessor_options(**preprocessor_options(options))
 
     @classmethod
     def preferred_batch_format(cls) -> BatchFormat:
@@ -196,9 +198,7 @@ class SegformerPredictor(Predictor):
 
     def to_block(self, batch: Any) -> Any:
         """Return predictions as a block of a dataset: with `on_error="keep"` an Arrow table, which can hold nulls."""
-        if self._on_error != "keep" or isinstance(batch, pa.Table):
-            return batch
-        return self._to_arrow(batch)
+        return batch if self._on_error != "keep" or isinstance(batch, pa.Table) else self._to_arrow(batch)
 
     def _to_arrow(self, predictions: Any) -> pa.Table:
         return predictions_to_arrow(predictions, self._segmenter.mask_dtype)
@@ -265,18 +265,17 @@ def _checked(batch: Mapping[str, Any], rows: int, segmenter: Segmenter, on_error
     return errors
 
 
-def _preprocessor_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the predictor's options that its `SegformerPreprocessor` needs, by that one's names."""
-    names = ("on_error", "max_pixels", "image_column", "annotation_column", "label_map", "label_colors")
-    own = {name: options[name] for name in names if name in options}
-    protocol = protocol_in(options)
-    own["resize"] = protocol.resize_in_cpu_stage
-    if own["resize"] == "none":
-        own["batch_size"] = 1  # images that are not resized may be large: a task holds one at a time
-    if own.get("annotation_column") and not protocol.has_loss:
-        raise ValueError("annotation_column asks for the loss, which windows and scales do not have; leave one out")
-    reduce_labels = options.get("reduce_labels")
-    return own if reduce_labels is None else {**own, "do_reduce_labels": reduce_labels}
+def _check_options(cls: type[SegformerPredictor], options: Mapping[str, Any]) -> None:
+    """Check the names of options, and the values that are one of a few; see `SegformerPredictor.prepare_checkpoint`."""
+    if cls.from_checkpoint.__func__ is SegformerPredictor.from_checkpoint.__func__:  # type: ignore[attr-defined]
+        try:
+            inspect.signature(cls).bind(None, **options)
+        except TypeError as error:
+            raise TypeError(f"{cls.__name__} {error}") from error
+    for name, hint in get_type_hints(SegformerPredictor.__init__).items():
+        values = get_args(hint) if get_origin(hint) is Literal else ()
+        if values and options.get(name, values[0]) not in values:
+            raise ValueError(f"{name} is one of {values}, not {options[name]!r}")
 
 
 def _device(use_gpu: bool | None) -> str:
@@ -291,6 +290,5 @@ def _device(use_gpu: bool | None) -> str:
     return "cuda" if (torch.cuda.is_available() if use_gpu is None else use_gpu) else "cpu"
 
 
-def _in_actor() -> bool:
-    """Return whether this process is an actor of Ray's, whose memory settings we may change."""
+def _in_actor() -> bool:  # whose memory settings we may change
     return ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None

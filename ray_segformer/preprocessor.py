@@ -15,7 +15,15 @@ import pandas as pd
 from PIL import Image
 
 from ray_segformer import _stage_times as stage_times
-from ray_segformer._batch_columns import RowErrors, error_column, is_preprocessed, name_column, paths_of, stack
+from ray_segformer._batch_columns import (
+    RowErrors,
+    check_many,
+    error_column,
+    is_preprocessed,
+    name_column,
+    paths_of,
+    stack,
+)
 from ray_segformer.air import BatchMapper
 from ray_segformer.images import (
     MAX_PIXELS,
@@ -69,7 +77,8 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         settings: further settings of `ImageSettings`, such as `do_resize` and `image_mean`.
 
     Raises:
-        ValueError: an option has none of its values. On a batch: a column is missing.
+        ValueError: an option has none of its values, or is for annotations without a column of them. On a batch: a
+            column is missing, or the images are one image.
         ImageError: on a batch, with `on_error="raise"`: a cell holds no image.
         RowError: on a batch, with `on_error="raise"`: a row raised another exception. The message names both.
     """
@@ -91,10 +100,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
     ) -> None:
         BatchMapper.__init__(self, fn=self.preprocess, batch_format=batch_format, batch_size=batch_size)
         ImageSettings.__init__(self, size, **settings)
-        if on_error not in ("raise", "keep"):
-            raise ValueError(f'on_error is "raise" or "keep", not {on_error!r}')
-        if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
-            raise ValueError(f"max_pixels is a whole number of at least 1, not {max_pixels!r}")
+        _check_options(on_error, max_pixels, label_map or label_colors, annotation_column)
         self.resize = Protocol(resize).resize
         self.image_column = image_column
         self.annotation_column = annotation_column
@@ -165,6 +171,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
                     f"the batch has no column {column!r}, only {list(batch)}; name the right one with "
                     f"image_column= or annotation_column={'' if list(batch) else empty}"
                 )
+        check_many(batch[self.image_column])
         rows = self._rows(batch, threads)
         columns = {name: batch[name] for name in batch if name != self.image_column}
         if isinstance(batch, pd.DataFrame):
@@ -234,6 +241,17 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
 
     def __repr__(self) -> str:
         return f"SegformerPreprocessor(size=({self.height}, {self.width}), image_column={self.image_column!r})"
+
+
+def _check_options(on_error: str, max_pixels: int, labels: Any, annotation_column: str | None) -> None:
+    if on_error not in ("raise", "keep"):
+        raise ValueError(f'on_error is "raise" or "keep", not {on_error!r}')
+    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+        raise ValueError(f"max_pixels is a whole number of at least 1, not {max_pixels!r}")
+    if labels and annotation_column is None:
+        raise ValueError(
+            "label_map and label_colors say how annotations are stored; name their column with annotation_column"
+        )
 
 
 def _annotated(labels: Sequence[Any], pixel_values: Sequence[Any]) -> list[npt.NDArray[Any]]:

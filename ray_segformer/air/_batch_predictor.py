@@ -132,9 +132,20 @@ class BatchPredictor:
             A dataset with the predictions and the kept columns.
 
         Raises:
-            ValueError: on execution, if `feature_columns` or `keep_columns` are given and a batch is a bare array.
+            TypeError: `data` is no dataset, or columns are no list of names, or `batch_size` is text.
+            ValueError: a number is negative. On execution, if `feature_columns` or `keep_columns` are given and a batch
+                is a bare array.
             KeyError: on execution, if one of `keep_columns` is not in the preprocessed batch.
         """
+        if not isinstance(data, Dataset):
+            raise TypeError(f"data is a Dataset, such as of ray.data.read_images(...), not {type(data).__name__}")
+        for option, columns in (("feature_columns", feature_columns), ("keep_columns", keep_columns)):
+            if isinstance(columns, str):
+                raise TypeError(f"{option} is a list of names, not {columns!r}")
+        if isinstance(batch_size, str):
+            raise TypeError(f"batch_size is a whole number, not {batch_size!r}")
+        if (num_cpus_per_worker or 0) < 0:  # Ray runs actors of -1 CPU
+            raise ValueError(f"num_cpus_per_worker is at least 0, not {num_cpus_per_worker}")
         num_gpus = num_gpus_per_worker or 0
         num_cpus = num_cpus_per_worker
         if num_cpus is None:

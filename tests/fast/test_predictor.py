@@ -197,8 +197,9 @@ def test_arrow_table(predictor, masks, kind):
 
 @pytest.mark.parametrize("image", [PICTURES[0], np.dstack([PICTURES[0], PICTURES[0][..., 0]])])
 def test_one_image_is_no_batch(predictor, image):
-    with pytest.raises(ValueError, match=r"is one image or many grey ones; give a batch as \(N, H, W, 3\)"):
-        predictor.predict(image)
+    for batch in (image, {"image": image}):
+        with pytest.raises(ValueError, match=r"is one image or many grey ones; give a batch as \(N, H, W, 3\)"):
+            predictor.predict(batch)
 
 
 @pytest.mark.parametrize("data", [[PICTURES[0]], "photo.jpg", None, Image.fromarray(PICTURES[0])])
@@ -476,8 +477,9 @@ def test_keep_where_no_row_fails(checkpoint, masks):
         ({"dtype": "int8"}, "dtype is one of .*, not 'int8'"),
         ({"dtype": "float16", "use_gpu": False}, 'dtype="float16" is for CUDA'),
         ({"on_error": "ignore"}, "on_error is .*, not 'ignore'"),
+        ({"label_map": {1: 2}}, "label_map and label_colors say how .*; name their column with annotation_column"),
     ],
-    ids=["runtime", "dtype", "float16", "on_error"],
+    ids=["runtime", "dtype", "float16", "on_error", "label_map"],
 )
 def test_bad_options(checkpoint, options, message):
     for make in (SegformerPredictor, SegformerPredictor.from_checkpoint):
@@ -488,6 +490,36 @@ def test_bad_options(checkpoint, options, message):
 def test_unknown_option(checkpoint):
     with pytest.raises(TypeError, match="image_colum"):
         SegformerPredictor(checkpoint, image_colum="photo")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"image_colum": "photo"}, TypeError, "SegformerPredictor got an unexpected keyword argument 'image_colum'"),
+        ({"runtime": "jit"}, ValueError, "runtime is one of .*, not 'jit'"),
+        ({"on_error": "ignore"}, ValueError, "on_error is one of .*, not 'ignore'"),
+    ],
+)
+def test_options_are_checked_before_they_are_sent_to_workers(checkpoint, options, error, message):
+    with pytest.raises(error, match=message):
+        SegformerPredictor.prepare_checkpoint(checkpoint, **options)
+
+    class Own(SegformerPredictor):
+        @classmethod
+        def from_checkpoint(cls, checkpoint, *, level, **options):
+            return super().from_checkpoint(checkpoint, **options)
+
+    assert Own.prepare_checkpoint(checkpoint, level=3, runtime="eager").id2label == checkpoint.id2label
+
+
+def test_a_column_error_of_the_users_own(checkpoint, masks):
+    batch = {"image": objects(*PICTURES), "error": np.array([0.1, 0, 0.2])}
+    assert_masks(SegformerPredictor(checkpoint).predict(batch)["segmentation"], masks)
+    keeping = SegformerPredictor(checkpoint, on_error="keep")
+    with pytest.raises(ValueError, match=r"the column 'error' holds .*0\.1.*; give a column of your own another name"):
+        keeping.predict(batch)
+    nothing = pd.DataFrame({"image": list(PICTURES), "error": [np.nan] * 3})
+    assert_masks(keeping.predict(nothing)["segmentation"], masks)
 
 
 @pytest.mark.parametrize("options", [{"runtime": "eager"}, {"dtype": "float32"}, {"use_gpu": False}], ids=str)

@@ -298,6 +298,22 @@ def test_features_and_kept_columns_are_taken_after_preprocessing(numbers, checkp
     assert set(rows[0]) == {"sum", "names", "id", "x"}
 
 
+@pytest.mark.skipif(installed.HAS_AIR, reason="Ray's own has errors of its own")
+@pytest.mark.parametrize(
+    ("data", "options", "error", "message"),
+    [
+        ("photos/", {}, TypeError, r"data is a Dataset, .*, not str"),
+        (None, {"keep_columns": "id"}, TypeError, "keep_columns is a list of names, not 'id'"),
+        (None, {"feature_columns": "x"}, TypeError, "feature_columns is a list of names, not 'x'"),
+        (None, {"batch_size": "16"}, TypeError, "batch_size is a whole number, not '16'"),
+        (None, {"num_cpus_per_worker": -1}, ValueError, "num_cpus_per_worker is at least 0, not -1"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(numbers, checkpoint, data, options, error, message):
+    with pytest.raises(error, match=message):
+        BatchPredictor(checkpoint, Adder).predict(data or numbers, **options)
+
+
 def test_feature_columns_that_are_not_there(numbers, checkpoint, rows_of, failure_of):
     asked = {"feature_columns": ["x", "absent"]}
     rows = rows_of(BatchPredictor(checkpoint, Adder).predict(numbers, **ONE, **asked), by="sum")
