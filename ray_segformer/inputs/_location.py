@@ -71,7 +71,9 @@ class Location:
             reason = str(error).replace(uri, public_uri(uri))
             if "Cannot parse URI" in reason:  # It quotes parts of the URI.
                 reason = "its syntax is wrong"
-            raise InputError(f"{self.shown}: not a URI that pyarrow's file systems know: {reason}") from error
+            is_known = isinstance(error, OSError)  # S3 is asked for the region of a bucket
+            what = "its store cannot be opened" if is_known else "not a URI that pyarrow's file systems know"
+            raise InputError(f"{self.shown}: {what}: {reason}") from error
         before, mark, options = uri.partition("?")
         scheme, _, rest = before.partition("://")
         authority, _, name = rest.partition("/")

@@ -173,7 +173,7 @@ class _ParquetRows:
     """Reads row groups, a few rows at a time, as rows of an `ImageInput`. For `map_batches`.
 
     Not every version of Ray's own `read_parquet` tells the number of a row in its file, which the key needs. A row
-    without a path gets one from a hash of its bytes.
+    without a path gets one from a hash of its bytes; without bytes, too, its place.
     """
 
     def __init__(self, location: Location, columns: dict[str, str], mixed: frozenset[str]) -> None:
@@ -249,9 +249,12 @@ class _ParquetRows:
             paths[row] = paths[row] or label or ""
             if paths[row]:
                 names.append(name_of(paths[row] if file is None else images.written[row] or ""))
-            else:
-                paths[row] = "image-" + hashlib.sha256(content or b"").hexdigest()[:16]
+            elif content:
+                paths[row] = "image-" + hashlib.sha256(content).hexdigest()[:16]
                 names.append(f"{paths[row]}-{first + row}")
+            else:
+                paths[row] = _key(location.file(location.path).path, number + row)
+                names.append(f"image-{first + row}")
         columns = {"path": pa.array(paths, pa.string()), "index": pa.array(np.arange(first, first + len(batch)))}
         columns |= {name: column.array for name, column in cells.items()}
         keys = [_key(group["file"], row) for row in range(number, number + len(batch))]

@@ -41,9 +41,11 @@ def image_column_of(schema: pa.Schema, shown: str) -> tuple[str, list[Guess]]:
 
 
 def check_column(schema: pa.Schema, column: str, shown: str) -> None:
-    """Raise an `InputError` if a column is missing, or of a type that holds no image cells."""
+    """Raise an `InputError` if a column is missing, not the only one of its name, or of a type that holds no cells."""
     if column not in schema.names:
         raise InputError(f"{shown}: no column {column!r}, only {', '.join(schema.names)}")
+    if schema.names.count(column) > 1:
+        raise InputError(f"{shown}: {schema.names.count(column)} columns are called {column!r}; rename all but one")
     kind = schema.field(column).type
     if not (_is_binary(kind) or _is_text(kind) or _has_bytes(kind) or _has_path(kind)):
         raise InputError(

@@ -7,8 +7,11 @@ import contextlib
 import logging
 import math
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import ray
 
@@ -24,6 +27,7 @@ nothing is written until all images are preprocessed.
 
 _T = TypeVar("_T")
 _SOON = 0.5  # seconds
+_TRIES, _SECONDS_TO_ANSWER = 5, 5  # of a cluster, which may just be starting
 _DECODING_SHARE = 8  # of so many CPUs, one is left to decode and resize images
 _WORKER_MEMORY = 2 * 2**30  # bytes: a copy of torch, the network and its activations
 
@@ -36,7 +40,12 @@ def start_ray() -> None:
     """Connect to the cluster that RAY_ADDRESS names, or else start Ray on this machine. Keep Ray if it already runs.
 
     Ray's own messages and progress bars are turned off, and datasets keep the order of their input.
+
+    Raises:
+        ResourceError: nothing answers at RAY_ADDRESS.
     """
+    if not ray.is_initialized():
+        _check_address(os.environ.get("RAY_ADDRESS", ""))
     # Ray's messages are for its developers. What users must know comes as an error, or from this package.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -96,6 +105,28 @@ def resources_for(
 def where_to_run(num_cpus: float, *, here: bool) -> dict[str, Any]:
     """Return the arguments of `map_batches` for tasks that reserve CPUs: `here` on the driver's node, else anywhere."""
     return installed.on_driver_node(num_cpus) if here else {"num_cpus": num_cpus}
+
+
+def _check_address(address: str) -> None:
+    """Look whether something listens at an address `host:port` or `ray://host:port`. Ray waits there for minutes."""
+    try:
+        place = urlsplit(address if "://" in address else f"//{address}")
+        host, port = place.hostname, place.port
+    except ValueError:  # Ray says what is wrong
+        return
+    if place.scheme not in ("", "ray") or host is None or port is None:  # such as "local" and "auto"
+        return
+    for number in range(_TRIES):
+        time.sleep(min(number, 1))
+        try:
+            socket.create_connection((host, port), _SECONDS_TO_ANSWER).close()
+            return
+        except OSError as error:
+            reason = error.strerror or error
+    raise ResourceError(
+        f"RAY_ADDRESS is {address}, and nothing answers there ({reason}); start that cluster, or unset RAY_ADDRESS to "
+        "start Ray on this machine"
+    )
 
 
 @contextlib.contextmanager

@@ -110,6 +110,8 @@ class LocalStorage(Storage):
                 return sorted(set(os.listdir(self.path)) - {_UNFINISHED})
             except FileNotFoundError:
                 return []
+            except NotADirectoryError as error:
+                raise OutputError(f"{self.shown} is a file, or in one; name a folder") from error
 
     def delete(self, names: Iterable[str]) -> None:
         """See `Storage`. A folder whose last file is deleted goes, too."""

@@ -57,6 +57,13 @@ def test_paths_are_relative_to_the_parquet_file(images, monkeypatch, kind, colum
     assert found.guesses == []
 
 
+def test_rows_without_an_image_are_told_by_their_place(tmp_path):
+    path = write(tmp_path, {"image": pa.array([png(3), None, b"", None], pa.binary())})
+    rows = find_images(path).take(9)
+    assert [row["path"] for row in rows[1:]] == [f"{path}#{row}" for row in (1, 2, 3)]
+    assert rows[0]["path"].startswith("image-") and len({row["name"] for row in rows}) == 4
+
+
 def test_a_folder_of_parquet_has_paths_relative_to_each_file(images):
     for folder, text in (("table", "photos/4.png"), ("other", "5.png")):
         write(images / folder, {"image": [text]})

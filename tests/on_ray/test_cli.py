@@ -280,8 +280,10 @@ def wrong(command, *arguments):
         (["predict", "notes.md", "out"], "the suffix '.md' is none of them"),
         (["predict", "nosuch://bucket/photos", "out"], "nosuch://bucket/photos: not a URI"),
         (["predict", "columns.parquet", "out"], "columns.parquet: no image column"),
+        (["predict", "twice.parquet", "out"], "twice.parquet: 2 columns are called 'image'; rename all but one"),
         (["predict", "one.png", "taken"], "taken exists, and is no output of an earlier run; name a new folder"),
         (["predict", "one.png", "taken", "--overwrite"], "taken is no earlier output"),
+        (["predict", "one.png", "notes.md"], "notes.md is a file, or in one; name a folder"),
         (["predict", "one.png", "nosuch://bucket/out"], "nosuch://bucket/out: not a URI that pyarrow's file systems"),
         (["predict", "one.png", "out", "--model", "empty"], "no config.json there"),
         (
@@ -307,6 +309,8 @@ def test_wrong_input_gets_one_line_and_exit_code_2(command, arguments, said, tmp
     (tmp_path / "notes.md").write_text("")
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
     pa.parquet.write_table(pa.table({"text": ["a"]}), tmp_path / "columns.parquet")
+    twice = pa.Table.from_arrays([pa.array([b"a"])] * 2, names=["image"] * 2)
+    pa.parquet.write_table(twice, tmp_path / "twice.parquet")
     assert said in wrong(command, *arguments)
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "taken" / "thesis.doc").read_text() == "dear"

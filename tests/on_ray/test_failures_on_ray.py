@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +105,17 @@ def test_a_task_of_a_task(ray_session):
     assert re.fullmatch(
         r"IndexError: index 5 is out of bounds for axis 0 with size 2", failure_of(caught.value).message
     )
+
+
+def test_a_cluster_that_does_not_answer_is_named(small_dir, tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    arguments = [sys.executable, "-m", "ray_segformer", "predict", "a.png", "out", "--model", str(small_dir)]
+    environment = {**os.environ, "RAY_ADDRESS": f"ray://{address}"}
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    said = (
+        f"ray-segformer: error: RAY_ADDRESS is ray://{address}, and nothing answers there (Connection refused); start"
+    )
+    assert done.returncode == 2 and done.stderr.startswith(said) and len(done.stderr.splitlines()) == 1
+    assert os.listdir(tmp_path) == ["a.png"]
