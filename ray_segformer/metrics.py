@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ray_segformer.images import cells, reduce_labels, to_class_ids
+from ray_segformer.images import advice_on_size, cells, reduce_labels, to_class_ids
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -166,9 +166,7 @@ def confusion_matrix(
         if array.dtype.kind not in "biu":
             raise ValueError(f"the {name} holds integers, class ids, not {array.dtype}; of logits, take the argmax")
     if prediction.shape != annotation.shape:
-        is_turned = prediction.shape == annotation.shape[::-1]
-        advice = "was it made of the image without its EXIF orientation? Then turn it"
-        advice = advice if is_turned else "an annotation has the size of its image"
+        advice = advice_on_size(annotation.shape, prediction.shape)
         raise ValueError(f"the prediction is {prediction.shape} but the annotation is {annotation.shape}; {advice}")
     counted = annotation != ignore_index
     predicted, annotated = prediction[counted].astype(np.int64), annotation[counted].astype(np.int64)

@@ -29,6 +29,7 @@ from ray_segformer.images import (
     MAX_PIXELS,
     ImageError,
     LabelFormat,
+    advice_on_size,
     cells,
     describe,
     say_where_arrays_differ,
@@ -274,5 +275,8 @@ def _decoded(
         path = describe(annotation)
         raise ImageError("wrong annotation" + (f" ({path})" if path else "") + f": {error}") from error
     if labels.shape != size:
-        raise ImageError(f"wrong annotation: the annotation is {labels.shape} but its image is {size}, (height, width)")
+        raise ImageError(
+            f"wrong annotation: the annotation is {labels.shape} but its image is {size}, (height, width); "
+            f"{advice_on_size(labels.shape, size)}"
+        )
     return rgb, labels

@@ -4,7 +4,7 @@ This room has the image cells, encoded image files, annotations, and the error f
 new image format in `_encoded.py`. This room knows nothing of Ray, of folders of images, or of the network.
 """
 
-from ray_segformer.images._annotations import LabelFormat, reduce_labels, to_class_ids
+from ray_segformer.images._annotations import LabelFormat, advice_on_size, reduce_labels, to_class_ids
 from ray_segformer.images._array_files import say_where_arrays_differ
 from ray_segformer.images._busy_stores import retried
 from ray_segformer.images._cells import cells, describe, object_array, to_rgb
@@ -36,6 +36,7 @@ __all__ = [
     "ImageError",
     "LabelFormat",
     "ScenePart",
+    "advice_on_size",
     "cause_of",
     "cells",
     "describe",

@@ -101,6 +101,17 @@ def reduce_labels(annotation: npt.NDArray[Any], ignore_index: int = 255) -> npt.
     return np.where(ignored, ignore_index, annotation - np.where(ignored, 0, 1)).astype(annotation.dtype)
 
 
+def advice_on_size(annotation: tuple[int, ...], image: tuple[int, ...]) -> str:
+    """Return what to do about an annotation of another size than its image: the end of an error's message.
+
+    Args:
+        annotation, image: height and width of each.
+    """
+    if annotation == image[::-1]:
+        return "was it made of the image without its EXIF orientation? Then turn it"
+    return "an annotation has the size of its image"
+
+
 def _is_whole(value: Any, end: int) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= int(value) < end
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import posixpath
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ import ray
 
 from ray_segformer.air import installed
 from ray_segformer.exports import ExportFormat, ExportImage
+from ray_segformer.images import is_percent_encoded
 from ray_segformer.inputs import (
     DIGEST,
     digests_of_names,
@@ -97,7 +100,7 @@ class _Names:
             return {"folder": np.array([_common_folder(output, shard) for shard in batch["shard"]])}
 
         found = {row["folder"] for row in by_shard(shards).map_batches(folders, batch_size=1, **where).iter_rows()}
-        self._folder = folder_of_input(output, found)
+        self._folder = _decoded(folder_of_input(output, found))
 
         def digests(batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
             tables = (output.rows(shard, ["path", *self._place]) for shard in batch["shard"])
@@ -117,11 +120,12 @@ class _Names:
 
     def relative(self, row: dict[str, Any]) -> str:
         """Return the path of a row relative to the input; of a part of a file, with its place there."""
-        path = row["path"].removeprefix(f"{self._folder}/") if self._folder else row["path"]
+        path = _decoded(row["path"])
+        path = path.removeprefix(f"{self._folder}/") if self._folder else path
         return key_of_part(path, {name: row[name] for name in self._place}) if self._place else path
 
     def _plain(self, table: pa.Table) -> list[str]:
-        names = [file_name_of(path, self._folder) for path in table.column("path").to_pylist()]
+        names = [file_name_of(_decoded(path), self._folder) for path in table.column("path").to_pylist()]
         if not self._place:
             return names
         places = zip(*(table.column(name).to_pylist() for name in self._place), strict=True)
@@ -160,6 +164,15 @@ class _ExportShard:
         self._storage.flush()
         lines.insert(0, json.dumps({"images": len(lines), "failures": failures}))
         self._storage.write(_record_of(shard), "\n".join(lines).encode())
+
+
+def _decoded(path: str) -> str:
+    """Return a URI without percent-encoding, for names as `predict` makes them. A local path stays."""
+    if "://" not in path or not is_percent_encoded(path):
+        return path
+    with contextlib.suppress(UnicodeDecodeError):  # of a name that is not UTF-8
+        return unquote(path, errors="strict")
+    return path
 
 
 def _record_of(shard: str) -> str:

@@ -14,7 +14,7 @@ from ray.data.collate_fn import NumpyBatchCollateFn
 
 from ray_segformer._labels import Labels
 from ray_segformer.air import installed
-from ray_segformer.images import ImageError, cells, describe, object_array, to_rgb
+from ray_segformer.images import ImageError, advice_on_size, cells, describe, object_array, to_rgb
 from ray_segformer.preprocessor import SegformerPreprocessor
 from ray_segformer.protocol import PLAIN, Protocol
 from ray_segformer.training._augmentation import IGNORED, augment
@@ -228,8 +228,7 @@ class TrainingRows:
             try:
                 images.append(to_rgb(image))
                 annotations.append(self.labels.class_ids(annotation).astype(np.uint8, copy=False))
-                if images[-1].shape[:2] != annotations[-1].shape:
-                    raise ImageError(_other_size(annotations[-1].shape, images[-1].shape[:2]))
+                _check_size(annotations[-1].shape, images[-1].shape[:2])
             except ImageError as error:
                 name = path or describe(image) or "a row of the dataset"
                 raise ImageError(f"{name}: {error}") from error
@@ -254,10 +253,10 @@ class _Collate(NumpyBatchCollateFn):
         return self._function(batch)
 
 
-def _other_size(annotation: tuple[int, ...], image: tuple[int, ...]) -> str:
-    turned = "; was it made of the image without its EXIF orientation? Then turn it"
-    advice = turned if annotation == image[::-1] else ""
-    return f"the annotation is {annotation} but its image is {image}, (height, width){advice}"
+def _check_size(annotation: tuple[int, ...], image: tuple[int, ...]) -> None:
+    if annotation != image:
+        advice = advice_on_size(annotation, image)
+        raise ImageError(f"the annotation is {annotation} but its image is {image}, (height, width); {advice}")
 
 
 def row_generator(seed: int, epoch: int, rgb: np.ndarray) -> np.random.Generator:

@@ -193,6 +193,24 @@ def test_names_keep_the_tree_below_an_input_that_was_relative(scenes, outputs, t
     assert f"masks/{scenes.name}/{STREET}" in files_of(tmp_path / "out")
 
 
+def test_names_of_uris_are_not_percent_encoded(scenes, outputs, tmp_path, run_command):
+    """As those of files that `predict` writes of them."""
+    shutil.copytree(outputs / "parquet", tmp_path / "source")
+    summary = json.loads((tmp_path / "source/summary.json").read_text())
+    summary["options"]["input"] = "s3://bucket/in%20put"
+    (tmp_path / "source/summary.json").write_text(json.dumps(summary))
+    for shard in (tmp_path / "source/masks").iterdir():
+        table = pa.parquet.read_table(shard)
+        paths = [path.as_py().replace(f"{scenes}/", "s3://bucket/in%20put/%C3%A9%20") for path in table.column("path")]
+        pa.parquet.write_table(table.set_column(0, "path", pa.array(paths)), shard)
+    for file_format in ("png", "coco"):
+        arguments = ("export", tmp_path / "source", tmp_path / file_format, "--format", file_format)
+        assert run_command(*arguments)[0] == 0
+    assert f"masks/é {STREET}" in files_of(tmp_path / "png")
+    images = json.loads((tmp_path / "coco/annotations.json").read_text())["images"]
+    assert {image["file_name"] for image in images} == {f"é {name}" for name in IMAGES}
+
+
 def test_label_ids_of_cityscapes(outputs, masks, tmp_path, run_command):
     """Its evaluation looks in all folders for the one PNG whose name begins with city, sequence and frame."""
     shutil.copytree(outputs / "parquet", tmp_path / "source")
