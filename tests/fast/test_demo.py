@@ -100,6 +100,7 @@ def test_default_size():
     assert mask.shape == (480, 640)
 
 
+@pytest.mark.slow
 def test_tiny_scenes_of_many_seeds():
     for seed in range(150):
         _, mask = make_scene(seed, 16, 16)
@@ -131,6 +132,7 @@ def test_mask_fits_the_picture():
             assert picture[low_sky].mean() > picture[road].mean()
 
 
+@pytest.mark.slow
 def test_masks_never_blend():
     """Only sky, buildings and trees reach the top. Averages of their ids would be ground or road."""
     allowed = {CLASSES.index(name) for name in ("sky", "building", "tree")}

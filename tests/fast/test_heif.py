@@ -109,6 +109,7 @@ def test_class_ids_do_not_survive():
         to_class_ids(heic(Image.fromarray(RGB[..., 0])))
 
 
+@pytest.mark.slow
 def test_pillow_itself_is_left_alone():
     """Nothing is registered: what else runs in the process opens the files that it opened before."""
     program = (

@@ -44,6 +44,7 @@ def annotations(ids, seed=0):
     return [rng.choice(ids, array.shape[:2]).astype(np.uint16) for array in PICTURES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignored", OWN)
 @pytest.mark.parametrize("reduce_labels", [False, True])
 def test_losses_are_those_of_transformers(tmp_path, ignored, reduce_labels):

@@ -95,6 +95,7 @@ def test_without_its_name_the_error_says_how_to_name_it(small_dir, tmp_path, kin
             refuse(batch)
 
 
+@pytest.mark.slow
 def test_pixel_values_of_transformers_are_not_raw(small_dir, masks):
     pixel_values = Reference(small_dir).processor(PICTURES[0], return_tensors="np").pixel_values
     mask = predictor(small_dir).predict({NAME: pixel_values})["segmentation"][0]

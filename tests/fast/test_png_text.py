@@ -45,6 +45,7 @@ CHUNKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [False, True], ids=["before the pixels", "after the pixels"])
 @pytest.mark.parametrize("name", CHUNKS)
 def test_pixels_beside_large_texts(name, late):

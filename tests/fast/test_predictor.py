@@ -328,6 +328,7 @@ def test_sources(checkpoint, small_dir, masks, kind, make):
     assert_masks(make(source).predict({"image": objects(*PICTURES)})["segmentation"], masks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True])
 def test_model_as_source(small_dir, half):
     model = small_model().train()

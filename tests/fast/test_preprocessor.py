@@ -57,6 +57,7 @@ def assert_preprocessed(batch, rows=(0, 1, 2)) -> None:
 # -- against transformers ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_real_images_to_the_byte(shared, real_images):
     processor = SegformerImageProcessorPil.from_pretrained(shared / "models/segformer-b0-ade-config")
     preprocessor = SegformerPreprocessor.from_pretrained(shared / "models/segformer-b0-ade-config")

@@ -58,6 +58,7 @@ def public(rows):
     return "".join(str(row[name]) for row in rows for name in ("path", "name", "key"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["{0}", "{0}/", "{0}/in", "{0}/in/*.png", "{0}/in/3.png", "{0}/list.txt"])
 @pytest.mark.parametrize("user", ["", f"someone:{SECRET}@"])
 def test_every_row_is_read_with_the_options_of_its_source(object_store, bucket, source, user):
@@ -75,6 +76,7 @@ def test_every_row_is_read_with_the_options_of_its_source(object_store, bucket, 
     assert describe(rows[0]["image"]) == f"s3://{bucket}/in/3.png"
 
 
+@pytest.mark.slow
 def test_names_with_letters_of_uris_are_read(object_store, bucket):
     for number, name in enumerate(ODD_NAMES, 3):
         put(object_store, f"{bucket}/in/{name}", number)

@@ -7,6 +7,7 @@ those below it only, through what their `__init__` exports.
 from __future__ import annotations
 
 import ast
+import functools
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def module_of(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
+@functools.cache
 def lazy_names() -> dict[str, str]:
     """The modules of the names that `ray_segformer` itself exports."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
@@ -41,6 +43,7 @@ def lazy_names() -> dict[str, str]:
     return ast.literal_eval(table)
 
 
+@functools.cache
 def imports_of(path: Path) -> list[tuple[str, int]]:
     """What a file imports of the package, inside of functions and for types alone too: modules, and the lines."""
     found = []
@@ -63,6 +66,7 @@ def _module_of_name(module: str, name: str) -> str:
     return f"{module}.{name}" if file.is_file() else module
 
 
+@functools.cache
 def exported(room: str) -> list[str]:
     """The names in a room's `__all__`; all of a room without."""
     tree = ast.parse((PACKAGE / room / "__init__.py").read_text("utf-8"))

@@ -64,6 +64,7 @@ def errors_of(path):
     return errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 def test_frames_in_any_order_are_those_of_a_sequential_decoder(tmp_path, name):
     path = MADE[name](tmp_path / name)
@@ -92,6 +93,7 @@ def test_rows_say_which_frame_they_are(clip):
     assert np.abs(to_rgb(rows[1]["image"]).astype(int) - scene(15, (48, 64))).mean() < 12
 
 
+@pytest.mark.slow
 def test_threads_share_a_video(clip, tmp_path):
     other = make(tmp_path / "other.mp4", 20, (30, 50), first=7)
     cells = [(row["image"], decoded(path)[row["seconds"]]) for path in (clip, other) for row in rows_of(path)[::2]]

@@ -76,6 +76,7 @@ def test_windows_are_those_of_mmsegmentation(size, window, stride):
     check(found, expected)
 
 
+@pytest.mark.slow
 def test_views_of_other_sizes_and_mirrored_ones_are_averaged_at_the_images_size():
     size, views, expected = (97, 131), [], torch.zeros(CLASSES, 97, 131)
     for height, width in ((97, 131), (73, 98), (121, 164)):
@@ -141,6 +142,7 @@ def few_objects():
     gc.unfreeze()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_height(few_objects, one_thread):
     def most_in_tensors(height):
         held = []

@@ -185,6 +185,7 @@ def test_the_number_of_threads_does_not_matter(torch_threads):
         np.testing.assert_array_equal(probability, results[0][1])
 
 
+@pytest.mark.slow
 def test_calls_from_several_threads(torch_threads):
     torch_threads(2)
     several = [random_logits(64, 64, 150 + seed % 3, seed) for seed in range(12)]

@@ -139,6 +139,7 @@ def test_what_a_killed_process_left_in_the_cache_is_replaced(tmp_path, monkeypat
     assert {file.name for file in tmp_path.iterdir()} == {"key", "key.lock"}
 
 
+@pytest.mark.slow
 def test_kept_memory_is_used_again_and_bounded_and_can_be_returned():
     script = """
 import resource, torch

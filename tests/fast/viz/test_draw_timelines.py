@@ -97,6 +97,7 @@ def test_panels_share_the_time():
     assert drawn.at(0, 2.5) == drawn.at(1, 2.5) == PREDICT[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 8])
 @pytest.mark.parametrize("panels", [1, 6])
 def test_each_worker_has_a_lane_of_the_same_height(workers, panels):
