@@ -70,5 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(
             "1 image has no mask, and is left out" if count == 1 else f"{count} images have no mask, and are left out"
         )
-    print(f"{counted(summary['images'], 'image')}: {public_uri(readable(arguments.destination))}")
+    files = f"{counted(summary['files'], 'file')} of " if "files" in summary else ""
+    print(f"{files}{counted(summary['images'], 'image')}: {public_uri(readable(arguments.destination))}")
     return 0

@@ -93,7 +93,9 @@ def add_parser(commands: Any) -> None:
     earlier = runs.add_mutually_exclusive_group()
     earlier.add_argument("--overwrite", action="store_true", help="delete an earlier output first")
     earlier.add_argument(
-        "--resume", action="store_true", help="continue an interrupted run of the same options, if there is one"
+        "--resume",
+        action="store_true",
+        help="continue an interrupted run of the same options, if there is one; of a finished one, do what is missing",
     )
     workers = predict.add_argument_group("workers and their speed")
     workers.add_argument(

@@ -43,8 +43,8 @@ def export(
 
     Returns:
         The content of `export.json`: `images`, how many were exported; `failures`, how many have no mask, and are left
-        out; `source_finished`; `source_digest`, which tells its images from others; `warnings` (what the format
-        guessed: `code`, `message`, `rows`); and `options`.
+        out; `files`, how many were written, if images are parts of files; `source_finished`; `source_digest`, which
+        tells its images from others; `warnings` (what the format guessed: `code`, `message`, `rows`); and `options`.
 
     Raises:
         ExportError: the format cannot hold the classes, or is for another kind of input, or needs a package that is not

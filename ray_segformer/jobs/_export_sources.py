@@ -36,7 +36,7 @@ def export_sources(
     is_local: bool,
     progress: bool,
 ) -> dict[str, int]:
-    """Write a file for each file of the input. Arguments and result are those of `export_images`.
+    """Write a file for each file of the input. Arguments and result are those of `export_images`, and the `files`.
 
     Raises:
         ExportError: a file of the input is of another kind than the format needs.
@@ -70,7 +70,8 @@ def export_sources(
                 f"{errors[0]}.{others} This format needs the files of the input. All others are exported, but the "
                 "export is not finished; put the missing files back, and go on with --resume"
             )
-    return {kind: sum(source[kind] for source in sources.values()) for kind in ("images", "failures")}
+    counts = {kind: sum(source[kind] for source in sources.values()) for kind in ("images", "failures")}
+    return {"files": sum(bool(source["shards"]) for source in sources.values()), **counts}
 
 
 def _sources(

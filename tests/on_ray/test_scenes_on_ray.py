@@ -125,7 +125,7 @@ def test_parts_put_together_are_the_whole_scene(
     assert f"<dt>model</dt><dd>{small_dir}</dd>" in page
 
     code, printed, _ = run_command("export", output, tmp_path / "maps", "--format", "geotiff")
-    assert code == 0 and "1 image has no mask" in printed
+    assert code == 0 and "1 image has no mask" in printed and "\n2 files of 7 images: " in printed
     for name, (mask, _) in expected.items():
         with rasterio.open(tmp_path / "maps" / name) as made, rasterio.open(folder / name) as source:
             assert (made.crs, made.transform, made.shape) == (source.crs, source.transform, source.shape)
