@@ -106,8 +106,8 @@ class Selection:
         if sidecars := [suffix for suffix in _SIDECARS if suffix in self._others]:
             message += (
                 f"; sidecar files of scenes ({', '.join(sidecars)}) are never read, so put what they have into the "
+                "TIFF files, such as with gdal_translate"
             )
-            message += "TIFF files, such as with gdal_translate"
         return [Guess("other-files", message, number)]
 
 

@@ -94,6 +94,9 @@ def test_files_of_other_kinds_are_counted(tmp_path):
     assert said(find_images(str(tmp_path / "one"))) == {
         "other-files": (f"{tmp_path / 'one'}: 1 file of another kind was not looked at (.json 1)", 1)
     }
+    (tmp_path / "one/a.tfw").touch()
+    message, rows = said(find_images(str(tmp_path / "one")))["other-files"]
+    assert rows == 2 and "; sidecar files of scenes (.tfw) are never read, so put what they have into" in message
     assert find_images(str(tmp_path / "one" / "*.jpg")).guesses == []
 
 
