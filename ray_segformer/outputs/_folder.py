@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -218,13 +219,21 @@ def storage_at(path: str) -> Storage:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return which options changed, as text for an error message; "" if none did."""
-    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    names = sorted({*before, *now})
+    changed = [name for name in names if _comparable(name, before.get(name)) != _comparable(name, now.get(name))]
     return "; ".join(
         "the model is another one"  # its digest says nothing to a reader
         if name == "model"
         else f"{name} was {before.get(name)}, now {now.get(name)}"
         for name in changed
     )
+
+
+def _comparable(name: str, value: Any) -> Any:
+    """Return the value of an option to compare: until 0.2.0, an input was written down as it was given."""
+    if name not in ("input", "source") or not isinstance(value, str):
+        return value
+    return value.rstrip("/") if "://" in value else os.path.abspath(os.path.expanduser(value))
 
 
 def _json(content: dict[str, Any]) -> str:

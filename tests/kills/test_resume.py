@@ -484,6 +484,10 @@ def test_what_a_finished_job_lacks_is_made_by_resume(scenes, new_images, tmp_pat
     again = run("images/", output, **options)  # the same folder, written in another way
     assert (again["images"], again["resumed"]) == (first["images"] + 1, first["images"])
     assert (output / "masks/0.png").exists() and not (output / "job.json").exists()
+    summary = json.loads((output / "summary.json").read_text())
+    summary["options"]["input"] = "images/"  # as earlier versions wrote it
+    (output / "summary.json").write_text(json.dumps(summary))
+    assert run(folder, output, **options)["seconds"] == 0
     assert {path: path.read_bytes() for path in files} == files
 
 
