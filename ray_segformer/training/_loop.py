@@ -164,6 +164,7 @@ def _rows(run: TrainingRun, settings: Settings, epoch: int) -> TrainingRows:
         label_map={**ignored, **(settings.label_map or {})},
         label_colors=settings.label_colors,
         protocol=protocol_in(settings.protocol or {}),
+        max_pixels=settings.max_pixels,
     )
 
 

@@ -14,7 +14,7 @@ from ray.data.collate_fn import NumpyBatchCollateFn
 
 from ray_segformer._labels import Labels
 from ray_segformer.air import installed
-from ray_segformer.images import ImageError, advice_on_size, cells, describe, object_array, to_rgb
+from ray_segformer.images import MAX_PIXELS, ImageError, advice_on_size, cells, describe, object_array, to_rgb
 from ray_segformer.preprocessor import SegformerPreprocessor
 from ray_segformer.protocol import PLAIN, Protocol
 from ray_segformer.training._augmentation import IGNORED, augment
@@ -57,7 +57,7 @@ class TrainingRows:
         epoch: see `seed`.
         image_column: the column with image cells (see `ray_segformer.images`).
         annotation_column: the column with annotations, which are image cells, too.
-        label_map, label_colors: see `Settings`.
+        label_map, label_colors, max_pixels: see `Settings`.
         protocol: how validation images are shown to the network.
 
     Attributes:
@@ -78,9 +78,10 @@ class TrainingRows:
         label_map: Mapping[int, int] | None = None,
         label_colors: Mapping[tuple[int, int, int], int] | None = None,
         protocol: Protocol = PLAIN,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.augmented, self.seed, self.epoch = augmented, seed, epoch
-        self.columns = (image_column, annotation_column)
+        self.columns, self.max_pixels = (image_column, annotation_column), max_pixels
         self.labels = Labels(
             num_classes,
             ignored_ids=(IGNORED,) if ignore_index == IGNORED else (IGNORED, ignore_index),
@@ -92,11 +93,13 @@ class TrainingRows:
             preprocessor.to_config(),
             do_reduce_labels=False,  # `labels` reduces them before.
             annotation_column="annotation",
+            max_pixels=max_pixels,
         )
         self._shown = None
         if protocol != PLAIN:
             resize = protocol.resize_in_cpu_stage
-            self._shown = SegformerPreprocessor.from_config(preprocessor.to_config(), resize=resize)
+            options = {"resize": resize, "max_pixels": max_pixels}
+            self._shown = SegformerPreprocessor.from_config(preprocessor.to_config(), **options)
 
     def training_batches(self, shard: Any, batch_size: int) -> Any:
         """Return the batches of an epoch, shuffled, from `for_training`, on the worker's device."""
@@ -226,8 +229,8 @@ class TrainingRows:
         paths = list(cells(batch["path"])) if "path" in batch else [None] * len(batch[self.columns[0]])
         for image, annotation, path in zip(*(cells(batch[column]) for column in self.columns), paths, strict=True):
             try:
-                images.append(to_rgb(image))
-                annotations.append(self.labels.class_ids(annotation).astype(np.uint8, copy=False))
+                images.append(to_rgb(image, self.max_pixels))
+                annotations.append(self.labels.class_ids(annotation, self.max_pixels).astype(np.uint8, copy=False))
                 _check_size(annotations[-1].shape, images[-1].shape[:2])
             except ImageError as error:
                 name = path or describe(image) or "a row of the dataset"

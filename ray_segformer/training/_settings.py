@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ray_segformer._labels import Labels
+from ray_segformer.images import MAX_PIXELS
 from ray_segformer.pretrained import ImageSettings
 from ray_segformer.protocol import NAMES, protocol_in
 
@@ -46,6 +47,7 @@ class Settings:
             "stride": 384}`. None for images that are resized to the input size.
         training_images: the number of training images of all workers; None to count them in a pass over the data, which
             decodes no image and few annotations.
+        max_pixels: an image with more pixels is an error, as for `SegformerPreprocessor`.
 
     Raises:
         ValueError: a setting has an invalid value.
@@ -70,12 +72,13 @@ class Settings:
     mixed_precision: str = "auto"
     protocol: Mapping[str, Any] | None = None
     training_images: int | None = None
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.config is None):
             both = ", and has both" if self.model is not None else ""
             raise ValueError(f"train_loop_config needs either 'model' or, to start from scratch, 'config'{both}")
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("max_pixels", 1)):
             _check_number(name, getattr(self, name), numbers.Integral, least)
         if self.training_images is not None:
             _check_number("training_images", self.training_images, numbers.Integral, 1)

@@ -431,6 +431,9 @@ def test_rows_are_refused_with_the_reason():
         rows(ids.T)
     with pytest.raises(ImageError, match=r"a\.jpg: null"):
         rows(ids, image=objects(None))
+    few = TrainingRows(SegformerPreprocessor(32), 7, max_pixels=599)
+    with pytest.raises(ImageError, match=r"too large: .*, above the limit of 599; .* raise the limit with max_pixels="):
+        few.for_validation({"image": objects(picture()), "annotation": objects(ids)})
     with pytest.raises(ValueError, match="no column 'photo', only"):
         TrainingRows(SegformerPreprocessor(32), 7, image_column="photo").for_training({"image": objects(picture())})
     batch, (annotation,), _ = rows(ids + 7, reduce=True)
