@@ -32,8 +32,8 @@ def add_label_options(command: argparse._ActionsContainer) -> None:
         "--label-map",
         action="append",
         metavar="FROM=TO[,FROM=TO...]",
-        help="class ids of the annotations that the model calls by other ids, such as 255=1; may be given several "
-        "times",
+        help="other ids for ids of the annotations, such as 255=1; if these count classes from 1 (see --labels), TO "
+        "does, too; of Cityscapes, both are train ids; may be given several times",
     )
     command.add_argument(
         "--ignore-index",

@@ -64,6 +64,9 @@ def add_parser(commands: Any) -> None:
     evaluate.set_defaults(run=run)
 
 
+_OF_ANNOTATIONS = ("exclude", "split", "labels", "label_map", "ignore_index", "label_colors")  # options
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
     from ray_segformer._guesses import say
@@ -123,6 +126,11 @@ def run(arguments: argparse.Namespace) -> int:
                     "description": sentence,
                     "reduce_labels": labels.reduce_labels,
                     "ignore_index": list(checkpoint.content.ignored_ids),
+                },
+                "options": {
+                    name: public_uri(value) if name == "label_colors" and value else value
+                    for name, value in vars(arguments).items()
+                    if name in _OF_ANNOTATIONS
                 },
                 **{name: _number(scores[name]) for name in ("mean_iou", "mean_accuracy", "overall_accuracy")},
                 "classes": _by_class(scores, names),

@@ -70,6 +70,8 @@ class LabelFormat:
             ImageError: as for `to_rgb`; also if the format is a lossy one, if there are colours without `colors` or
                 that `colors` lacks, or if the pixels are neither ids nor colours.
         """
+        if cell is None:
+            raise ImageError("null: there is no annotation")
         stored, palette = _stored(cell, max_pixels, as_ids=self.colors is None)
         ids = _one_channel(stored) if self.colors is None else _ids_of_colors(stored, palette, self.colors)
         if self.label_map:
@@ -217,8 +219,8 @@ def _ids_of_colors(
             for code, count in zip(codes[most].tolist(), counts[most].tolist(), strict=True)
         )
         raise ImageError(
-            f"wrong pixels: {len(codes)} colours of the annotation stand for no class, such as {examples}; add them to "
-            "--label-colors (label_colors=), as ignored (255) if they are none"
+            f"wrong pixels: colours of the annotation ({len(codes)}) stand for no class, such as {examples}; add them "
+            "to --label-colors (label_colors=), as ignored (255) if they are none"
         )
     return np.asarray(ids[places])
 

@@ -98,7 +98,7 @@ def _color(parts: list[str], line: str) -> tuple[int, int, int]:
 
 
 def _class_id(name: str, id2label: Mapping[int, str], ignored: int) -> int:
-    ids = [class_id for class_id, label in id2label.items() if label == name]
+    ids = [class_id for class_id, label in id2label.items() if label.strip() == name]
     if len(ids) > 1:
         raise ValueError(f"{len(ids)} classes of the model are called {name!r}; give one of their ids: {ids}")
     if ids:

@@ -109,6 +109,8 @@ def find_rounds(
         else:
             selection.check()
             _refuse_every(every, shown)
+            if not parquet and selection.excluded:
+                raise InputError(f"{shown}: neither images nor parquet there{selection.excluded}")
             yield images_in_parquet(location, parquet, guesses=selection.guesses())
     elif suffix in _LIST_SUFFIXES:
         named = files_in_list(location)

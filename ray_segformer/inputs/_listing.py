@@ -34,7 +34,10 @@ def kind_of(file_system: pa.fs.FileSystem, path: str) -> pa.fs.FileType:
         try:
             return file_system.get_file_info(path).type
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: cannot be looked up: {without_options(str(error))}") from error
+            reason = without_options(str(error))
+            if "wrong version number" in reason:  # of OpenSSL
+                reason += "; the server speaks no TLS, so add &scheme=http to the URI"
+            raise InputError(f"{file_system.type_name}://{path}: cannot be looked up: {reason}") from error
     try:
         mode = os.stat(path).st_mode  # pyarrow fails for a name that is not UTF-8
     except (FileNotFoundError, NotADirectoryError, ValueError):

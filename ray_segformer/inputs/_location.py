@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import posixpath
+import re
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
@@ -14,6 +15,8 @@ import pyarrow.fs
 from ray_segformer.images import escaped_uri, is_percent_encoded, public_uri, quoted
 from ray_segformer.inputs._image_input import InputError
 from ray_segformer.inputs._paths import readable
+
+_ONE_SLASH = re.compile(r"(?:s3|gs|gcs|abfss?|hdfs|file|https?|hf):/(?!/)")
 
 
 def joined(source: str, *parts: str) -> str:
@@ -51,12 +54,14 @@ class Location:
         path: the path on it. It is absolute if the file system is local.
 
     Raises:
-        InputError: it is empty, or pyarrow does not know the URI.
+        InputError: it is empty, or pyarrow does not know the URI, or it has one slash where a URI has two.
     """
 
     def __init__(self, source: str) -> None:
         if not source:  # else it would be the current folder
             raise InputError("the path of the input is empty; name a file or a folder")
+        if typed := _ONE_SLASH.match(source):  # else it would be a local folder of this name
+            raise InputError(f"a path begins with {typed[0]}, and a URI with {typed[0]}/; write that")
         self.shown = public_uri(readable(source))
         self._head = self._options = self._root = ""
         self._is_encoded = is_percent_encoded(source)

@@ -58,7 +58,7 @@ def rounds_of_files(
     if following is None:
         selection.check()
     if not beginning:
-        raise InputError(f"{shown}: no images there (looked for {', '.join(sorted(SUFFIXES))})")
+        raise InputError(f"{shown}: no images there (looked for {', '.join(sorted(SUFFIXES))}){selection.excluded}")
     paths, count = [file.path for file in beginning], len(beginning)
     numbered = Numbered() if may_repeat else None
     keys = numbered.keys(paths) if numbered else paths

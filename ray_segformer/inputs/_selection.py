@@ -45,7 +45,7 @@ class Selection:
     ) -> None:
         self._folder, self._shown, self._hides = folder, shown, hides
         self._output = None if output is None else f"{output}/"
-        self._matched = dict.fromkeys(exclude, False)
+        self._matched, self._excluded = dict.fromkeys(exclude, False), 0
         self._hidden, self._hidden_named = 0, list[str]()
         self._others = Counter[str]()
 
@@ -57,6 +57,7 @@ class Selection:
         excluded = [pattern for pattern in self._matched if is_excluded(relative, pattern)]
         self._matched.update(dict.fromkeys(excluded, True))
         if excluded:
+            self._excluded += 1
             return False
         if self._hides and is_hidden(relative):
             self._hidden += 1
@@ -81,6 +82,11 @@ class Selection:
                     f"{self._shown}: the exclude {pattern!r} matches no file there; it is compared with paths relative "
                     "to the input, and with names of files"
                 )
+
+    @property
+    def excluded(self) -> str:
+        """What is to be said where no file is left: "" if none was excluded."""
+        return f"; exclude (--exclude) leaves out {self._excluded} files" if self._excluded else ""
 
     def guesses(self) -> list[Guess]:
         """Return what is to be said about the files so far that are not looked at."""

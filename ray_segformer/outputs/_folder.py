@@ -208,12 +208,12 @@ def storage_at(path: str) -> Storage:
     """
     if not path:  # else it would be the current folder
         raise OutputError("the path of the output is empty; name a folder")
-    if "://" not in path:
-        return LocalStorage(path)
     try:
         location = Location(path)
     except InputError as error:
         raise OutputError(str(error)) from error
+    if "://" not in path:
+        return LocalStorage(path)
     return LocalStorage(location.path) if location.is_local else RemoteStorage(location)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ray_segformer.images import public_uri
 from ray_segformer.pretrained._config_file import CONFIG_NAME
 from ray_segformer.pretrained._directory import TRAINING_NAME
 from ray_segformer.pretrained._image_settings import CONFIG_NAME as PREPROCESSOR_NAME
@@ -14,11 +15,14 @@ def local_directory(name_or_dir: str | os.PathLike[str]) -> str:
     """Return the local directory of a model, given that directory or a name on the Hub (downloaded and cached).
 
     Raises:
-        CheckpointError: the name is empty, or the Hub has no such model, or cannot be reached.
+        CheckpointError: the name is empty or a URI, or the Hub has no such model, or cannot be reached.
     """
     if not os.fspath(name_or_dir):
         raise CheckpointError("the name of the model is empty; name a directory, or a model of the Hugging Face Hub")
     directory = os.path.expanduser(os.fspath(name_or_dir))
+    if "://" in directory:
+        shown = public_uri(directory)
+        raise CheckpointError(f"{shown}: a model is a local directory or a name on the Hub; copy it to a disk first")
     return directory if os.path.isdir(directory) or _is_path(directory) else _download(directory)
 
 

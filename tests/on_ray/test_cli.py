@@ -283,6 +283,19 @@ def wrong(command, *arguments):
         (["predict", "twice.parquet", "out"], "twice.parquet: 2 columns are called 'image'; rename all but one"),
         (["predict", "one.png", "taken"], "taken exists, and is no output of an earlier run; name a new folder"),
         (["predict", "one.png", "taken", "--overwrite"], "taken is no earlier output"),
+        (
+            ["predict", "one.png", "s3:/user:key@bucket/out"],
+            "a path begins with s3:/, and a URI with s3://; write that",
+        ),
+        (["predict", "gs:/bucket/in", "out"], "a path begins with gs:/, and a URI with gs://; write that"),
+        (
+            ["predict", ".", "out", "--exclude", "*.p*"],
+            "neither images nor parquet there; exclude (--exclude) leaves out 3",
+        ),
+        (
+            ["predict", "one.png", "out", "--model", "s3://key:secret@bucket/b0?a=b"],
+            "error: s3://bucket/b0: a model is a ",
+        ),
         (["predict", "one.png", "notes.md"], "notes.md is a file, or in one; name a folder"),
         (["predict", "one.png", "nosuch://bucket/out"], "nosuch://bucket/out: not a URI that pyarrow's file systems"),
         (["predict", "one.png", "out", "--model", "empty"], "no config.json there"),

@@ -130,6 +130,9 @@ def test_windows_over_scenes_and_parquet_of_them_and_labels_as_they_are(command,
         assert of_parquet[score] == of_files[score]
     code, _, error = command(table, "--output", tmp_path / "out")
     assert code == 2 and "no column 'image', only photo, mask" in error
+    pa.parquet.write_table(pa.Table.from_pylist([rows[0], {**rows[1], "mask": None}]), table)
+    code, _, error = command(table, "--output", tmp_path / "out", *columns, *options)
+    assert code == 1 and "null: there is no annotation" in error
 
 
 def test_the_model_s_own_ignored_id_is_left_out_and_said(command, tmp_path):

@@ -80,6 +80,8 @@ def test_colours_and_other_ids(command, tmp_path):
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert found["overall_accuracy"] == pytest.approx(overall_accuracy(Reference(model), pairs), abs=1e-3)
     assert "1 of 3 classes are annotated in no pixel: 1 class 1" in error
+    assert found["options"]["label_map"] == ["1=2", "7=0,8=0"] and found["options"]["split"] == "train"
+    assert found["options"]["label_colors"] == str(tmp_path / "colors.txt") and found["options"]["ignore_index"] is None
 
 
 def test_what_cannot_be_right_is_refused_before_the_first_image(command, tmp_path):
