@@ -1,4 +1,4 @@
-"""`python -m ray_segformer` is the command `ray-segformer`."""
+"""What `python -m ray_segformer` runs: the command."""
 
 import sys
 
