@@ -120,13 +120,14 @@ class RowErrors:
     def __init__(self, batch: Mapping[str, Any], rows: int, on_error: str) -> None:
         self._paths = paths_of(batch, rows)
         self._keep = on_error == "keep"
-        own = next((each for each in errors_of(batch, rows) if not isinstance(each, (str, type(None)))), None)
+        found = errors_of(batch, rows)
+        own = next((each for each in found if not isinstance(each, (str, type(None)))), None)
         if own is not None and self._keep:
             raise ValueError(
                 f"the column 'error' holds {own!r}; with on_error=\"keep\", it is the text that says why a row failed, "
                 "or null; give a column of your own another name"
             )
-        self.before = errors_of(batch, rows) if own is None else [None] * rows
+        self.before: list[str | None] = found if own is None else [None] * rows
         self.texts: list[str | None] = list(self.before) if self._keep else [None] * rows
 
     def add(self, row: int, error: Exception, *, path: Any = None, fatal: bool = False) -> None:
@@ -157,8 +158,12 @@ def paths_of(batch: Mapping[str, Any], rows: int) -> list[Any]:
 
 def errors_of(batch: Mapping[str, Any], rows: int) -> list[str | None]:
     """Return the `error` column of a batch, None for rows without an error. Without that column, all are None."""
-    found = cells(batch["error"]) if "error" in batch else [None] * rows
-    return [None if error is None or error == "" or error is pd.NA or error != error else error for error in found]
+    found = list(cells(batch["error"])) if "error" in batch else [None] * rows
+    is_nan = (isinstance(error, (float, np.floating)) and np.isnan(error) for error in found)  # pandas' null
+    return [
+        None if nan or error is None or error is pd.NA or (isinstance(error, str) and not error) else error
+        for error, nan in zip(found, is_nan, strict=True)
+    ]
 
 
 def labels_of(batch: Mapping[str, Any]) -> Any:

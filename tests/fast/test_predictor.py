@@ -519,6 +519,8 @@ def test_a_column_error_of_the_users_own(checkpoint, masks):
     keeping = SegformerPredictor(checkpoint, on_error="keep")
     with pytest.raises(ValueError, match=r"the column 'error' holds .*0\.1.*; give a column of your own another name"):
         keeping.predict(batch)
+    arrays = {**batch, "error": objects(*(np.zeros(2) for _ in PICTURES))}
+    assert_masks(SegformerPredictor(checkpoint).predict(arrays)["segmentation"], masks)
     nothing = pd.DataFrame({"image": list(PICTURES), "error": [np.nan] * 3})
     assert_masks(keeping.predict(nothing)["segmentation"], masks)
 
