@@ -16,6 +16,7 @@ from ray_segformer.inputs._annotated import AnnotatedInput, Row, read_files
 from ray_segformer.inputs._blocks import ROWS_PER_BLOCK, spread
 from ray_segformer.inputs._image_input import InputError
 from ray_segformer.inputs._parquet import READING_CPUS
+from ray_segformer.inputs._parquet_columns import no_column
 from ray_segformer.inputs._splits import choose_split
 
 _ONE, _SPLITS = "dataset_info.json", "dataset_dict.json"  # files that `save_to_disk` writes
@@ -56,7 +57,7 @@ def find_huggingface(
     columns = {"image": image_column} | ({"annotation": annotation_column} if annotation_column else {})
     for column in columns.values():
         if column not in loaded.column_names:
-            raise InputError(f"the dataset has no column {column!r}, only {', '.join(loaded.column_names)}")
+            raise InputError(f"the dataset: {no_column(column, loaded.column_names)}")
 
     def read(batch: pa.Table) -> pa.Table:
         """Read the block of rows that begins at row `start`, in a task."""

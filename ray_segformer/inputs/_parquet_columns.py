@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -43,7 +44,7 @@ def image_column_of(schema: pa.Schema, shown: str) -> tuple[str, list[Guess]]:
 def check_column(schema: pa.Schema, column: str, shown: str) -> None:
     """Raise an `InputError` if a column is missing, not the only one of its name, or of a type that holds no cells."""
     if column not in schema.names:
-        raise InputError(f"{shown}: no column {column!r}, only {', '.join(schema.names)}")
+        raise InputError(f"{shown}: {no_column(column, schema.names)}")
     if schema.names.count(column) > 1:
         raise InputError(f"{shown}: {schema.names.count(column)} columns are called {column!r}; rename all but one")
     kind = schema.field(column).type
@@ -52,6 +53,14 @@ def check_column(schema: pa.Schema, column: str, shown: str) -> None:
             f"{shown}: the column {column!r} is of the type {kind}; expected encoded bytes, paths, or "
             '{"bytes", "path"}'
         )
+
+
+def no_column(column: str, names: Sequence[str]) -> str:
+    """Return what is wrong with a table that lacks a column, and what to do."""
+    return (
+        f"no column {column!r}, only {', '.join(names)}; name the right one with --image-column or --annotation-column "
+        "(image_column=, annotation_column=)"
+    )
 
 
 class CellColumn:

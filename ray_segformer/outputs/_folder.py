@@ -224,9 +224,18 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join(
         "the model is another one"  # its digest says nothing to a reader
         if name == "model"
-        else f"{name} was {before.get(name)}, now {now.get(name)}"
+        else f"{name} was {_readable(before.get(name))}, now {_readable(now.get(name))}"
         for name in changed
     )
+
+
+def _readable(value: Any) -> str:
+    """Return the value of an option in words, not in Python's."""
+    if value is None or value == []:
+        return "not given"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _comparable(name: str, value: Any) -> Any:

@@ -262,7 +262,9 @@ def test_a_dataset_dict_that_was_saved(tmp_path):
         find_annotated(str(tmp_path), "dev")
     found = find_annotated(str(tmp_path), "train")
     assert found.rows == 3 and [ids_of(row)[0, 0] for row in found.sample(2)] == [0, 2]
-    with pytest.raises(InputError, match="no column 'mask', only image, annotation"):
+    with pytest.raises(
+        InputError, match="no column 'mask', only image, annotation; name the right one with --image-column or"
+    ):
         find_annotated(str(tmp_path), "test", annotation_column="mask")
 
 

@@ -370,7 +370,7 @@ def test_failures_that_were_kept_are_not_taken_for_a_run_without(scenes, ray_ses
     [
         ({"dtype": "bfloat16"}, "dtype was auto, now bfloat16"),
         ({"mask_format": "png"}, "format was parquet, now png"),
-        ({"overlays": True}, "overlays was False, now True"),
+        ({"overlays": True}, "overlays was off, now on"),
         ({"max_pixels": 10**6}, "max_pixels was 178956970, now 1000000"),
     ],
 )

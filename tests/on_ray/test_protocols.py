@@ -85,8 +85,8 @@ def test_predict_and_evaluate_make_the_same_masks_and_say_how(
     code, _, error = predict("--window", 64, "--resume")
     assert (
         code == 2
-        and "confidence was True, now False; flip was True, now None" in error
-        and "stride was 50, now None" in error
+        and "confidence was on, now off; flip was on, now not given" in error
+        and "stride was 50, now not given" in error
     )
 
     # With these masks as annotations, evaluate's own are right everywhere, and those of another protocol are not.
