@@ -14,7 +14,7 @@ from ray_segformer.images._header import Header, read_header
 from ray_segformer.images._label_options import parse_label_map, read_label_colors
 from ray_segformer.images._scene_files import NO_RASTERIO, SCENE_SUFFIXES, opened_scene
 from ray_segformer.images._scene_parts import SCENE_CELL, Area, Bands, ScenePart
-from ray_segformer.images._scenes import has_data, scene_size
+from ray_segformer.images._scenes import black_or_white, has_data, scene_size
 from ray_segformer.images._uris import escaped_uri, is_percent_encoded, public_uri, quoted, without_options
 from ray_segformer.images._video_file import NO_PYAV, VIDEO_SUFFIXES, FrameTime, frames_in
 from ray_segformer.images._video_frames import FRAME_CELL, frame_header, is_frame
@@ -37,6 +37,7 @@ __all__ = [
     "LabelFormat",
     "ScenePart",
     "advice_on_size",
+    "black_or_white",
     "cause_of",
     "cells",
     "describe",

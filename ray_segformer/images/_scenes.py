@@ -16,6 +16,7 @@ from ray_segformer.images._scene_parts import Area, Bands, ScenePart
 
 _SAMPLED_SIDE = 1024  # pixels of the overview that percentiles are taken from
 _SAMPLED_BLOCKS = 64  # of a scene without overviews
+_LOOKED_AT_BLOCKS = 8  # the same, to know whether a range fits
 
 
 def scene_size(path: str) -> tuple[int, int]:
@@ -62,6 +63,27 @@ def has_data(part: ScenePart) -> npt.NDArray[np.bool_] | None:
         values = scene.read(list(part.bands.numbers), window=window) if is_float else None
         valid = _valid(scene, part.bands, values, window)
         return None if valid.all() else valid
+
+
+def black_or_white(path: str, bands: Bands) -> tuple[float, float, float]:
+    """Return how much of a scene its range makes black or white, and between which values the scene is.
+
+    Returns:
+        The share of values that become 0 or 255, the smallest value, and the largest: of a sample of the scene. The
+        share is 0 if there is no range of values, or no data.
+
+    Raises:
+        ImageError: as for `read_scene`.
+    """
+    if bands.low is None or bands.high is None or bands.percentile:
+        return 0.0, 0.0, 0.0
+    with opened_scene(path) as scene:
+        _check_bands(scene, bands)
+        values = np.concatenate([values[valid] for values, valid in _samples(scene, bands, _LOOKED_AT_BLOCKS)])
+    if not values.size:
+        return 0.0, 0.0, 0.0
+    tones = (values.astype(np.float64) - bands.low) * (255 / (bands.high - bands.low))
+    return float(((tones < 0.5) | (tones > 254.5)).mean()), float(values.min()), float(values.max())
 
 
 def _check_area(scene: Any, part: ScenePart, max_pixels: int) -> None:
@@ -162,8 +184,13 @@ def _percentiles(path: str, bands: Bands) -> tuple[tuple[float, float], ...]:
     return tuple(limits)
 
 
-def _samples(scene: Any, bands: Bands) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]]:
-    """Yield values from all over a scene, `(bands, height, width)`, and which of them are data and finite."""
+def _samples(
+    scene: Any, bands: Bands, blocks: int = _SAMPLED_BLOCKS
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]]:
+    """Yield values from all over a scene, `(bands, height, width)`, and which of them are data and finite.
+
+    Of a scene without a small overview, they are those of so many blocks.
+    """
     factor = max(scene.height, scene.width) / _SAMPLED_SIDE
     numbers = list(bands.numbers)
     smallest = max(scene.overviews(numbers[0]), default=1)  # how many pixels of the scene a pixel of it has on a side
@@ -172,7 +199,7 @@ def _samples(scene: Any, bands: Bands) -> Iterator[tuple[npt.NDArray[Any], npt.N
         chosen = [{"out_shape": (len(numbers), height, width)}]
     else:
         windows = [window for _, window in scene.block_windows(numbers[0])]
-        places = np.linspace(0, len(windows) - 1, _SAMPLED_BLOCKS).round().astype(int).tolist()
+        places = np.linspace(0, len(windows) - 1, blocks).round().astype(int).tolist()
         chosen = [{"window": windows[place]} for place in sorted({*places})]
     for where in chosen:
         values = scene.read(numbers, **where)

@@ -10,7 +10,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from ray_segformer.images import NO_RASTERIO, SCENE_CELL, SCENE_SUFFIXES, Area, Bands, ImageError, ScenePart, scene_size
+from ray_segformer._guesses import Guess
+from ray_segformer.images import (
+    NO_RASTERIO,
+    SCENE_CELL,
+    SCENE_SUFFIXES,
+    Area,
+    Bands,
+    ImageError,
+    ScenePart,
+    black_or_white,
+    scene_size,
+)
 from ray_segformer.inputs._find import find_rounds
 from ray_segformer.inputs._image_input import ImageInput, InputError
 from ray_segformer.inputs._output_names import key_of_part, name_of_part
@@ -24,6 +35,7 @@ _SCENES = 1000  # of a round: their heads are read at once
 _READERS = 16  # heads that are read at the same time
 _SIDE = 2048  # pixels of a part, about
 _PIXELS_AT_ONCE = 2**22  # of a batch, about: one part of a large scene
+_MOST_BLACK_OR_WHITE = 0.95  # of the values of a scene, if its range fits
 _LEAST_PER_OVERLAP = 8  # a part's side is so many times what the windows over its edges add, so little is done twice
 
 
@@ -48,7 +60,8 @@ def find_scenes(
 
     Yields:
         The parts of the scenes of each round. They have the columns `row` and `column`, of their upper left corner.
-        `image` is the cell of a `ScenePart`. A file that cannot be read is one part, whose error is found again.
+        `image` is the cell of a `ScenePart`. A file that cannot be read is one part, whose error is found again. It is
+        said if a range makes the first scene black and white.
 
     Raises:
         InputError: as for `find_rounds`; or a file is no TIFF file, or rasterio is not installed.
@@ -57,10 +70,12 @@ def find_scenes(
         import rasterio  # noqa: F401
     except ImportError as error:
         raise InputError(NO_RASTERIO) from error
-    count = 0
+    count, guesses = 0, list[Guess]()
     for files in find_rounds(source, exclude=exclude, first=_SCENES, distinct_names=distinct_names, output=output):
         rows = files.take(files.rows)
         _check_suffixes(rows)
+        if not count:
+            guesses = _guess_of_range(rows[0], bands)
         for first in range(0, len(rows), _SCENES):
             some = rows[first : first + _SCENES]
             with ThreadPoolExecutor(_READERS) as pool:
@@ -72,7 +87,7 @@ def find_scenes(
             yield images_of_rows(
                 pa.Table.from_pylist(parts, pa.schema([*_ROWS, *_COLUMNS])),
                 files.file,
-                files.guesses,
+                [*files.guesses, *guesses],
                 is_last=files.is_last and first + _SCENES >= len(rows),
                 rows_at_once=max(1, _PIXELS_AT_ONCE // max(1, largest)),
                 columns=_COLUMNS,
@@ -106,6 +121,23 @@ def _divided(length: int, window: int, stride: int) -> list[tuple[range, range]]
         over = [start for start in starts if start < end and start + window > first]
         parts.append((range(over[0], min(over[-1] + window, length)), range(first, end)))
     return parts
+
+
+def _guess_of_range(row: dict[str, Any], bands: Bands) -> list[Guess]:
+    """Return what is to be said about the range of a scene; nothing if the file cannot be read, as its row will say."""
+    try:
+        share, low, high = black_or_white(row["image"], bands)
+    except ImageError:
+        return []
+    if share < _MOST_BLACK_OR_WHITE:
+        return []
+    return [
+        Guess(
+            "range-does-not-fit",
+            f"{row['path']}: --range {bands.low:g} {bands.high:g} makes {share:.0%} of the values black or white; the "
+            f"values of the scene are from {low:g} to {high:g}",
+        )
+    ]
 
 
 def _size_of(cell: str) -> tuple[int, int] | ImageError:

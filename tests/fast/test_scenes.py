@@ -211,6 +211,25 @@ def test_parts_cover_a_scene_once_and_see_its_windows(tmp_path, size, window, st
     assert seen < 1.35 * height * width and max(part.area.height * part.area.width for part in parts) < 6000 * 6000
 
 
+@pytest.mark.parametrize(
+    ("limits", "share"), [((0, 1), "100%"), ((0, 10**7), "100%"), ((6000, 9000), "100%"), ((0, 200), "96%")]
+)
+def test_a_range_that_leaves_black_and_white_is_said(tmp_path, values, limits, share):
+    values = np.maximum(values, 1)
+    write_scene(tmp_path / "a.tif", values, tiled=True, blockxsize=32, blockysize=32)
+    (found,) = find_scenes(str(tmp_path), Bands((3, 2, 1), *limits), None)
+    (guess,) = found.guesses
+    assert guess.code == "range-does-not-fit" and f"makes {share} of the values black or white" in guess.message
+    assert f"from {values[:3].min()} to {values[:3].max()}" in guess.message
+
+
+@pytest.mark.parametrize("limits", [(0, 5000), (0, 400), (2, 98, True)])
+def test_a_range_that_fits_is_not(tmp_path, values, limits):
+    write_scene(tmp_path / "a.tif", values)
+    (found,) = find_scenes(str(tmp_path), Bands((3, 2, 1), *limits), None)
+    assert not found.guesses
+
+
 def test_inputs_that_are_no_scenes_are_refused(tmp_path, values):
     write_scene(tmp_path / "a.tif", values)
     (tmp_path / "b.png").write_bytes(encode(picture()))
