@@ -37,7 +37,7 @@ class Segmenter:
         smallest_side: the fewest rows and columns that the network takes. Default: it is not checked.
 
     Raises:
-        ValueError: as for `check_foreground_threshold`.
+        ValueError: as for `check_foreground_threshold`; or windows are smaller than `smallest_side`.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Segmenter:
         from ray_segformer.network import Groups
 
         check_foreground_threshold(foreground_threshold, num_labels)
+        protocol.check_window(smallest_side)
         self.num_labels, self.ignored, self._ignore_index = num_labels, ignored, ignore_index
         self._protocol, self._smallest_side = protocol, smallest_side
         self._confidence, self._foreground_threshold = confidence, foreground_threshold

@@ -120,13 +120,13 @@ class SegformerPredictor(Predictor):
         label_map: Mapping[int, int] | None = None,
         label_colors: Mapping[tuple[int, int, int], int] | None = None,
     ) -> None:
-        from ray_segformer.network import keep_freed_memory, smallest_side  # it imports torch, unlike this module
+        from ray_segformer.network import keep_freed_memory  # it imports torch, unlike this module
 
         device = _device(use_gpu)
         options: dict[str, Any] = {"image_column": image_column, "annotation_column": annotation_column}
         options |= {"reduce_labels": reduce_labels, "label_map": label_map, "label_colors": label_colors}
         options |= {"on_error": on_error, "max_pixels": max_pixels, "resize": resize}
-        options |= {"window": window, "stride": stride, "flip": flip, "scales": tuple(scales)}
+        options |= {"window": window, "stride": stride, "flip": flip, "scales": scales}
         content, self._images, own_preprocessor = load_source(source, preprocessor_options(options))
         if _in_actor() and device == "cpu":
             keep_freed_memory()
@@ -140,7 +140,7 @@ class SegformerPredictor(Predictor):
             confidence=confidence,
             foreground_threshold=foreground_threshold,
             protocol=protocol_in(options),
-            smallest_side=smallest_side(content.config),
+            smallest_side=content.smallest_side,
         )
         self._confidence, self._on_error = confidence, on_error
         self._ended: float | None = None  # when the batch before was done
@@ -166,6 +166,7 @@ class SegformerPredictor(Predictor):
         """
         _check_options(cls, options)
         own = SegformerCheckpoint.from_checkpoint(checkpoint)
+        protocol_in(options).check_window(own.content.smallest_side)
         check_foreground_threshold(options.get("foreground_threshold"), own.content.num_labels)
         return own.with_preprocessor_options(**preprocessor_options(options))
 

@@ -40,8 +40,8 @@ class Protocol:
             mmsegmentation's test-time augmentation. Default: `(1,)`.
 
     Raises:
-        ValueError: an unknown `resize`, a `stride` without `window`, a window or stride that `check_window` refuses, or
-            a scale that is not above 0.
+        ValueError: an unknown `resize`, a `flip` that is not True or False, a `stride` without `window`, a window or
+            stride that `check_window` refuses, or a scale that is not above 0.
     """
 
     resize: Literal["square", "short-side", "none"] | None = None
@@ -53,15 +53,21 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.resize is not None and self.resize not in _RESIZES:
             raise ValueError(f"resize (--resize) is one of {_RESIZES}, or None, not {self.resize!r}")
+        if not isinstance(self.flip, (bool, np.bool_)):  # any text would be true
+            raise ValueError(f"flip (--flip) is True or False, not {self.flip!r}")
         if self.window is not None:
             from ray_segformer.network import check_window  # not at the top, because it imports torch
 
-            check_window(self.window, self.stride or self.window)
+            check_window(self.window, self.window if self.stride is None else self.stride)
         elif self.stride is not None:
             raise ValueError("stride (--stride) needs sliding windows; give their size, window (--window)")
-        object.__setattr__(self, "scales", tuple(self.scales))
-        if not self.scales or not all(0 < scale < 100 for scale in self.scales):
-            raise ValueError(f"scales (--scales) are one or more numbers above 0 and below 100, not {self.scales}")
+        try:
+            object.__setattr__(self, "scales", tuple(self.scales))
+            are_scales = bool(self.scales) and all(0 < scale < 100 for scale in self.scales)
+        except TypeError:  # one number, or text
+            are_scales = False
+        if not are_scales:
+            raise ValueError(f"scales (--scales) are one or more numbers above 0 and below 100, not {self.scales!r}")
 
     @property
     def resize_of_image(self) -> Literal["square", "short-side", "none"] | None:
@@ -98,6 +104,11 @@ class Protocol:
         upright, wide = (resized(self.resize_of_image, settings, *size) for size in ((1000, 500), (500, 1000)))
         return upright if upright == wide else None
 
+    def check_window(self, smallest: int) -> None:
+        """Raise a `ValueError` if windows have fewer rows and columns than the network takes, which is `smallest`."""
+        if self.window is not None and self.window < smallest:
+            raise ValueError(f"window (--window) is at least {smallest} pixels for this model, not {self.window}")
+
     def check_sides(self, shown: Sequence[int], size: Sequence[int], settings: ImageSettings, smallest: int) -> None:
         """Check that the network is shown enough rows and columns of an image.
 
@@ -113,7 +124,6 @@ class Protocol:
         side = min(shown)
         if self.scales != (1,):
             side = max(1, int(min(resized(self.resize_of_image, settings, *size)) * min(self.scales) + 0.5))
-        side = side if self.window is None else min(side, self.window)
         if side < smallest:
             raise ImageError(
                 f"too small: the network needs at least {smallest} pixels on each side, and gets {side}; "

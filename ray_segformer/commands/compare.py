@@ -101,6 +101,11 @@ def run(arguments: argparse.Namespace) -> int:
         found = find_images(arguments.input, exclude=arguments.exclude or ())
         say(found.guesses)
         checkpoint = checkpoint_of(arguments.model)
+        if checkpoint.content.num_labels == 1:
+            raise ValueError(
+                f"{arguments.model} has one class: all pixels of its masks are 0, so there is no difference"
+            )
+        protocol.check_window(checkpoint.content.smallest_side)
         rows = found.take(arguments.images)
         cells = [row["image"] for row in rows]
         for row in rows:  # an image that cannot be read must not fail six runs, one after the other

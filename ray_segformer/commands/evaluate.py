@@ -85,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         checkpoint = checkpoint_of(arguments.model)
         if checkpoint.content.num_labels == 1:
             raise ValueError(f"{arguments.model} has one class: all pixels of its masks are 0, so there is no score")
+        protocol.check_window(checkpoint.content.smallest_side)
         found = find_annotated(
             arguments.input,
             arguments.split,

@@ -113,7 +113,7 @@ def add_parser(commands: Any) -> None:
         choices=("auto", "eager", "compile", "openvino"),
         default="auto",
         help="what runs the network: torch (eager), torch.compile (compiles once on each machine), or OpenVINO; "
-        "on CPUs, auto is eager, and compiles beside the workers if there are thousands of images",
+        "on CPUs, auto is eager, and compiles beside the workers if each of these has 1500 images of one size or more",
     )
     workers.add_argument(
         "--dtype",
@@ -140,6 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
         protocol, bands = protocol_of(arguments), bands_of(arguments)
         checkpoint = checkpoint_of(arguments.model)
         check_foreground_threshold(arguments.foreground_threshold, checkpoint.content.num_labels)
+        protocol.check_window(checkpoint.content.smallest_side)
     except (CheckpointError, OSError, RuntimeError, ValueError) as error:
         return fail(EXIT_USAGE, error)
     try:

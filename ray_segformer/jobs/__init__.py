@@ -5,7 +5,7 @@ here. Outputs are in `outputs`. This room does not know the command line, and do
 """
 
 from ray_segformer.jobs._check import CHECKED_ROWS, check
-from ray_segformer.jobs._cluster import ENCODING_CPUS, ResourceError, resources_for, start_ray
+from ray_segformer.jobs._cluster import ENCODING_CPUS, ResourceError, check_gpus, resources_for, start_ray
 from ray_segformer.jobs._encode import EncodeMasks
 from ray_segformer.jobs._encoded_masks import encoded_masks
 from ray_segformer.jobs._evaluate import ScoredImage, evaluate, most_confused
@@ -28,6 +28,7 @@ __all__ = [
     "ResourceError",
     "ScoredImage",
     "check",
+    "check_gpus",
     "check_nodes",
     "encoded_masks",
     "evaluate",

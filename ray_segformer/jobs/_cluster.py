@@ -9,7 +9,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -86,10 +86,7 @@ def resources_for(
     """
     resources: dict[str, Any] = {"batch_size": batch_size, "num_gpus_per_worker": gpus_per_worker}
     available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    if gpus_per_worker > available.get("GPU", 0):
-        raise ResourceError(
-            f"--gpus-per-worker {gpus_per_worker:g}: the cluster has {available.get('GPU', 0):g} GPU(s)"
-        )
+    check_gpus(gpus_per_worker, available)
     if gpus_per_worker > 0:
         return {**resources, "max_scoring_workers": workers or int(available["GPU"] / gpus_per_worker)}
     cpus = max(int(available.get("CPU", 1)), 1)
@@ -100,6 +97,13 @@ def resources_for(
     other_cpus = cpu_nodes + READING_CPUS + ENCODING_CPUS  # a CPU on each node is for preprocessing
     cpus_per_worker = min(1.0, math.floor(max(cpus - other_cpus, 0) / workers * 100) / 100)
     return {**resources, "max_scoring_workers": workers, "num_cpus_per_worker": cpus_per_worker}
+
+
+def check_gpus(gpus_per_worker: float, available: Mapping[str, float]) -> None:
+    """Raise a `ResourceError` if a cluster of these resources has fewer GPUs than a worker reserves: it would wait."""
+    there = available.get("GPU", 0)
+    if gpus_per_worker > there:
+        raise ResourceError(f"--gpus-per-worker {gpus_per_worker:g}: the cluster has {there:g} GPU(s)")
 
 
 def where_to_run(num_cpus: float, *, here: bool) -> dict[str, Any]:

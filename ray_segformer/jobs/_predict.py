@@ -134,6 +134,7 @@ def predict(
 
     check_options(runtime, dtype, "cuda" if gpus_per_worker else "cpu")
     check_foreground_threshold(foreground_threshold, checkpoint.content.num_labels)
+    protocol.check_window(checkpoint.content.smallest_side)
     options: dict[str, Any] = {"on_error": on_error, "max_pixels": max_pixels, "runtime": runtime, "dtype": dtype}
     options |= {"foreground_threshold": foreground_threshold, "confidence": confidence, **protocol.options()}
     names = checkpoint.id2label if foreground_threshold is None else {0: "background", 1: checkpoint.id2label[0]}

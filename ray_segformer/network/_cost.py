@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ray_segformer.network._hub_format import DEFAULTS
+from ray_segformer.network._hub_format import completed
 
 _BY_STAGE = ("hidden_sizes", "depths", "sr_ratios", "mlp_ratios", "patch_sizes", "strides")
 
@@ -22,7 +22,7 @@ def gmac(config: Mapping[str, Any], height: int, width: int, folded: bool = True
         folded: count the decoder as this package computes it: projection, fuse convolution and batch norm are one
             matrix for each stage, applied at the stage's size. False: as in the paper and in transformers.
     """
-    config = {**DEFAULTS, **config}
+    config = completed(config)
     stages = zip(*(config[name] for name in _BY_STAGE), strict=True)
     decoder = config["decoder_hidden_size"]
     total, before, tokens_of_first = 0, config["num_channels"], 0

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 # The defaults of transformers' SegformerConfig, for settings that a config.json leaves out. They describe B0.
-DEFAULTS: dict[str, Any] = {
+_DEFAULTS: dict[str, Any] = {
     "num_channels": 3,
     "depths": (2, 2, 2, 2),
     "sr_ratios": (8, 4, 2, 1),
@@ -23,6 +23,8 @@ DEFAULTS: dict[str, Any] = {
     "hidden_act": "gelu",
     "decoder_hidden_size": 256,
 }
+
+_BY_STAGE = ("hidden_sizes", "patch_sizes", "strides", "sr_ratios", "mlp_ratios", "num_attention_heads")
 
 # Parts of the names in `SegformerNetwork`, and the parts that replace them in the Hub's names, in this order.
 _HUB_NAMES = {
@@ -40,6 +42,22 @@ _HUB_NAMES = {
 
 class NetworkError(ValueError):
     """The configuration describes no SegFormer, or the weights do not fit it."""
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a `config.json` with transformers' defaults, and as many values as stages in each list.
+
+    `depths` says how many stages there are. Further values of other lists are cut off, as transformers ignores them:
+    its defaults are for four stages.
+
+    Raises:
+        NetworkError: a setting is no list, or has fewer values than there are stages.
+    """
+    whole = {**_DEFAULTS, **config}
+    for name in ("depths", *_BY_STAGE):
+        if not isinstance(whole[name], (list, tuple)) or len(whole[name]) < len(whole["depths"]):
+            raise NetworkError(f"config.json: {name} has a number for each stage, as depths has, not {whole[name]!r}")
+    return {**whole, **{name: whole[name][: len(whole["depths"])] for name in _BY_STAGE}}
 
 
 def read_directory(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -88,7 +106,7 @@ def smallest_side(config: Mapping[str, Any]) -> int:
     Args:
         config: the content of `config.json`.
     """
-    config = {**DEFAULTS, **config}
+    config = completed(config)
     stages = [*zip(config["patch_sizes"], config["strides"], config["sr_ratios"], strict=True)]
 
     def fits(side: int) -> bool:

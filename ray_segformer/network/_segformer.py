@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from ray_segformer.network._decoder import decode, decode_in_strips, fold_decoder
 from ray_segformer.network._hub_format import (
-    DEFAULTS,
     NetworkError,
     check_weights,
+    completed,
     decoder_shapes,
     encoder_name,
     read_directory,
@@ -172,7 +172,7 @@ class SegformerNetwork(nn.Module):
         fused_attention: bool = False,
     ) -> None:
         super().__init__()
-        config = {**DEFAULTS, **config}
+        config = completed(config)
         sizes, depths = config["hidden_sizes"], config["depths"]
         try:
             if config["hidden_act"] not in _ACTIVATIONS:

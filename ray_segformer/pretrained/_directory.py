@@ -24,12 +24,16 @@ from ray_segformer.pretrained._config_file import (
     find_directory,
     read_json,
 )
+from ray_segformer.pretrained._content_guesses import guesses_of
 from ray_segformer.pretrained._image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.pretrained._image_settings import ImageSettings, settings_in
 from ray_segformer.pretrained._weights import WEIGHTS_NAME, CheckpointError, read_weights
 
 if TYPE_CHECKING:
     from ray_segformer.network import Runtime
+
+PROCESSOR_NAME = "processor_config.json"
+"""The file in which newer versions of transformers keep the image settings of some models."""
 
 TRAINING_NAME = "training.json"
 """The file with the settings and scores of training."""
@@ -50,7 +54,8 @@ class SegformerContent:
         config: the content of `config.json`.
         weights: the arrays of `model.safetensors` by the Hub's tensor names. Floats are converted to float32; integers
             keep their dtype.
-        preprocessor: the content of `preprocessor_config.json`; {} for transformers' defaults.
+        preprocessor: the content of `preprocessor_config.json`, or of `image_processor` in `processor_config.json`; {}
+            for transformers' defaults.
         source: where the content came from, for messages.
         training: the content of `training.json`: the settings of training, and the scores; {} if there is none.
     """
@@ -75,8 +80,7 @@ class SegformerContent:
         directory = find_directory(os.path.abspath(directory))
         config = read_json(os.path.join(directory, CONFIG_NAME))
         check_architecture(config, os.path.join(directory, CONFIG_NAME), encoder_only)
-        preprocessor_path = os.path.join(directory, PREPROCESSOR_NAME)
-        preprocessor = read_json(preprocessor_path) if os.path.exists(preprocessor_path) else {}
+        preprocessor_path, preprocessor = _preprocessor_in(directory)
         try:
             size = ImageSettings(**settings_in(preprocessor))
         except (ValueError, TypeError, OverflowError) as error:
@@ -130,6 +134,13 @@ class SegformerContent:
         return len(self.weights[_CLASSIFIER])
 
     @property
+    def smallest_side(self) -> int:
+        """The fewest rows and columns, in pixels, of an image that the network takes: 29 for published models."""
+        from ray_segformer.network import smallest_side
+
+        return smallest_side(self.config)
+
+    @property
     def ignore_index(self) -> int:
         """The class id that the loss leaves out: `semantic_loss_ignore_index`, 255 by default."""
         return int(self.config.get("semantic_loss_ignore_index", 255))
@@ -148,30 +159,8 @@ class SegformerContent:
     @property
     def guesses(self) -> list[Guess]:
         """What the files leave open, and what is assumed."""
-        guesses = []
-        if not self.preprocessor:
-            message = (
-                f"{self.source} has no {PREPROCESSOR_NAME}: images are resized to 512 x 512, and normalised by "
-                "ImageNet's statistics (SegFormer's defaults). If the model was trained otherwise, add the file"
-            )
-            guesses.append(Guess("no-preprocessor-config", message))
-        with np.errstate(invalid="ignore"):  # NumPy warns of a sum of two infinities
-            sums = {name: array.sum(dtype=np.float64) for name, array in self.weights.items()}
-        broken = [name for name, total in sums.items() if not np.isfinite(total)]  # then a number is not, either
-        if broken:
-            shown = ", ".join(broken[:3]) + (" and others" if len(broken) > 3 else "")
-            message = (
-                f"{self.source}: {shown} hold NaN or infinite numbers, so masks mean nothing; the training failed, or "
-                "the file is damaged"
-            )
-            guesses.append(Guess("weights-not-finite", message))
-        if self.has_decoder and self.num_labels == 1:
-            message = (
-                f"{self.source} has one class: without a foreground_threshold (--foreground-threshold), such as 0.5, "
-                "every pixel of a mask gets class 0, as in transformers; with one, foreground is 1"
-            )
-            guesses.append(Guess("one-class", message))
-        return guesses
+        classes = self.num_labels if self.has_decoder else 0
+        return guesses_of(self.source, self.config, self.preprocessor, self.weights, classes)
 
     def digest(self) -> str:
         """Return a hash of the configuration, the preprocessing and the weights. It identifies the model."""
@@ -233,6 +222,19 @@ class SegformerContent:
             load: Any = SegformerForSemanticSegmentation.from_pretrained
             model = load(None, config=SegformerConfig.from_dict(self.config), state_dict=self.tensors)
         return model.eval().requires_grad_(False)
+
+
+def _preprocessor_in(directory: str) -> tuple[str, dict[str, Any]]:
+    """Return the file of the image settings, and the settings; {} if there is none.
+
+    As in transformers 5, settings in `processor_config.json` come before `preprocessor_config.json`.
+    """
+    path = os.path.join(directory, PROCESSOR_NAME)
+    nested = read_json(path).get("image_processor") if os.path.exists(path) else None
+    if isinstance(nested, dict):
+        return path, nested
+    path = os.path.join(directory, PREPROCESSOR_NAME)
+    return path, read_json(path) if os.path.exists(path) else {}
 
 
 @contextlib.contextmanager

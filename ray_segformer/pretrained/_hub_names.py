@@ -6,7 +6,7 @@ import os
 
 from ray_segformer.images import public_uri
 from ray_segformer.pretrained._config_file import CONFIG_NAME
-from ray_segformer.pretrained._directory import TRAINING_NAME
+from ray_segformer.pretrained._directory import PROCESSOR_NAME, TRAINING_NAME
 from ray_segformer.pretrained._image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.pretrained._weights import INDEX_SUFFIX, PICKLE_NAME, WEIGHTS_NAME, CheckpointError, shards_in
 
@@ -41,7 +41,7 @@ def _download(repository: str) -> str:
 
     try:
         config = fetch(CONFIG_NAME, required=True)
-        for name in (PREPROCESSOR_NAME, TRAINING_NAME):
+        for name in (PROCESSOR_NAME, PREPROCESSOR_NAME, TRAINING_NAME):
             fetch(name, required=False)
         for name in (WEIGHTS_NAME, WEIGHTS_NAME + INDEX_SUFFIX, PICKLE_NAME, PICKLE_NAME + INDEX_SUFFIX):
             weights = fetch(name, required=False)

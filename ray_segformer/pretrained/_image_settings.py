@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,12 @@ _WITHOUT_EFFECT = frozenset(
 )
 # All classes agree about these, or the steps that they belong to are there anyway.
 _SAME_DEFAULTS = frozenset(("do_rescale", "rescale_factor", "do_reduce_labels"))
+# Classes of transformers that do the same to an image, if the file says all settings. Some crop by default, in this or
+# an earlier version, so their files also say that they do not. All others have further steps or other roundings.
+_LIKE_SEGFORMER = frozenset(("Blip", "OneFormer", "Pvt", "Siglip", "ViT"))
+_CROP_BY_DEFAULT = frozenset(
+    ("Beit", "Bit", "CLIP", "ChineseCLIP", "DeiT", "Flava", "MobileNetV1", "MobileNetV2", "Perceiver")
+)
 # The settings of each step.
 _NEEDED = {
     "do_resize": ("size", "resample"),
@@ -156,8 +163,8 @@ def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `ImageSettings` in the dict of a `preprocessor_config.json` of any age.
 
     Older files say `"size": 512` and `reduce_labels`. If both `reduce_labels` and `do_reduce_labels` are there, the
-    newer name wins, as in transformers 5. The settings may be those of another class of transformers, or nested in a
-    `processor_config.json`, as long as all of them can be honoured. Another class has other defaults: it must say all.
+    newer name wins, as in transformers 5. The settings may be nested in a `processor_config.json`. They may be those of
+    another class of transformers that does the same to an image. Such a class has other defaults: it must say all.
     A step that is null is off, and one number for `size` is the short side if `default_to_square` is false, as in
     transformers.
 
@@ -182,18 +189,35 @@ def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
             f"not supported, and it may change pixels: {shown}; supported are {', '.join(_SETTINGS)}. If it makes no "
             "difference for your images, remove it from the file"
         )
-    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "Segformer")
-    missing = [name for name in _SETTINGS if name not in settings and name not in _SAME_DEFAULTS]
-    if not kind.startswith("Segformer") and missing:
-        raise ValueError(
-            f"{kind} has other defaults than SegformerImageProcessor, and the file does not say "
-            f"{', '.join(missing)}; add them"
-        )
+    _check_class(config, settings)
     for step, needed in _NEEDED.items():
         nulls = [name for name in needed if name in config and config[name] is None]
         if nulls and settings.get(step, True):
             raise ValueError(f"{', '.join(nulls)}: null, although {step} is on; write a value, or remove the entry")
     return settings
+
+
+def _check_class(config: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Check that the class of a file does to an image what `settings` say, and no more."""
+    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "Segformer")
+    name = re.sub("(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", kind)
+    if name == "Segformer":
+        return
+    if name not in _LIKE_SEGFORMER | _CROP_BY_DEFAULT:
+        raise ValueError(
+            f"{kind} does other things to an image than SegformerImageProcessor; if the steps in this file are all, "
+            "call it SegformerImageProcessor there (image_processor_type)"
+        )
+    missing = [setting for setting in _SETTINGS if setting not in settings and setting not in _SAME_DEFAULTS]
+    if name in _CROP_BY_DEFAULT and "do_center_crop" not in config:
+        missing.append("do_center_crop")
+    if not isinstance(config.get("size"), Mapping) and "default_to_square" not in config and "size" not in missing:
+        missing.append("default_to_square")
+    if missing:
+        raise ValueError(
+            f"{kind} has other defaults than SegformerImageProcessor, and the file does not say "
+            f"{', '.join(missing)}; add them"
+        )
 
 
 def _flag(name: str, value: Any) -> bool:

@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy.typing as npt
 
+from ray_segformer.pretrained._tensor_names import with_hub_names
+
 WEIGHTS_NAME = "model.safetensors"
 PICKLE_NAME = "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"  # beside shards: "model.safetensors.index.json"
 
-# A tensor that every checkpoint has. What precedes its name is a prefix of all names.
-_LANDMARKS = ("segformer.encoder.patch_embeddings.0.proj.weight", "encoder.patch_embeddings.0.proj.weight")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # Files that people have in place of the weights, and what to do about them.
 _SAVE_AGAIN = "load it with transformers, and save the model again"
 _OTHERS = (
     (".fp16.safetensors", f"a variant of lower precision; {_SAVE_AGAIN} (variant='fp16')"),
+    (".bf16.safetensors", f"a variant of lower precision; {_SAVE_AGAIN} (variant='bf16')"),
+    (".fp16.bin", f"a variant of lower precision; {_SAVE_AGAIN} (variant='fp16')"),
     ("adapter_model.safetensors", "a PEFT adapter, not a whole model; merge it into its base model, and save that"),
     (".h5", f"TensorFlow's; {_SAVE_AGAIN} (transformers 4, from_tf=True)"),
     (".msgpack", f"Flax's; {_SAVE_AGAIN} (transformers 4, from_flax=True)"),
@@ -28,7 +30,11 @@ _OTHERS = (
     (".ckpt", "a checkpoint of training; load its state_dict into the model, and call save_pretrained"),
     (".pth", "a checkpoint of training; load its state_dict into the model, and call save_pretrained"),
     (".pt", "a checkpoint of training; load its state_dict into the model, and call save_pretrained"),
+    ("-of-00001.safetensors", "a shard without its index; call it model.safetensors"),
+    (".safetensors", "a file of tensors of another name; if it is the model, call it model.safetensors"),
 )
+# Of a training, beside its weights.
+_OF_TRAINING = ("optimizer.pt", "scheduler.pt", "training_args.bin", "rng_state.pth")
 
 
 class CheckpointError(ValueError):
@@ -38,8 +44,8 @@ class CheckpointError(ValueError):
 def read_weights(directory: str) -> dict[str, npt.NDArray[Any]]:
     """Read the weights of a directory, under the Hub's names.
 
-    `model.safetensors` comes first, then `pytorch_model.bin`, each whole or in shards. A prefix that all names share is
-    removed: `torch.compile`, `DataParallel` and Lightning add one.
+    `model.safetensors` comes first, then `pytorch_model.bin`, each whole or in shards. See `with_hub_names` for the
+    names of tensors that wrappers such as `torch.compile`, `DataParallel` and Lightning save.
 
     Returns:
         Arrays by name. Floats are float32, integers keep their dtype.
@@ -50,12 +56,17 @@ def read_weights(directory: str) -> dict[str, npt.NDArray[Any]]:
     for name in (WEIGHTS_NAME, PICKLE_NAME):
         path = os.path.join(directory, name)
         if os.path.isfile(path):
-            return _with_hub_names(_read(path))
-        if os.path.isfile(path + INDEX_SUFFIX):
+            weights = _read(path)
+        elif os.path.isfile(path + INDEX_SUFFIX):
             weights = {}
             for shard in shards_in(path + INDEX_SUFFIX):
                 weights.update(_read(os.path.join(directory, shard)))
-            return _with_hub_names(weights)
+        else:
+            continue
+        try:
+            return with_hub_names(weights)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
     raise CheckpointError(f"{directory}: no {WEIGHTS_NAME} (and no {PICKLE_NAME}){_what_is_there(directory)}")
 
 
@@ -98,35 +109,28 @@ def _read(path: str) -> dict[str, npt.NDArray[Any]]:
             f"if you trust it, convert it to {WEIGHTS_NAME}"
         ) from error
     except Exception as error:  # safetensors and torch raise many types of errors for a broken file.
-        raise CheckpointError(f"{path}: not readable: {error}") from error
-    if not isinstance(tensors, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
-        raise CheckpointError(f"{path}: expected tensors by name")
+        raise CheckpointError(f"{path}: not readable: {error or type(error).__name__}") from error
+    if not isinstance(tensors, Mapping):
+        raise CheckpointError(f"{path}: expected tensors by name, not {type(tensors).__name__}")
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            advice = "; save that one alone" if isinstance(tensor, Mapping) else ""
+            raise CheckpointError(f"{path}: expected tensors by name, but {name!r} is {type(tensor).__name__}{advice}")
     # A pickled tensor may repeat one stored number any number of times, and so take more memory than there is.
     try:
         size, stored = sum(tensor.nbytes for tensor in tensors.values()), os.path.getsize(path)
         if size > 2 * stored:
             raise CheckpointError(f"{path}: refused: its tensors would take {size} bytes, but it stores {stored}")
         return {
-            name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
+            name: (tensor.float() if tensor.is_floating_point() else tensor).detach().contiguous().numpy()
             for name, tensor in tensors.items()
         }
     except (TypeError, RuntimeError) as error:  # for example sparse, quantized or complex tensors
         raise CheckpointError(f"{path}: expected plain tensors of numbers: {error}") from error
 
 
-def _with_hub_names(weights: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """Remove the prefix that a wrapper of the model put before all its names; `SegformerModel` has too short names."""
-    for landmark in _LANDMARKS:
-        for name in weights:
-            if name.endswith(landmark) and (name == landmark or name.removesuffix(landmark).endswith(".")):
-                prefix = name.removesuffix(landmark)
-                restored = "segformer." if landmark.startswith("encoder.") else ""
-                return {restored + key.removeprefix(prefix): value for key, value in weights.items()}
-    return weights
-
-
 def _what_is_there(directory: str) -> str:
-    for name in sorted(os.listdir(directory)):
+    for name in sorted({*os.listdir(directory)} - {*_OF_TRAINING}):
         for suffix, what in _OTHERS:
             if name.endswith(suffix):
                 return f"; {name} is {what}"

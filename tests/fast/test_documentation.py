@@ -64,6 +64,13 @@ def test_every_finding_of_check_has_a_cause_and_a_cure():
     assert {code for code in messages.codes_of_findings() | warnings if f"`{code}`" not in table} == never
 
 
+def test_every_test_to_copy_is_there():
+    table = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("copy this test")[1].split("\n\n")[0]
+    names = re.findall(r"`(test_\w+)` \|$", table, re.M)
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(names) >= 8 and [name for name in names if f"def {name}(" not in tests] == []
+
+
 def test_every_error_has_a_cause_and_a_cure():
     assert sorted(first_column("Errors")) == sorted(messages.error_classes())
 

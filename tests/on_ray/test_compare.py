@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import ray
 from PIL import Image
-from reference import run_python
+from reference import run_python, save_small, small_model
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor
 from ray_segformer.architectures import ARCHITECTURES, Timeline
@@ -152,7 +152,15 @@ def test_as_they_are_the_images_keep_their_sizes_and_are_shown_as_is_asked_for(s
         assert (mask != other).any()
 
 
+def test_gpus_that_are_not_there_are_not_waited_for(scenes, tmp_path, ray_address):
+    arguments = ("--architectures", "tasks", "--gpus-per-worker", 1, "--images", 2)
+    code, printed, _ = compare(scenes, tmp_path / "out", *arguments, RAY_ADDRESS=ray_address)
+    assert code == 1 and re.search(r"tasks +failed: --gpus-per-worker 1: the cluster has 0 GPU\(s\)", printed)
+
+
 def test_what_cannot_be_compared_is_refused_in_one_line(scenes, tmp_path, capsys):
+    one_class = save_small(tmp_path / "model", small_model(1))
+    capsys.readouterr()
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"not an image")
     for arguments, message in [
@@ -161,6 +169,11 @@ def test_what_cannot_be_compared_is_refused_in_one_line(scenes, tmp_path, capsys
         ((scenes, tmp_path / "photos"), "exists"),
         ((scenes, tmp_path / "out", "--architectures", "threads"), "invalid choice: 'threads'"),
         ((scenes, tmp_path / "out", "--max-pixels", 9), r"scene_00000\.jpg: too large: .* above the limit of 9"),
+        (
+            (scenes, tmp_path / "out", "--window", 10),
+            r"window \(--window\) is at least 29 pixels for this model, not 10",
+        ),
+        ((scenes, tmp_path / "out", "--model", one_class), r"has one class: .* so there is no difference"),
     ]:
         try:
             code = main(["compare", *map(str, arguments)])
@@ -168,7 +181,8 @@ def test_what_cannot_be_compared_is_refused_in_one_line(scenes, tmp_path, capsys
             code = exit_of_argparse.code
         assert code == 2
         error = capsys.readouterr().err
-        assert re.search(message, error) and len(error.splitlines()) == 1
+        warnings = error.count("ray-segformer: warning:")  # of the model of one class
+        assert re.search(message, error) and len(error.splitlines()) == 1 + warnings
     assert not (tmp_path / "out").exists()
 
 
