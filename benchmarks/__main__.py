@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks`."""
+"""Measure this package and its peers on this machine, side by side; see benchmarks/README.md."""
 
 from __future__ import annotations
 
@@ -56,6 +56,10 @@ def main() -> int:
         "--quick", action="store_true", help="smaller sizes: a quick look, with numbers that must not be quoted"
     )
     arguments = parser.parse_args()
+    if not (arguments.shared / "data").is_dir():
+        parser.error(f"{arguments.shared} has no data/; name the folder with data/ and models/ by --shared")
+    if arguments.threads < 1 or (arguments.repeats is not None and arguments.repeats < 1):
+        parser.error("--threads and --repeats are at least 1")
 
     # The processes of contestants and of Ray inherit this: where the package is, and no log lines.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -112,6 +112,8 @@ class Predictor(abc.ABC):
         batch_format = _FORMAT_OF_TYPE.get(type(data))
         if batch_format is None:
             raise RuntimeError(f"Invalid input data type of {type(data)}, supported types: {list(_FORMAT_OF_TYPE)}")
+        if isinstance(data, pa.Table):
+            data = _without_dictionaries(data)
         if self._preprocessor is not None:
             data = self._preprocessor.transform_batch(data)
         predicted_format = self._batch_format_to_use()
@@ -147,6 +149,14 @@ class Predictor(abc.ABC):
             "Predictor instances are not serializable. Instead, serialize a checkpoint and initialize the "
             "Predictor with Predictor.from_checkpoint."
         )
+
+
+def _without_dictionaries(table: pa.Table) -> pa.Table:
+    """Decode dictionary-encoded columns: pyarrow's conversion to NumPy gives their nulls the value of another row."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(field.type.value_type))
+    return table
 
 
 def pandas_udf_predictor(pandas_udf: Callable[..., pd.DataFrame], base: type[Any]) -> type[Any]:

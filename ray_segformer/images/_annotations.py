@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from ray_segformer.images import _tiff as tiff
 from ray_segformer.images._encoded import MAX_PIXELS, check_size, encoded_bytes, open_image
 from ray_segformer.images._errors import ImageError, as_image_error
 from ray_segformer.images._header import pixel_coding
@@ -125,7 +126,7 @@ def _stored(cell: Any, max_pixels: int, as_ids: bool) -> tuple[npt.NDArray[Any],
         stored = np.asarray(cell[..., 0] if cell.ndim == 3 and cell.shape[-1] == 1 else cell)
     else:
         source = cell if isinstance(cell, Image.Image) else encoded_bytes(cell, max_pixels)
-        image = open_image(source, max_pixels)
+        image = _opened(source, max_pixels)
         lossy = lossy_format(image, source)
         if lossy:
             raise ImageError(f"wrong pixels: class ids do not survive {lossy}; save annotations as PNG")
@@ -160,6 +161,20 @@ def _stored(cell: Any, max_pixels: int, as_ids: bool) -> tuple[npt.NDArray[Any],
             raise ImageError(f"wrong pixels: class ids are in [0, 65535], but these are in [{low}, {high}]")
         stored = stored.astype(np.uint16)
     return stored, palette
+
+
+def _opened(source: Any, max_pixels: int) -> Image.Image:
+    """Open an annotation. An error does not advise what is good for photos alone: it would stretch class ids."""
+    try:
+        return open_image(source, max_pixels)
+    except ImageError as error:
+        what, is_tiff, _ = str(error).partition(tiff.EXPECTED)
+        if not is_tiff:
+            raise
+        raise ImageError(
+            f"{what}class ids are in [0, 65535], in one band of uint8 or uint16; convert the file, and give pixels "
+            "without a class an id of their own, such as 255"
+        ) from error
 
 
 def _coding(image: Image.Image) -> tuple[str, int | None]:

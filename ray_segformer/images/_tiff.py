@@ -101,6 +101,10 @@ def readable(content: bytes) -> bytes:
     return directory.as_rgb() if nameless else content
 
 
+EXPECTED = "expected one band, or three as RGB, of uint8 or uint16"
+"""What `refusal` says of bands. What follows in its text is for photos."""
+
+
 def refusal(content: bytes) -> str:
     """Return why a TIFF file is refused: what it is, and what to do."""
     try:
@@ -116,7 +120,7 @@ def refusal(content: bytes) -> str:
     details += [f"compression {compression}"] if compression != 1 else []
     return (
         f"wrong pixels: a TIFF of {samples} band{'s' if samples > 1 else ''} of {' and '.join(sorted(kinds))} "
-        f"({', '.join(details)}); expected one band, or three as RGB, of uint8 or uint16; read it as a scene, with "
+        f"({', '.join(details)}); {EXPECTED}; read it as a scene, with "
         'pip install "ray_segformer[geo]" and --bands; or convert it, for example by '
         f"`gdal_translate {'-b 1 -b 2 -b 3' if samples > 2 else '-b 1'} -ot Byte -scale IN OUT` with the bands to take"
     )

@@ -13,12 +13,18 @@ from ray_segformer.inputs._image_input import InputError
 from ray_segformer.inputs._location import FileName, Location
 from ray_segformer.inputs._paths import readable
 
+# Columns of encoded bytes that people, and tools such as WebDataset, call so. Others come after these, and columns of
+# annotations last.
+_IMAGE_COLUMNS = ("img", "photo", "picture", "pixel_values", "jpg", "jpeg", "png", "webp")
+_ANNOTATION_COLUMNS = ("annotation", "mask", "label", "labels", "segmentation", "cls")
 # Columns of paths, if there is no column of encoded bytes.
 _PATH_COLUMNS = ("image_path", "path", "file_name", "filename", "file_path", "filepath")
 
 
 def image_column_of(schema: pa.Schema, shown: str) -> tuple[str, list[Guess]]:
-    """Return the column `image`, else the first that can hold encoded images, else a column of paths.
+    """Return the column `image`, else one that can hold encoded images, else a column of paths.
+
+    Of several that can, one that is called like an image comes first.
 
     Returns:
         Its name, and what is to be said if others could be meant.
@@ -37,8 +43,15 @@ def image_column_of(schema: pa.Schema, shown: str) -> tuple[str, list[Guess]]:
         )
     if len(found) == 1:
         return found[0], []
-    message = f"{shown}: there is no column image; images are read from {found[0]}, and not from {', '.join(found[1:])}"
-    return found[0], [Guess("image-column", message)]
+    chosen, *others = sorted(found, key=_rank)
+    message = f"{shown}: there is no column image; images are read from {chosen}, and not from {', '.join(others)}"
+    return chosen, [Guess("image-column", message)]
+
+
+def _rank(column: str) -> int:
+    """Return how likely a column holds images, by its name: a low number for a likely one."""
+    name = column.lower()
+    return 0 if name in _IMAGE_COLUMNS else 2 if name in _ANNOTATION_COLUMNS else 1
 
 
 def check_column(schema: pa.Schema, column: str, shown: str) -> None:

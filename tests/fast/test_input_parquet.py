@@ -152,6 +152,14 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path):
         find_images(str(tmp_path))
 
 
+@pytest.mark.parametrize("names", [("__key__", "cls", "jpg"), ("__key__", "mask", "img"), ("__key__", "Mask", "scan")])
+def test_columns_that_are_called_like_images_come_first(tmp_path, names):
+    key, other, image = names
+    found = find_images(write(tmp_path, {key: ["a"], other: [b"1"], image: [png(6)]}))
+    assert widths(found.take(1)) == [6]
+    assert f"images are read from {image}, and not from {other}" in found.guesses[0].message
+
+
 def test_a_choice_between_columns_is_said(tmp_path):
     found = find_images(write(tmp_path, {"text": ["a"], "photo": [png(6)], "mask": [png(7)]}))
     assert widths(found.take(1)) == [6]

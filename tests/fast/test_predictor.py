@@ -395,6 +395,21 @@ def test_losses_of_one_class(tmp_path):
     np.testing.assert_allclose(predict_losses(tmp_path / "model", annotations), expected, rtol=1e-5)
 
 
+def test_nulls_of_dictionary_encoded_columns(checkpoint, masks):
+    """pyarrow alone gives them the value of another row."""
+    images = pa.array([encode(PICTURES[0]), None, encode(PICTURES[1]), None]).dictionary_encode()
+    annotations = pa.array([encode(ANNOTATIONS[0]), None, encode(ANNOTATIONS[1]), None]).dictionary_encode()
+    predictor = SegformerPredictor(checkpoint, on_error="keep", annotation_column="annotation")
+    rows = predictor.predict(pa.table({"image": images, "annotation": annotations})).to_pylist()
+    assert [row["error"] and "null" in row["error"] for row in rows] == [None, True, None, True]
+    assert agreement([rows[0]["segmentation"], rows[2]["segmentation"]], masks[:2]) >= 0.999
+    predictor = SegformerPredictor(checkpoint, annotation_column="annotation")
+    whole = pa.array([encode(PICTURES[0])] * 3)
+    ids = pa.array([encode(ANNOTATIONS[0]), None, None]).dictionary_encode()
+    losses = predictor.predict(pa.table({"image": whole, "annotation": ids}))["loss"].to_numpy()
+    assert np.isnan(losses).tolist() == [False, True, True]
+
+
 @pytest.mark.parametrize("own", [np.arange(len(PICTURES)), objects(*["cat"] * len(PICTURES))])
 def test_another_column_of_labels_is_not_the_predictors(checkpoint, masks, own):
     predictor = SegformerPredictor(checkpoint, on_error="keep")

@@ -10,7 +10,7 @@ import pytest
 from reference import picture
 
 from ray_segformer import ImageError
-from ray_segformer.images import LabelFormat, to_rgb
+from ray_segformer.images import LabelFormat, to_class_ids, to_rgb
 
 tifffile = pytest.importorskip("tifffile")
 
@@ -96,6 +96,9 @@ def test_other_bands_are_refused_by_what_they_are(shape, dtype, options, message
     content = tiff(np.ones(shape, dtype), **{"photometric": "minisblack", **options})
     with pytest.raises(ImageError, match=f"^wrong pixels: a TIFF of {message}.*gdal_translate"):
         to_rgb(content)
+    with pytest.raises(ImageError, match=f"^wrong pixels: a TIFF of {message}.*; class ids are in .* 255$") as caught:
+        to_class_ids(content)
+    assert "-scale" not in str(caught.value)  # which would change ids
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
