@@ -29,6 +29,8 @@ _CHAINED = re.compile(
 # The first line of an exception in a traceback: its module, its name, and its message if it has one.
 _HEAD = re.compile(r"((?:\w+\.)*)([A-Za-z_]\w*)(?:\(\w+\))?(?:: (.*))?")
 _ADVICE = ' Pass on_error="keep" to keep such rows.'  # for Python; a command has a hint of its own
+# What Ray Data appends to the message of an exception: how often it tried, and its settings for that.
+_TRIES = re.compile(r"\s+Failed to [^\n]+ after \d+/\d+ attempts \(total backoff .*", re.DOTALL)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -112,7 +114,7 @@ def _exception_in(part: str) -> Failure | None:
 
 
 def _failure(module: str, name: str, message: str) -> Failure:
-    message = message.strip()
+    message = _TRIES.sub("", message).strip()
     own = module.split(".")[0] == "ray_segformer"
     if own and (name in _FORESEEN or name == _ROW_ERROR):
         return Failure(message, name, name in _FORESEEN)

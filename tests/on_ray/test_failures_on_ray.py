@@ -16,7 +16,7 @@ import ray
 from PIL import Image
 from reference import need_openvino, picture, save_small, small_model
 
-from ray_segformer import SegformerCheckpoint
+from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor
 from ray_segformer.cli import main
 from ray_segformer.jobs import explain, failure_of
 
@@ -76,6 +76,19 @@ def test_a_row_of_a_dataset(small_dir, ray_session, temporary_folder):
         f"(traceback: {file})"
     )
     assert failure_of(caught.value).keepable and "preprocess_row" in Path(file).read_text("utf-8")
+
+
+def test_what_ray_appends_about_its_tries_is_left_out(ray_session, small_dir):
+    dataset = ray.data.from_items([{"image": picture(40, 8), "path": "a.png"}], override_num_blocks=1)
+    checkpoint = SegformerCheckpoint.from_pretrained(small_dir)
+    predictor = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor, resize="none")
+    with pytest.raises(Exception, match="too small") as caught:
+        predictor.predict(dataset).materialize()
+    assert "Failed to apply" in str(caught.value)
+    assert explain(caught.value, hint=" (hint)") == (
+        "row 0 of the batch (a.png): too small: the network needs at least 29 pixels on each side, and gets 8; "
+        'resize="short-side" (--resize short-side) makes small images larger (hint)'
+    )
 
 
 def test_an_exception_that_cannot_be_pickled(ray_session):
