@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import ray
 
 from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor
+from ray_segformer.datasets import read_images
 from ray_segformer.demo import write_scenes
 
 if len(sys.argv) > 1:
@@ -22,9 +22,8 @@ else:
     folder = Path(tempfile.mkdtemp(prefix="scenes_"), "images")
     write_scenes(folder.parent, 12, vary_size=True)
 
-# A dataset of paths: CPU tasks read, decode and preprocess the images.
-paths = [str(path) for path in sorted(folder.rglob("*.jpg"))]
-photos = ray.data.from_items([{"path": path, "image": path} for path in paths])
+# A dataset of files: CPU tasks read, decode and preprocess the images.
+photos = read_images(folder)
 
 # The checkpoint is read once, here; its weights reach the scoring actors through Ray's object store.
 checkpoint = SegformerCheckpoint.demo()

@@ -20,7 +20,27 @@ class RowError(RuntimeError):
     """A row of a batch raised an exception that nobody foresaw. The message names the row and the exception."""
 
 
-def name_column(array: npt.NDArray[Any], image_column: str) -> dict[str, npt.NDArray[Any]]:
+def as_arrays(batch: Any) -> Any:
+    """Return a batch with arrays in place of a dict's lists, such as of paths or of Pillow's images.
+
+    Raises:
+        RuntimeError: it is no batch, as of Ray's `Predictor`.
+    """
+    if isinstance(batch, dict):
+        return {
+            name: object_array(cells) if isinstance(cells, (list, tuple)) else cells for name, cells in batch.items()
+        }
+    if not isinstance(batch, (np.ndarray, pd.DataFrame, pa.Table)):
+        raise RuntimeError(
+            f"Invalid input data type of {type(batch)}; a batch is a dict such as {{'image': ['a.jpg', 'b.jpg']}}, an "
+            "array (N, H, W, 3), a DataFrame or an Arrow table"
+        )
+    return batch
+
+
+def name_column(
+    array: npt.NDArray[Any], image_column: str, size: tuple[int, int] | None = None
+) -> dict[str, npt.NDArray[Any]]:
     """Name the only column of a batch that came as a bare array.
 
     Ray hands over a dataset of one column in this way. Rows of shape `(3, H, W)` become `pixel_values`, unless images
@@ -29,9 +49,10 @@ def name_column(array: npt.NDArray[Any], image_column: str) -> dict[str, npt.NDA
     Args:
         array: `(N, ...)`, or an object array `(N,)`.
         image_column: the name for images.
+        size: height and width of the preprocessor's pixel values, which are uint8. Default: they vary.
 
     Raises:
-        ValueError: the array looks like a single image.
+        ValueError: the array looks like a single image, or like images with their channels first.
     """
     check_many(array)
     if array.dtype == object:
@@ -39,6 +60,11 @@ def name_column(array: npt.NDArray[Any], image_column: str) -> dict[str, npt.NDA
     else:
         shape = array.shape[1:]
     if image_column != "pixel_values" and len(shape) == 3 and shape[0] == 3 and shape[-1] not in (1, 3, 4):
+        if size is not None and array.dtype == np.uint8 and shape[1:] != size:
+            raise ValueError(
+                f"an array of shape {array.shape} counts as pixel values of the preprocessor, but those are (N, 3, "
+                f"{size[0]}, {size[1]}); give images as (N, H, W, 3)"
+            )
         return {"pixel_values": array}
     return {image_column: array}
 
@@ -205,6 +231,25 @@ def stack(arrays: Sequence[Any], dtype: Any, empty_shape: tuple[int, ...]) -> np
         only: npt.NDArray[Any] = arrays[0][None]
         return only
     return np.stack(arrays)
+
+
+def with_other_columns(predictions: Any, batch: Any, consumed: set[str]) -> Any:
+    """Return predictions with the columns of their batch that are neither predicted nor consumed.
+
+    Args:
+        predictions: of the type of `batch`. Unless that is a table, it is changed.
+        batch: a dict of arrays, an array, a DataFrame or an Arrow table.
+        consumed: names of columns.
+    """
+    if isinstance(batch, pa.Table):
+        for name in batch.column_names:
+            if name not in consumed and name not in predictions.column_names:
+                predictions = predictions.append_column(batch.schema.field(name), batch.column(name))
+    elif not isinstance(batch, np.ndarray):
+        for name in batch:
+            if name not in consumed and name not in predictions:
+                predictions[name] = batch[name].array if isinstance(batch, pd.DataFrame) else batch[name]
+    return predictions
 
 
 def predictions_to_arrow(predictions: Any, mask_dtype: Any) -> pa.Table:

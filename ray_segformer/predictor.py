@@ -17,6 +17,7 @@ import ray
 from ray_segformer import _stage_times as stage_times
 from ray_segformer._batch_columns import (
     RowErrors,
+    as_arrays,
     consumed_for,
     error_column,
     is_preprocessed,
@@ -24,6 +25,7 @@ from ray_segformer._batch_columns import (
     name_column,
     predictions_to_arrow,
     stack,
+    with_other_columns,
 )
 from ray_segformer._segmenter import Segmenter, check_foreground_threshold
 from ray_segformer._sources import load_source, preprocessor_options
@@ -175,19 +177,18 @@ class SegformerPredictor(Predictor):
         """Return NumPy: images are arrays."""
         return BatchFormat.NUMPY
 
+    def predict(self, data: Any, **kwargs: Any) -> Any:
+        """Predict a batch, as Ray's `Predictor` does. Also, a dict may hold lists, and a DataFrame keeps its index."""
+        predictions: Any = super().predict(as_arrays(data), **kwargs)
+        if isinstance(data, pd.DataFrame):
+            predictions.index = data.index  # Ray converts to NumPy and back
+        return predictions
+
     def __call__(self, batch: Any) -> Any:
         """Predict a batch of `Dataset.map_batches`, of any batch format, and keep its other columns."""
         predictions: Any = self.predict(batch)
         consumed = consumed_for(predictions) | {self._images.image_column}
-        if isinstance(batch, pa.Table):
-            for name in batch.column_names:
-                if name not in consumed and name not in predictions.column_names:
-                    predictions = predictions.append_column(batch.schema.field(name), batch.column(name))
-        elif not isinstance(batch, np.ndarray):
-            for name in batch:
-                if name not in consumed and name not in predictions:
-                    predictions[name] = batch[name].array if isinstance(batch, pd.DataFrame) else batch[name]
-        return self.to_block(predictions)
+        return self.to_block(with_other_columns(predictions, batch, consumed))
 
     def pieces(self, batch: Any) -> Iterable[Any]:
         """Split a batch of huge images for `BatchPredictor`, which predicts one part at a time, to save memory."""

@@ -162,7 +162,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
             A new batch of the same type (a dict for an array).
         """
         if isinstance(batch, np.ndarray):
-            batch = name_column(batch, self.image_column)
+            batch = name_column(batch, self.image_column, (self.height, self.width) if self._has_one_size else None)
         if is_preprocessed(batch, self.image_column):
             return batch
         for column in filter(None, (self.image_column, self.annotation_column)):

@@ -14,6 +14,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from ray_segformer.air._checkpoint_files import CheckpointFiles
+from ray_segformer.air._predict_arguments import check_predict_arguments
 from ray_segformer.air._predictor import DataBatch, pandas_udf_predictor
 from ray_segformer.air._predictor import Predictor as OurPredictor
 from ray_segformer.air._retries import BatchAttempts, load_with_retries
@@ -52,11 +53,13 @@ class BatchPredictor:
 
     Args:
         checkpoint: what `predictor_cls.from_checkpoint` loads.
-        predictor_cls: a subclass of `Predictor`.
+        predictor_cls: a subclass of `Predictor`. A TypeError says that it is no class.
         predictor_kwargs: further arguments for `predictor_cls.from_checkpoint`.
     """
 
     def __init__(self, checkpoint: Checkpoint, predictor_cls: type[Any], **predictor_kwargs: Any) -> None:
+        if not isinstance(predictor_cls, type):
+            raise TypeError(f"predictor_cls is a class, such as SegformerPredictor, not {predictor_cls!r}")
         if hasattr(predictor_cls, "prepare_checkpoint"):
             checkpoint = predictor_cls.prepare_checkpoint(checkpoint, **predictor_kwargs)
             self._checkpoint_ref = ray.put(checkpoint)
@@ -132,20 +135,18 @@ class BatchPredictor:
             A dataset with the predictions and the kept columns.
 
         Raises:
-            TypeError: `data` is no dataset, or columns are no list of names, or `batch_size` is text.
-            ValueError: a number is negative. On execution, if `feature_columns` or `keep_columns` are given and a batch
-                is a bare array.
+            TypeError: `data` is no dataset, or columns are no list of names, or a number is none.
+            ValueError: a number is too small. On execution, if `feature_columns` or `keep_columns` are given and a
+                batch is a bare array.
             KeyError: on execution, if one of `keep_columns` is not in the preprocessed batch.
         """
-        if not isinstance(data, Dataset):
-            raise TypeError(f"data is a Dataset, such as of ray.data.read_images(...), not {type(data).__name__}")
-        for option, columns in (("feature_columns", feature_columns), ("keep_columns", keep_columns)):
-            if isinstance(columns, str):
-                raise TypeError(f"{option} is a list of names, not {columns!r}")
-        if isinstance(batch_size, str):
-            raise TypeError(f"batch_size is a whole number, not {batch_size!r}")
-        if (num_cpus_per_worker or 0) < 0:  # Ray runs actors of -1 CPU
-            raise ValueError(f"num_cpus_per_worker is at least 0, not {num_cpus_per_worker}")
+        check_predict_arguments(
+            data,
+            {"feature_columns": feature_columns, "keep_columns": keep_columns},
+            batch_size,
+            (min_scoring_workers, max_scoring_workers),
+            {"num_cpus_per_worker": num_cpus_per_worker, "num_gpus_per_worker": num_gpus_per_worker},
+        )
         num_gpus = num_gpus_per_worker or 0
         num_cpus = num_cpus_per_worker
         if num_cpus is None:

@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
         "predict",
         help="segment images",
         description="Segment images. Runs on the Ray cluster that RAY_ADDRESS names; without it, starts Ray on this "
-        "machine.",
+        "machine. The exit code is 1 if some images have no mask or the run failed, and 2 if an option is wrong.",
         epilog=example("predict photos/ segmented/ --model nvidia/segformer-b0-finetuned-ade-512-512 --overlay"),
         formatter_class=HelpFormatter,
     )

@@ -148,6 +148,11 @@ def _array_to_rgb(array: npt.NDArray[Any], max_pixels: int) -> npt.NDArray[np.ui
     if array.dtype.kind == "f" and 1 < array.max() <= 255 and array.min() >= 0 and (array == np.floor(array)).all():
         array = array.astype(np.uint8)
     if array.dtype.kind not in "biu":
+        if array.dtype == object:
+            raise ImageError(
+                "wrong pixels: an array of Python objects, which np.array([image], object) makes of an image and of "
+                'images of one size; leave object out, or give a list: {"image": [image]}'
+            )
         raise ImageError(
             f"wrong pixels: an image array holds uint8 values in [0, 255] (or bool, or uint16), not {array.dtype}; "
             "convert it, by (255 * image).round().astype(np.uint8) if it is in [0, 1]"

@@ -24,11 +24,14 @@ from ray_segformer.inputs._location import joined
 from ray_segformer.inputs._voc import find_voc
 
 
-def read_images(source: str, *, annotations: str | None = None, exclude: Sequence[str] = ()) -> ray.data.Dataset:
+def read_images(
+    source: str | os.PathLike[str], *, annotations: str | None = None, exclude: Sequence[str] = ()
+) -> ray.data.Dataset:
     """Read the images of a folder, a glob, a list file, a video or parquet, as `ray-segformer predict` does.
 
     Args:
-        source: where the images are: a local path, or a URI of pyarrow's file systems.
+        source: where the images are: a local path, or a URI of pyarrow's file systems. Several paths are lines of a
+            text file.
         annotations: a local folder, or a URI, with a PNG of class ids for each image. It has the image's name, in the
             same tree of folders: `annotations/a/b.png` for `images/a/b.jpg`. Default: no annotations.
         exclude: globs of images to leave out, compared with paths relative to the input and with names of files, such
@@ -46,6 +49,7 @@ def read_images(source: str, *, annotations: str | None = None, exclude: Sequenc
         InputError: there are no images, or an image has no annotation; the message names the image. Or a glob of
             `exclude` matches nothing.
     """
+    source = os.fspath(source)
     if annotations is not None:
         return _dataset(by_name(source, annotations, exclude))
     found = find_images(source, exclude=exclude)

@@ -28,7 +28,9 @@ def local_directory(name_or_dir: str | os.PathLike[str]) -> str:
 
 def _is_path(name: str) -> bool:
     """Return whether a name cannot be a Hub name, which is `name` or `organization/name`."""
-    return name.startswith((".", "/")) or name.count("/") > 1 or (os.sep != "/" and os.sep in name)
+    return (
+        name.startswith((".", "/")) or name.endswith("/") or name.count("/") > 1 or (os.sep != "/" and os.sep in name)
+    )
 
 
 def _download(repository: str) -> str:

@@ -176,9 +176,9 @@ def test_dataframe(predictor, masks):
     frame = pd.DataFrame({"image": PICTURES, "id": [1, 2, 3]}, index=[9, 7, 8])
     result = predictor.predict(frame)
     assert isinstance(result, pd.DataFrame) and list(result) == ["segmentation"]
-    assert isinstance(result.index, pd.RangeIndex) and result.index.tolist() == [0, 1, 2]
     assert_masks(result["segmentation"], masks)
     assert_masks(predictor.predict(frame[["image"]])["segmentation"], masks)  # Ray makes a bare array of it
+    assert result.index.equals(frame.index) and predictor(frame).index.equals(frame.index)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "arrays", "arrays of one size"])
@@ -204,8 +204,26 @@ def test_one_image_is_no_batch(predictor, image):
 
 @pytest.mark.parametrize("data", [[PICTURES[0]], "photo.jpg", None, Image.fromarray(PICTURES[0])])
 def test_other_types_of_batches(predictor, data):
-    with pytest.raises(RuntimeError, match="Invalid input data type"):
+    with pytest.raises(
+        RuntimeError, match=r"Invalid input data type .*; a batch is a dict such as {'image': \['a.jpg'"
+    ):
         predictor.predict(data)
+
+
+def test_a_dict_may_hold_lists(predictor, masks, tmp_path):
+    (tmp_path / "a.png").write_bytes(encode(PICTURES[0]))
+    pictures = [str(tmp_path / "a.png"), *map(Image.fromarray, PICTURES[1:])]
+    assert_masks(predictor.predict({"image": pictures})["segmentation"], masks)
+    assert_masks(predictor.predict({"image": (PICTURES[0],)})["segmentation"], masks[:1])
+    with pytest.raises(ImageError, match=r"an array of Python objects, which np.array\(\[image\], object\) makes"):
+        predictor.predict({"image": np.array([Image.fromarray(PICTURES[0])], object)})
+
+
+def test_channels_first_are_no_pixel_values(predictor, masks):
+    image = PICTURES[1][None]
+    with pytest.raises(ValueError, match=r"counts as pixel values .* \(N, 3, 64, 96\); give images as \(N, H, W, 3\)"):
+        predictor.predict(image.transpose(0, 3, 1, 2))
+    assert_masks(predictor.predict(image)["segmentation"], masks[1:2])
 
 
 def test_batch_without_images(predictor):

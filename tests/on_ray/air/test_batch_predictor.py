@@ -306,6 +306,10 @@ def test_features_and_kept_columns_are_taken_after_preprocessing(numbers, checkp
         (None, {"keep_columns": "id"}, TypeError, "keep_columns is a list of names, not 'id'"),
         (None, {"feature_columns": "x"}, TypeError, "feature_columns is a list of names, not 'x'"),
         (None, {"batch_size": "16"}, TypeError, "batch_size is a whole number, not '16'"),
+        (None, {"batch_size": 2.5}, TypeError, "batch_size is a whole number, not 2.5"),
+        (None, {"max_scoring_workers": 0}, ValueError, "max_scoring_workers is at least 1, not 0"),
+        (None, {"min_scoring_workers": 3, "max_scoring_workers": 2}, ValueError, r"\(2\) is less than .* \(3\)"),
+        (None, {"num_gpus_per_worker": -1}, ValueError, "num_gpus_per_worker is at least 0, not -1"),
         (None, {"num_cpus_per_worker": -1}, ValueError, "num_cpus_per_worker is at least 0, not -1"),
     ],
 )

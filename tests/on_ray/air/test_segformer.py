@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import ray
 import torch
@@ -113,6 +114,14 @@ def test_a_batch_predictor_scores_photos(model_dir, photos, check):
     predictor = BatchPredictor.from_checkpoint(SegformerCheckpoint.from_pretrained(model_dir), SegformerPredictor)
     dataset = ray.data.read_images(photos, include_paths=True)
     check(masks_of(predictor.predict(dataset, batch_size=2, max_scoring_workers=1, keep_columns=["path"])))
+
+
+def test_a_dataframe_keeps_its_index(model_dir, photos, check):
+    frame = pd.DataFrame({"image": photos, "path": photos}, index=[7, 3, 5]).sort_index()
+    predictor = SegformerPredictor.from_checkpoint(SegformerCheckpoint.from_pretrained(model_dir))
+    frame["mask"] = predictor.predict(frame)["segmentation"]  # pandas matches rows by the index
+    check(dict(zip(frame["path"], frame["mask"], strict=True)))
+    assert predictor(frame.drop(columns="mask")).index.tolist() == [3, 5, 7]
 
 
 @pytest.mark.parametrize("subfolder", ["", "checkpoint"])

@@ -1,0 +1,48 @@
+"""The arguments of `BatchPredictor.predict`, checked before anything runs: Ray finds them out in a worker, or never."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+from ray.data import Dataset
+
+
+def check_predict_arguments(
+    data: Any,
+    columns: dict[str, list[str] | None],
+    batch_size: Any,
+    workers: tuple[int, int | None],
+    resources: dict[str, float | None],
+) -> None:
+    """Check arguments of `BatchPredictor.predict`.
+
+    Args:
+        data, batch_size: as there.
+        columns: lists of columns by the names of the arguments.
+        workers: `min_scoring_workers` and `max_scoring_workers`.
+        resources: numbers of CPUs and GPUs by the names of the arguments.
+
+    Raises:
+        TypeError: `data` is no dataset, columns are no list of names, or a number is none.
+        ValueError: a number is too small, or there are more workers at the start than at most.
+    """
+    if not isinstance(data, Dataset):
+        raise TypeError(f"data is a Dataset, such as of ray.data.read_images(...), not {type(data).__name__}")
+    for option, names in columns.items():
+        if isinstance(names, str):
+            raise TypeError(f"{option} is a list of names, not {names!r}")
+    least, most = workers
+    numbers = {"batch_size": batch_size, "min_scoring_workers": least, "max_scoring_workers": most}
+    for option, number in numbers.items():
+        if number is None:  # whole blocks; as many workers as there is room for
+            continue
+        if isinstance(number, bool) or not isinstance(number, Integral):
+            raise TypeError(f"{option} is a whole number, not {number!r}")
+        if number < 1:
+            raise ValueError(f"{option} is at least 1, not {number}")
+    if most is not None and most < least:
+        raise ValueError(f"max_scoring_workers ({most}) is less than min_scoring_workers ({least})")
+    for option, amount in resources.items():
+        if (amount or 0) < 0:  # Ray runs actors of -1 CPU
+            raise ValueError(f"{option} is at least 0, not {amount}")
