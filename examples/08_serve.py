@@ -40,8 +40,6 @@ class Segmenter:
         return [(*row, len(images)) for row in zip(result["segmentation"], result["error"], strict=True)]
 
     async def __call__(self, request):
-        if request.method != "POST":
-            return Response("send an image as the body of a POST, such as by curl --data-binary\n", 405)
         image = bytearray()
         async for part in request.stream():
             image += part

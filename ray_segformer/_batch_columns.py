@@ -28,7 +28,8 @@ def as_arrays(batch: Any) -> Any:
     """
     if isinstance(batch, dict):
         return {
-            name: object_array(cells) if isinstance(cells, (list, tuple)) else cells for name, cells in batch.items()
+            name: object_array(column) if isinstance(column, (list, tuple)) else column
+            for name, column in batch.items()
         }
     if not isinstance(batch, (np.ndarray, pd.DataFrame, pa.Table)):
         raise RuntimeError(

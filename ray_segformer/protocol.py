@@ -124,6 +124,7 @@ class Protocol:
         side = min(shown)
         if self.scales != (1,):
             side = max(1, int(min(resized(self.resize_of_image, settings, *size)) * min(self.scales) + 0.5))
+        side = side if self.window is None else min(side, self.window)
         if side < smallest:
             raise ImageError(
                 f"too small: the network needs at least {smallest} pixels on each side, and gets {side}; "

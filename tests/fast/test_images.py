@@ -286,7 +286,7 @@ NAN = np.full((4, 4, 3), np.nan)
         (RGB - 1.0, r"uint8 values in \[0, 255\].*not float64.*astype"),
         ((RGB > 60) * 1.0, r"uint8 values in \[0, 255\].*not float64.*astype"),
         (RGB / np.float32(255), r"uint8 values in \[0, 255\].*not float32.*astype"),
-        (RGB.astype(object), "not object"),
+        (RGB.astype(object), r"an array of Python objects"),
         (np.array([["a", "b"]]), "not <U1"),
         (np.zeros((4, 4, 3), complex), "not complex128"),
         (np.zeros((4, 4, 2), np.uint8), r"\(H, W, 1 \| 3 \| 4\), not \(4, 4, 2\)"),

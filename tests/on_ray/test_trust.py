@@ -429,7 +429,7 @@ def hostile(small_dir, tmp_path) -> Path:
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps({**config, **added}))
     config = json.loads((directory / "preprocessor_config.json").read_text())
-    added["image_processor_type"] = added["feature_extractor_type"] = added["processor_class"] = "modeling_evil.Evil"
+    added["feature_extractor_type"] = added["processor_class"] = "modeling_evil.Evil"
     (directory / "preprocessor_config.json").write_text(json.dumps({**config, **added}))
     (directory / "adapter_config.json").write_text(
         json.dumps({"base_model_name_or_path": "somebody/else", "peft_type": "LORA", "auto_mapping": evil})
