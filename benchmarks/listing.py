@@ -132,11 +132,11 @@ def _drive() -> Callable[[str], tuple[int, float, float]]:
         """List all rounds of an input, and make their datasets. Return the images, the seconds, and the MB at most."""
         assert ray.is_initialized()
         before, started, count = _own_memory(), time.perf_counter(), 0
-        seen, ends = [before], threading.Event()
+        most, ends = [before], threading.Event()
 
         def watch() -> None:
             while not ends.wait(0.02):
-                seen.append(max(seen.pop(), _own_memory()))
+                most[0] = max(most[0], _own_memory())
 
         threading.Thread(target=watch, daemon=True).start()
         with ListedAhead(find_rounds(source)) as rounds:
@@ -146,7 +146,7 @@ def _drive() -> Callable[[str], tuple[int, float, float]]:
                 rounds.list_next()
                 count += images.rows
         ends.set()
-        return count, time.perf_counter() - started, seen[0] - before
+        return count, time.perf_counter() - started, most[0] - before
 
     return drive
 
