@@ -25,18 +25,26 @@ def as_arrays(batch: Any) -> Any:
 
     Raises:
         RuntimeError: it is no batch, as of Ray's `Predictor`.
+        ValueError: a column is one cell, or something else that is neither a list nor an array.
     """
     if isinstance(batch, dict):
-        return {
-            name: object_array(column) if isinstance(column, (list, tuple)) else column
-            for name, column in batch.items()
-        }
+        return {name: _as_array(name, column) for name, column in batch.items()}
     if not isinstance(batch, (np.ndarray, pd.DataFrame, pa.Table)):
         raise RuntimeError(
             f"Invalid input data type of {type(batch)}; a batch is a dict such as {{'image': ['a.jpg', 'b.jpg']}}, an "
             "array (N, H, W, 3), a DataFrame or an Arrow table"
         )
     return batch
+
+
+def _as_array(name: str, column: Any) -> npt.NDArray[Any]:
+    if isinstance(column, (list, tuple)):
+        return object_array(column)
+    column = column.to_numpy() if isinstance(column, pd.Series) else column
+    if not isinstance(column, np.ndarray):
+        advice = f"give {name}.numpy()" if hasattr(column, "numpy") else "of one cell, give a list of it"
+        raise ValueError(f"the column {name!r} is a {type(column).__name__}, not a list or an array; {advice}")
+    return column
 
 
 def name_column(
@@ -196,11 +204,11 @@ def errors_of(batch: Mapping[str, Any], rows: int) -> list[str | None]:
 def labels_of(batch: Mapping[str, Any]) -> Any:
     """Return the `labels` column of a batch; None without one, or if it is the user's own and holds no class ids.
 
-    Class ids are arrays `(H, W)`, or null.
+    Class ids are whole numbers in arrays `(H, W)`, or null.
     """
     column = batch.get("labels")
     first = next((cell for cell in cells(column) if cell is not None), None) if column is not None else None
-    return column if first is None or np.ndim(first) == 2 else None
+    return column if first is None or (np.ndim(first) == 2 and np.asarray(first).dtype.kind in "biu") else None
 
 
 def consumed_for(predictions: Any) -> set[str]:

@@ -210,7 +210,7 @@ class Segmenter:
             ignored = "".join(f", or {number}" for number in self.ignored if not 0 <= number <= last)
             raise ImageError(
                 f"wrong annotation: it has the class ids {unknown[:9].tolist()}; expected 0 to {last}{ignored}; "
-                "see reduce_labels and label_map"
+                "see reduce_labels and label_map, or rename a column 'labels' that is something else"
             )
 
     def _forward(self, pixel_values: npt.NDArray[Any]) -> Any:

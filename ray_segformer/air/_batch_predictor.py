@@ -48,8 +48,8 @@ class BatchPredictor:
     * `pieces(batch)`, an optional method of a predictor, splits a preprocessed batch into parts. They are predicted one
       after the other, so that their predictions need not be in memory together.
     * `to_block(batch)`, an optional method of a predictor, converts predictions into the block to put in the dataset.
-    * `writes_into_batches`, an optional attribute of a predictor: if False, the predictor gets Ray Data's read-only
-      views. By default it gets copies, which it may write into, as on Ray 2.6.
+    * `writes_into_batches`, an optional attribute of a predictor: if False, it gets Ray Data's read-only views. By
+      default it gets copies, which it may write into, as on Ray 2.6.
 
     Args:
         checkpoint: what `predictor_cls.from_checkpoint` loads.
@@ -137,7 +137,7 @@ class BatchPredictor:
         Raises:
             TypeError: `data` is no dataset, or columns are no list of names, or a number is none.
             ValueError: a number is too small. On execution, if `feature_columns` or `keep_columns` are given and a
-                batch is a bare array.
+                batch is a bare array; or if predictions have a kept column, too, which Ray 2.6.3 replaces.
             KeyError: on execution, if one of `keep_columns` is not in the preprocessed batch.
         """
         check_predict_arguments(
@@ -148,9 +148,7 @@ class BatchPredictor:
             {"num_cpus_per_worker": num_cpus_per_worker, "num_gpus_per_worker": num_gpus_per_worker},
         )
         num_gpus = num_gpus_per_worker or 0
-        num_cpus = num_cpus_per_worker
-        if num_cpus is None:
-            num_cpus = 0 if num_gpus > 0 else 1
+        num_cpus = (0 if num_gpus > 0 else 1) if num_cpus_per_worker is None else num_cpus_per_worker
         gpus = ray.cluster_resources().get("GPU", 0) if num_gpus > 0 else 0  # type: ignore[no-untyped-call]
         if num_gpus > gpus:  # not an error: an autoscaler may add nodes
             logger.warning(
@@ -259,7 +257,10 @@ class ScoringWorker:
                 raise KeyError(
                     f"keep_columns names {column!r}, but the preprocessed batch has only the columns {list(batch)}"
                 )
-            predictions[column] = batch[column]
+            if column not in predictions:
+                predictions[column] = batch[column]
+            elif column != "error":  # that of the predictions has those of earlier stages, too
+                raise ValueError(f"keep_columns names {column!r}, as the predictions have; rename it in the dataset")
         to_block = getattr(self._predictor, "to_block", None)
         return to_block(predictions) if to_block else predictions
 

@@ -19,6 +19,7 @@ import logging
 import os
 import platform
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -241,11 +242,16 @@ class OpenVinoRuntime:
         key = ProgramKeys(config, weights, torch.__version__, openvino.__version__).key()
         self._path = os.path.join(cached(key, functools.partial(self._convert, network)), "network.xml")
         self._program = functools.lru_cache(_PROGRAMS)(self._load)
+        self._own = threading.local()  # requests: one holds the logits of one image
 
     def __call__(self, pixel_values: Tensor) -> Tensor:
         """See `Runtime`."""
-        program = self._program(tuple(pixel_values.shape))
-        logits = program(pixel_values.contiguous().numpy(), share_inputs=True, share_outputs=True)[0]
+        if not hasattr(self._own, "request"):
+            self._own.request = functools.lru_cache(_PROGRAMS)(
+                lambda shape: self._program(shape).create_infer_request()
+            )
+        request = self._own.request(tuple(pixel_values.shape))
+        logits = request.infer(pixel_values.contiguous().numpy(), share_inputs=True, share_outputs=True)[0]
         return torch.from_numpy(logits)
 
     def _load(self, shape: tuple[int, ...]) -> Any:

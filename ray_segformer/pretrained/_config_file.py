@@ -14,6 +14,7 @@ CONFIG_NAME = "config.json"
 """The file that says how the network is built."""
 
 _ARCHITECTURE = "SegformerForSemanticSegmentation"
+_ENCODERS = {"SegformerModel", "SegformerForImageClassification"}  # other names are those of subclasses
 _SUBFOLDER = "checkpoint"  # where Ray Train's transformers callback puts the directory
 _RAY_2_6_NAME = "dict_checkpoint.pkl"  # what Ray 2.6 wrote for `Checkpoint.from_dict`
 
@@ -47,7 +48,7 @@ def find_directory(directory: str) -> str:
 def check_architecture(config: Mapping[str, Any], path: str, encoder_only: bool) -> None:
     """Check that the configuration describes a SegFormer for RGB images, with a decoder if one is needed."""
     model_type, architectures = config.get("model_type"), config.get("architectures") or [_ARCHITECTURE]
-    if model_type == "segformer" and _ARCHITECTURE not in architectures and not encoder_only:
+    if model_type == "segformer" and {*architectures} <= _ENCODERS and not encoder_only:
         raise CheckpointError(
             f"{path}: {', '.join(map(str, architectures))} is an encoder without a decoder for segmentation; "
             "ray_segformer.train can start from it, and makes a checkpoint that predicts"

@@ -42,8 +42,8 @@ def with_hub_names(tensors: Mapping[str, _Tensor]) -> dict[str, _Tensor]:
     Raises:
         ValueError: there are several copies of the model, each with a prefix of its own.
     """
-    if any(name.endswith("stages.0.patch_embeddings.proj.weight") for name in tensors):
-        tensors = {_saved_name(name): tensor for name, tensor in tensors.items()}
+    # A subclass of the model has some of its names in its files, too.
+    tensors = {_saved_name(name): tensor for name, tensor in tensors.items()}
     for landmark in _LANDMARKS:
         prefixes = [name.removesuffix(landmark) for name in tensors if name.endswith(landmark)]
         prefixes = sorted(prefix for prefix in prefixes if prefix == "" or prefix.endswith("."))

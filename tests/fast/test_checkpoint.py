@@ -500,3 +500,18 @@ def test_a_relative_directory(small_dir, monkeypatch):
     assert checkpoint.path == str(small_dir)
     with checkpoint.as_directory() as directory:
         assert directory == str(small_dir)
+
+
+def test_a_subclass_of_the_model_is_one_with_a_decoder(small, tmp_path):
+    class OtherLoss(SegformerForSemanticSegmentation):
+        pass
+
+    model = OtherLoss(small.model.config)
+    model.load_state_dict(small.model.state_dict())
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["OtherLoss"]
+    content = SegformerCheckpoint.from_pretrained(tmp_path).content
+    pixels = torch.linspace(-1, 1, 3 * 64 * 96).reshape(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = small.model(pixel_values=pixels).logits.permute(0, 2, 3, 1)
+    torch.testing.assert_close(content.make_runtime(runtime="eager")(pixels), expected, rtol=0, atol=1e-4)

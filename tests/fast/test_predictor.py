@@ -615,3 +615,22 @@ def test_call_keeps_other_columns(checkpoint, masks, batch_format, preprocessed)
     assert set(result) == {"segmentation", "id", "tag"}
     assert (list(result["id"]), list(result["tag"])) == ([7, 8, 9], ["x", "y", "z"])
     assert_masks(result["segmentation"], masks)
+
+
+def test_columns_may_be_lists_and_series_but_not_one_cell(predictor):
+    (path,) = [Image.fromarray(picture())]
+    expected = predictor.predict({"image": [path]})["segmentation"]
+    np.testing.assert_array_equal(predictor.predict({"image": pd.Series([path])})["segmentation"], expected)
+    for cell, message in (
+        ("a.jpg", "the column 'image' is a str, not a list or an array; of one cell, give a list of it"),
+        (torch.zeros(1, 20, 30, 3), "the column 'image' is a Tensor, .*; give image.numpy()"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            predictor.predict({"image": cell})
+
+
+def test_a_column_labels_that_holds_no_class_ids_stays(predictor):
+    boxes = np.random.default_rng(0).random((1, 3, 5))
+    batch = predictor({"image": np.array([picture()]), "labels": boxes})
+    np.testing.assert_array_equal(batch["labels"], boxes)
+    assert "loss" not in batch

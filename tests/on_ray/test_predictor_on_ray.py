@@ -14,7 +14,7 @@ from ray.data import ActorPoolStrategy
 from reference import Reference, agreement, encode, objects, picture, small_model
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
-from ray_segformer import SegformerCheckpoint, SegformerPredictor
+from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor
 
 pytestmark = pytest.mark.usefixtures("ray_session", "one_thread")
 
@@ -183,3 +183,15 @@ def test_an_error_that_is_raised_in_ray_names_the_file(checkpoint, files):
     with pytest.raises(Exception, match="known format") as caught:
         predict(dataset(files.paths[3:9]), checkpoint).materialize()
     assert files.paths[7] in str(caught.value)
+
+
+def test_kept_columns_replace_no_prediction(checkpoint):
+    rows = [{"id": 0, "image": picture(10, 10)}, {"id": 1, "image": None}, {"id": 2, "image": picture(40, 50)}]
+    predictor = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor, on_error="keep", resize="none")
+    options = {"batch_size": 3, "max_scoring_workers": 1}
+    kept = predictor.predict(ray.data.from_items(rows), keep_columns=["id", "error"], **options).take_all()
+    errors = {row["id"]: row["error"] for row in kept}
+    assert "too small" in errors[0] and "null" in errors[1] and errors[2] is None
+    annotated = ray.data.from_items([{"image": picture(), "segmentation": np.zeros((3, 3), np.uint8)}])
+    with pytest.raises(Exception, match="keep_columns names 'segmentation', as the predictions have; rename it"):
+        predictor.predict(annotated, keep_columns=["segmentation"], **options).take_all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,18 @@ print(done, usual, kept, after_first, after_all, resident())
     assert int(kept) < 20
     assert int(after_all) < int(after_first) + 128 * 2**20
     assert int(returned) < int(after_all) - 48 * 2**20
+
+
+@pytest.mark.slow
+def test_threads_share_openvino(small):
+    need_openvino()
+    runtime = load(small.directory, runtime="openvino")
+    batches = [torch.full((1, 3, 64, 96), float(number)) for number in range(4)]
+    expected = [runtime(pixels).clone() for pixels in batches]
+
+    def logits(number):
+        return [runtime(batches[number]).clone() for _ in range(20)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for found, own in zip(pool.map(logits, range(4)), expected, strict=True):
+            assert all(torch.equal(each, own) for each in found)
