@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer._guesses import SegformerWarning
     from ray_segformer.images import MAX_PIXELS, public_uri
     from ray_segformer.inputs import AnnotatedInput, InputError, find_input, readable
-    from ray_segformer.jobs import CHECKED_ROWS, check, start_ray
+    from ray_segformer.jobs import CHECKED_ROWS, ResourceError, check, start_ray
     from ray_segformer.pretrained import CheckpointError
 
     try:
@@ -81,8 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         labels = labels_of(arguments, checkpoint, reduced_in_layout)
     except (CheckpointError, InputError, OSError, ValueError) as error:
         return fail(EXIT_USAGE, error)
-    start_ray()
     try:
+        start_ray()
         report = check(
             found,
             labels,
@@ -91,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
             max_pixels=arguments.max_pixels or MAX_PIXELS,
             progress=True,
         )
+    except ResourceError as error:
+        return fail(EXIT_USAGE, error)
     except Exception as error:
         return fail_in_job(error)
     report = {"input": public_uri(readable(arguments.input)), "model": arguments.model, **report}

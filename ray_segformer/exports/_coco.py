@@ -20,8 +20,8 @@ class Coco(ExportFormat):
         panoptic.json       the same, of which the annotations name the segments
         panoptic/a/b.png    segments: red + 256 * green is the class id + 1, or 0 where a scene has no data
 
-    The id of a category is the class id, and that of an image its place in the input, from 1. Needs pycocotools, which
-    encodes the run lengths.
+    The id of a category is the class id, and that of an image its place among those that are exported, from 1. Needs
+    pycocotools, which encodes the run lengths.
 
     Args:
         id2label: as for `ExportFormat`.
@@ -54,14 +54,11 @@ class Coco(ExportFormat):
         from pycocotools.mask import toBbox
 
         height, width = image.mask.shape
-        number = image.index + 1
         annotations = []
         for class_id, pixels in sorted(zip(image.class_ids, image.class_pixels, strict=True)):
             lengths = run_lengths(np.asfortranarray(image.mask == class_id, np.uint8))
             annotations.append(
                 {
-                    "id": image.index * self._classes + class_id + 1,
-                    "image_id": number,
                     "category_id": class_id,
                     "segmentation": {"size": [height, width], "counts": lengths["counts"].decode()},
                     "area": pixels,
@@ -69,15 +66,25 @@ class Coco(ExportFormat):
                     "iscrowd": 0,
                 }
             )
-        described = {"id": number, "file_name": image.file_name, "width": width, "height": height}
+        described = {"file_name": image.file_name, "width": width, "height": height}
         return {"image": described, "annotations": annotations, "mask": f"{image.name}.png"}
 
     def joint_files(self, records: Records) -> Iterator[tuple[str, Iterator[bytes]]]:
         """See `ExportFormat`."""
-        annotations = (annotation for record in records() for annotation in record["annotations"])
-        yield "annotations.json", self._dataset(records, annotations)
+
+        def numbered() -> Iterator[dict[str, Any]]:
+            """Yield the records with ids. Places in the input may repeat, where a run was resumed with other images."""
+            for place, record in enumerate(records()):
+                record["image"] = {"id": place + 1, **record["image"]}
+                for annotation in record["annotations"]:
+                    own = place * self._classes + annotation["category_id"] + 1
+                    annotation |= {"id": own, "image_id": place + 1}
+                yield record
+
+        annotations = (annotation for record in numbered() for annotation in record["annotations"])
+        yield "annotations.json", self._dataset(numbered, annotations)
         if self._panoptic:
-            yield "panoptic.json", self._dataset(records, map(_segments, records()))
+            yield "panoptic.json", self._dataset(numbered, map(_segments, numbered()))
 
     def _dataset(self, records: Records, annotations: Iterable[Any]) -> Iterator[bytes]:
         """Yield the parts of a file of annotations."""

@@ -10,6 +10,7 @@ from ray_segformer.images._busy_stores import retried
 from ray_segformer.images._cells import cells, describe, object_array, to_rgb
 from ray_segformer.images._encoded import MAX_PIXELS, SUFFIXES, encode, encoded_bytes
 from ray_segformer.images._errors import CAUSES, ImageError, cause_of
+from ray_segformer.images._files import local_path
 from ray_segformer.images._header import Header, read_header
 from ray_segformer.images._label_options import parse_label_map, read_label_colors
 from ray_segformer.images._scene_files import NO_RASTERIO, SCENE_SUFFIXES, opened_scene
@@ -49,6 +50,7 @@ __all__ = [
     "has_data",
     "is_frame",
     "is_percent_encoded",
+    "local_path",
     "object_array",
     "opened_scene",
     "parse_label_map",

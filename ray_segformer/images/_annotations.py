@@ -98,10 +98,14 @@ def reduce_labels(annotation: npt.NDArray[Any], ignore_index: int = 255) -> npt.
         ignore_index: the id that replaces 0. Pixels that have it already keep it.
 
     Returns:
-        The same shape and dtype.
+        The same shape and dtype; int64 if the dtype is bool, or cannot hold `ignore_index`.
     """
+    kept = np.asarray(annotation).dtype
+    if kept.kind == "b" or not np.iinfo(kept).min <= ignore_index <= np.iinfo(kept).max:
+        kept = np.dtype(np.int64)
+        annotation = np.asarray(annotation, np.int64)
     ignored = (annotation == 0) | (annotation == ignore_index)
-    return np.where(ignored, ignore_index, annotation - np.where(ignored, 0, 1)).astype(annotation.dtype)
+    return np.where(ignored, ignore_index, annotation - np.where(ignored, 0, 1)).astype(kept)
 
 
 def advice_on_size(annotation: tuple[int, ...], image: tuple[int, ...]) -> str:
@@ -143,6 +147,8 @@ def _stored(cell: Any, max_pixels: int, as_ids: bool) -> tuple[npt.NDArray[Any],
         if image.mode in ("P", "PA"):
             palette = image.getpalette("RGB")
             stored = stored[..., 0] if image.mode == "PA" else stored
+            if as_ids and palette:
+                _check_greys(stored, palette)
         if as_ids and largest:
             stored = np.rint(stored * (largest / (65535 if image.mode == "I" else 255))).astype(np.uint16)
     if stored.dtype.kind not in "biu":
@@ -161,6 +167,24 @@ def _stored(cell: Any, max_pixels: int, as_ids: bool) -> tuple[npt.NDArray[Any],
             raise ImageError(f"wrong pixels: class ids are in [0, 65535], but these are in [{low}, {high}]")
         stored = stored.astype(np.uint16)
     return stored, palette
+
+
+def _check_greys(indices: npt.NDArray[Any], palette: list[int]) -> None:
+    """Refuse a palette of greys that are other numbers than their indices: programs save grey ids so, such as GIF.
+
+    Black and white is what a mask of two classes looks like.
+    """
+    used = [index for index in np.unique(indices).tolist() if 3 * index + 2 < len(palette)]
+    colors = [tuple(palette[3 * index : 3 * index + 3]) for index in used]
+    greys = {index: color[0] for index, color in zip(used, colors, strict=True) if len({*color}) == 1}
+    if len(greys) < len(used) or {*greys.values()} <= {0, 255} or all(index == grey for index, grey in greys.items()):
+        return
+    index, grey = next(pair for pair in greys.items() if pair[0] != pair[1])
+    raise ImageError(
+        f"wrong pixels: the annotation has a palette of greys, in which {index} is the grey {grey}, and either may be "
+        "the class id; save ids as one grey channel, or say which grey is which class with --label-colors "
+        "(label_colors=)"
+    )
 
 
 def _opened(source: Any, max_pixels: int) -> Image.Image:
@@ -197,6 +221,9 @@ def _one_channel(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if stored.ndim == 2:
         return stored
     ids = stored[..., 0]
+    *channels, last = (stored[..., place] for place in range(stored.shape[-1]))
+    if len(channels) in (1, 3) and np.ptp(last) and not any(map(np.ptp, channels)):
+        raise ImageError("wrong pixels: the annotation is in the alpha channel alone; save it as one channel")
     if stored.shape[-1] > 2:
         colored = (ids != stored[..., 1]) | (ids != stored[..., 2])
         if colored.any():

@@ -37,9 +37,13 @@ def retried(call: Callable[..., _Result], *arguments: Any) -> _Result:
         except OSError as error:
             if attempt == _ATTEMPTS - 1 or isinstance(error, FileNotFoundError) or not _TRANSIENT.search(str(error)):
                 message = without_options(str(error))
-                if message != str(error):
-                    raise type(error)(message) from None
-                raise
+                if message == str(error):
+                    raise
+                try:
+                    clean = type(error)(message)
+                except TypeError:  # such as of huggingface_hub, which wants more than a message
+                    clean = OSError(message)
+                raise clean from None
             # A random pause, so that many workers do not come back at once.
             time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
     raise AssertionError("unreachable")

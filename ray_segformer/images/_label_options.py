@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from ray_segformer.images._encoded import encoded_bytes
 from ray_segformer.images._errors import ImageError
+from ray_segformer.images._uris import public_uri
 
 _CVAT = re.compile(r"(?P<name>[^:]+):(?P<color>\s*\d+\s*,\s*\d+\s*,\s*\d+\s*)(:[^:]*)*")
 _PAIR = re.compile(r"\s*(\d+)\s*=\s*(\d+)\s*")
@@ -53,12 +54,13 @@ def read_label_colors(
         ValueError: the file cannot be read, or a line is wrong. The message names the path and the line.
     """
     path = os.fspath(path)
+    shown = public_uri(path)
     try:
         text = encoded_bytes(path).decode("utf-8-sig")
     except ImageError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{shown}: {error}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: a file of colours must be UTF-8 text: {error}") from error
+        raise ValueError(f"{shown}: a file of colours must be UTF-8 text: {error}") from error
     colors: dict[tuple[int, int, int], int] = {}
     header_may_come = True
     for number, line in enumerate(text.splitlines(), start=1):
@@ -73,11 +75,11 @@ def read_label_colors(
             if colors.setdefault(color, class_id) != class_id:
                 raise ValueError(f"{color} stands for class {colors[color]} already, and now for class {class_id}")
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
+            raise ValueError(f"{shown}, line {number}: {error}") from error
         finally:
             header_may_come = False
     if not colors:
-        raise ValueError(f"{path}: there is no colour; expected lines of name,r,g,b")
+        raise ValueError(f"{shown}: there is no colour; expected lines of name,r,g,b")
     return colors
 
 

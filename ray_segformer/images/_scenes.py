@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from ray_segformer.images._encoded import MAX_PIXELS, check_size
 from ray_segformer.images._errors import ImageError
+from ray_segformer.images._files import local_path
 from ray_segformer.images._scene_files import opened_scene
 from ray_segformer.images._scene_parts import Area, Bands, ScenePart
 
@@ -163,11 +165,13 @@ def _limits(path: str, bands: Bands) -> tuple[tuple[float, float], ...] | None:
         return None
     if not bands.percentile:
         return ((bands.low, bands.high),) * len(bands.numbers)
-    return _percentiles(path, bands)
+    place = local_path(path)
+    status = None if "://" in place else os.stat(place)  # the file may be replaced
+    return _percentiles(path, bands, status and (status.st_size, status.st_mtime_ns))
 
 
 @functools.lru_cache(16)
-def _percentiles(path: str, bands: Bands) -> tuple[tuple[float, float], ...]:
+def _percentiles(path: str, bands: Bands, _: tuple[int, int] | None) -> tuple[tuple[float, float], ...]:
     """Return percentiles of the bands of the whole scene, so that neighbouring parts match.
 
     They are taken from an overview of the scene, or from blocks that are spread over it, if it has no small one. Those

@@ -5,6 +5,7 @@ gives each row its key. Add a new kind of input here. This room decodes no image
 """
 
 from ray_segformer.inputs._annotated import AnnotatedInput
+from ray_segformer.inputs._background import in_background
 from ray_segformer.inputs._blocks import small_blocks
 from ray_segformer.inputs._datasets import (
     from_huggingface,
@@ -56,6 +57,7 @@ __all__ = [
     "find_scenes",
     "first_read_from",
     "from_huggingface",
+    "in_background",
     "is_among",
     "is_video",
     "joined",

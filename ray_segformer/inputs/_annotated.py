@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import posixpath
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,23 +124,50 @@ def by_name(images: str, annotations: str, exclude: Sequence[str] = (), *, stric
     if found.columns.names:
         raise InputError(f"{public_uri(images)}: {NO_ANNOTATIONS}")
     rows = found.take(found.rows)
+    if not isinstance(rows[0]["image"], str):
+        raise InputError(
+            f"{public_uri(images)}: images in parquet have no files of annotations; put annotations into a column"
+        )
     found_annotations = find_images(annotations)
-    below = {row["name"]: row for row in found_annotations.take(found_annotations.rows)}
-    for row in rows:
-        if strict and row["name"] not in below:
-            similar = next((name for name in sorted(below) if row["name"] in name), None)
+    below = found_annotations.take(found_annotations.rows)
+    pairs = _paired(rows, below)
+    for row, pair in zip(rows, pairs, strict=True):
+        if strict and pair is None:
+            names = sorted(each["name"] for each in below)
+            expected = f"{_own_name(row)}.png"
+            similar = next((name for name in names if row["name"] in name), None)
             advice = f"; {similar} is there: name annotations as their images" if similar else ""
-            stem = posixpath.splitext(row["name"])[0]  # a name has its suffix if two files differ in nothing else
-            if stem in below:
-                advice = f"; {stem} is there, but several images are called so: leave one out (--exclude, exclude=)"
+            if [_own_name(each) for each in below].count(_own_name(row)) > 1:
+                advice = "; several annotations are called so: leave one in that folder"
+            elif [_own_name(each) for each in rows].count(_own_name(row)) > 1:
+                expected = f"{row['name']}.png"
+                advice = f"; several images are called {_own_name(row)}: leave one out (--exclude, exclude=)"
             raise InputError(
-                f"{row['path']} has no annotation: expected {public_uri(annotations)}/{row['name']}.png, "
-                f"a PNG of class ids{advice}"
+                f"{row['path']} has no annotation: expected {public_uri(annotations)}/{expected}, a PNG of class "
+                f"ids{advice}"
             )
-        row["annotation"] = below[row["name"]]["image"] if row["name"] in below else None
-    names = {row["name"] for row in rows}
-    without_image = [row["path"] for name, row in below.items() if name not in names]
+        row["annotation"] = None if pair is None else pair["image"]
+    used = {pair["path"] for pair in pairs if pair is not None}
+    without_image = [row["path"] for row in below if row["path"] not in used]
     return of_files(rows, guesses=found.guesses, without_image=without_image)
+
+
+def _paired(images: list[Row], annotations: list[Row]) -> list[Row | None]:
+    """Return the annotation of each image: by its name, or else by the first of two others that differ from all."""
+    pairs: list[Row | None] = [None] * len(images)
+    for name_of in (lambda row: row["name"], _own_name, lambda row: unicodedata.normalize("NFC", _own_name(row))):
+        of_images, of_annotations = (Counter(map(name_of, rows)) for rows in (images, annotations))
+        by_name = {name_of(row): row for row in annotations if of_annotations[name_of(row)] == 1}
+        for place, row in enumerate(images):
+            if pairs[place] is None and of_images[name_of(row)] == 1:
+                pairs[place] = by_name.get(name_of(row))
+    return pairs
+
+
+def _own_name(row: Row) -> str:
+    """Return the path of a row below its input, without suffix. Two images may have the same."""
+    parts = row["path"].split("/")
+    return posixpath.splitext("/".join(parts[-1 - row["name"].count("/") :]))[0]
 
 
 def also(others: int) -> str:
@@ -162,6 +191,8 @@ def bytes_or_null(cell: Any, path: str, convert: Callable[[bytes], bytes] | None
 
     An empty file stays one, so that it is not taken for a null.
     """
+    if cell is None:
+        return None
     try:
         content = encoded_bytes(cell)
         return content if convert is None else convert(content)

@@ -52,12 +52,13 @@ def find_cityscapes(
         raise InputError(f"{tree.shown}: no images there; expected {images}/<city>/*{suffix}")
     there = set(tree.files(annotations))
     made, stored = f"_{kind}_labelTrainIds.png", f"_{kind}_labelIds.png"
-    ending = made if train_ids and all(stem + made in there for stem in stems) else stored
+    lack_made, lack_stored = (sum(stem + ending not in there for stem in stems) for ending in (made, stored))
+    ending = made if train_ids and (not lack_made or lack_made < lack_stored) else stored
     missing = [stem for stem in stems if stem + ending not in there]
     if missing and strict:
         raise InputError(
             f"{images}/{missing[0]}{suffix} has no annotation" + also(len(missing) - 1) + f": expected "
-            f"{annotations}/{missing[0]}{stored}, of the dataset's {kind} archive, below {tree.shown}"
+            f"{annotations}/{missing[0]}{ending}, of the dataset's {kind} archive, below {tree.shown}"
         )
     rows = []
     for stem in stems:

@@ -25,7 +25,10 @@ from ray_segformer.inputs._voc import find_voc
 
 
 def read_images(
-    source: str | os.PathLike[str], *, annotations: str | None = None, exclude: Sequence[str] = ()
+    source: str | os.PathLike[str],
+    *,
+    annotations: str | os.PathLike[str] | None = None,
+    exclude: Sequence[str] = (),
 ) -> ray.data.Dataset:
     """Read the images of a folder, a glob, a list file, a video or parquet, as `ray-segformer predict` does.
 
@@ -51,7 +54,7 @@ def read_images(
     """
     source = os.fspath(source)
     if annotations is not None:
-        return _dataset(by_name(source, annotations, exclude))
+        return _dataset(by_name(source, os.fspath(annotations), exclude))
     found = find_images(source, exclude=exclude)
     say(found.guesses)
     if found.columns.names:  # images that are parts of files
@@ -123,7 +126,7 @@ def read_voc(root: str | os.PathLike[str], split: str = "val") -> ray.data.Datas
 
 
 def read_parquet(
-    source: str,
+    source: str | os.PathLike[str],
     *,
     split: str | None = None,
     image_column: str = "image",
@@ -151,7 +154,7 @@ def read_parquet(
         InputError: there is no parquet file, or none of this split, or it has no such column, or the column is of
             another type.
     """
-    found = find_parquet(source, image_column, annotation_column, split=split, exclude=exclude)
+    found = find_parquet(os.fspath(source), image_column, annotation_column, split=split, exclude=exclude)
     return _dataset(of_parquet(found))
 
 

@@ -94,7 +94,7 @@ def find_rounds(
         folder = fixed_part(path)
         own = None if output is None else location.at(folder).path_of(output)
         selection = Selection(folder, exclude, shown, hides=False, output=own)
-        files = (location.file(file) for file in files_matching(location, folder) if selection.takes(file))
+        files = (location.file(file) for file in files_matching(location, folder, output) if selection.takes(file))
         yield from rounds(files, folder, selection=selection, may_repeat=True)
     elif kind == pa.fs.FileType.NotFound:
         raise InputError(f"{shown}: no such file or folder")
@@ -103,7 +103,7 @@ def find_rounds(
     elif kind == pa.fs.FileType.Directory:
         own = None if output is None else location.path_of(output)
         selection = Selection(path, exclude, shown, output=own)
-        found, parquet = _files_of_folder(location, selection)
+        found, parquet = _files_of_folder(location, selection, output)
         if found is not None:
             yield from rounds(found, path, selection=selection, may_repeat=False)
         else:
@@ -182,7 +182,9 @@ def _refuse_every(every: int | None, shown: str) -> None:
         raise InputError(f"{shown}: every (--every) is for videos, and these are images; leave it out")
 
 
-def _files_of_folder(location: Location, selection: Selection) -> tuple[Iterator[FileName] | None, list[str]]:
+def _files_of_folder(
+    location: Location, selection: Selection, output: str | None
+) -> tuple[Iterator[FileName] | None, list[str]]:
     """Return the images of a folder, or its videos if it has neither images nor parquet; and its parquet files.
 
     The first are None if there are none. The images are listed while they are taken.
@@ -192,7 +194,7 @@ def _files_of_folder(location: Location, selection: Selection) -> tuple[Iterator
 
     def images() -> Iterator[FileName]:
         has_images = False
-        for file in files_below(location):
+        for file in files_below(location, output):
             if not selection.takes(file):
                 continue
             suffix = posixpath.splitext(file.lower())[1]
@@ -263,6 +265,6 @@ def find_parquet(
             "PASCAL VOC, a dataset of save_to_disk, nor parquet there"
         )
     if split is not None:
-        choose_split({split_of_parquet(file) for file in files} - {""}, split, location.shown)
+        split = choose_split({split_of_parquet(file) for file in files} - {""}, split, location.shown)
         files = [file for file in files if split_of_parquet(file) == split]
     return images_in_parquet(location, files, image_column, annotation_column, selection.guesses())

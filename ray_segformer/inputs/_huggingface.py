@@ -19,6 +19,7 @@ from ray_segformer.inputs._parquet import READING_CPUS
 from ray_segformer.inputs._parquet_columns import no_column
 from ray_segformer.inputs._splits import choose_split
 
+_OF_IMAGES = ("string", "large_string", "binary", "large_binary")  # types of paths and of encoded images
 _ONE, _SPLITS = "dataset_info.json", "dataset_dict.json"  # files that `save_to_disk` writes
 
 
@@ -46,18 +47,30 @@ def find_huggingface(
     """
     import datasets
 
-    directory = os.fspath(dataset) if isinstance(dataset, (str, os.PathLike)) else None
+    is_path = isinstance(dataset, (str, os.PathLike))
+    directory = os.path.abspath(os.path.expanduser(dataset)) if is_path else None  # workers may be elsewhere
+    if directory is not None and not is_saved_dataset(directory):
+        raise InputError(f"{directory}: no directory that save_to_disk of a Hugging Face dataset wrote")
     splits = saved_splits(directory) if directory is not None else list(dataset) if isinstance(dataset, dict) else []
     if split is None and splits:
         raise InputError(f"the dataset has the splits {', '.join(splits)}; name one of them with split= (--split)")
     if split is not None:
         split = choose_split(splits, split, directory or "the dataset")
         directory = directory and os.path.join(directory, split)
-    loaded = datasets.load_from_disk(directory) if directory is not None else dataset if not split else dataset[split]
+    try:
+        loaded = datasets.load_from_disk(directory) if directory is not None else dataset[split] if split else dataset
+        count = len(loaded)
+    except IndexError:  # which it raises for a dataset without files
+        count = 0
+    if not count:
+        raise InputError(f"{directory or 'the dataset'} has no rows")
     columns = {"image": image_column} | ({"annotation": annotation_column} if annotation_column else {})
     for column in columns.values():
         if column not in loaded.column_names:
             raise InputError(f"the dataset: {no_column(column, loaded.column_names)}")
+        feature = loaded.features[column]
+        if isinstance(feature, (datasets.Value, datasets.ClassLabel)) and feature.dtype not in _OF_IMAGES:
+            raise InputError(f"the dataset: the column {column!r} holds no images, but {feature.dtype}")
 
     def read(batch: pa.Table) -> pa.Table:
         """Read the block of rows that begins at row `start`, in a task."""

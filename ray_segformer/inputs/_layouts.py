@@ -5,12 +5,13 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 
+from ray_segformer.images import public_uri
 from ray_segformer.inputs._annotated import NO_ANNOTATIONS, AnnotatedInput, by_name, of_parquet
 from ray_segformer.inputs._cityscapes import find_cityscapes, is_cityscapes
 from ray_segformer.inputs._find import find_images, find_parquet
 from ray_segformer.inputs._huggingface import find_huggingface, is_saved_dataset
 from ray_segformer.inputs._image_input import ImageInput, InputError
-from ray_segformer.inputs._splits import SPLIT_NAMES, choose_split, split_of_parquet
+from ray_segformer.inputs._splits import choose_split, is_split, split_of_parquet
 from ray_segformer.inputs._tree import Tree
 from ray_segformer.inputs._videos import is_video
 from ray_segformer.inputs._voc import find_voc, voc_folders
@@ -63,7 +64,7 @@ def find_annotated(
         )
     if is_saved_dataset(source):
         return find_huggingface(source, split, image_column, annotation_column)
-    by_split = {} if has_layout else _pairs_of_folders(tree)
+    by_split = {} if has_layout else _pairs_of_folders(tree, split)
     if (has_layout or by_split) and (image_column, annotation_column) != _COLUMNS:
         raise InputError(
             f"{tree.shown}: --image-column and --annotation-column (image_column=, annotation_column=) are for parquet "
@@ -105,6 +106,8 @@ def find_input(
         InputError: there are no images; or as for `find_annotated`, except for missing files.
     """
     if annotations is not None:
+        if split is not None:
+            raise InputError(f"{public_uri(annotations)}: --annotations says where they are, so --split has no meaning")
         return by_name(source, annotations, exclude, strict=False)
     has_columns = (image_column, annotation_column) != _COLUMNS  # then it is annotated, or an error
     if split is not None or has_columns or _is_annotated(source, image_column, annotation_column):
@@ -125,15 +128,19 @@ def _is_annotated(source: str, image_column: str, annotation_column: str) -> boo
     return True
 
 
-def _pairs_of_folders(tree: Tree) -> dict[str, tuple[str, str]]:
-    """Return the folder of images and that of annotations of each split; the split is "" if there are none."""
+def _pairs_of_folders(tree: Tree, asked: str | None = None) -> dict[str, tuple[str, str]]:
+    """Return the folder of images and that of annotations of each split; the split is "" if there are none.
+
+    Folders are splits by their names, or because one is `asked` for.
+    """
     own = _pair(tree, "")
     if own is None:
-        pairs = {folder: _pair(tree, folder) for folder in tree.folders() if folder in SPLIT_NAMES}
+        pairs = {folder: _pair(tree, folder) for folder in tree.folders() if is_split(folder) or folder == asked}
         return {folder: pair for folder, pair in pairs.items() if pair}
     images, annotations = own
     annotated = tree.folders(annotations)
-    splits = [folder for folder in tree.folders(images) if folder in SPLIT_NAMES and folder in annotated]
+    shared = [folder for folder in tree.folders(images) if folder in annotated]
+    splits = [folder for folder in shared if is_split(folder) or folder == asked]
     if not splits:
         return {"": own}
     return {split: (f"{images}/{split}", f"{annotations}/{split}") for split in splits}

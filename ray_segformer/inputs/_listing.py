@@ -49,7 +49,7 @@ def kind_of(file_system: pa.fs.FileSystem, path: str) -> pa.fs.FileType:
     return pa.fs.FileType.File if stat.S_ISREG(mode) else pa.fs.FileType.Unknown
 
 
-def files_below(location: Location) -> Iterator[str]:
+def files_below(location: Location, output: str | None = None) -> Iterator[str]:
     """Yield the paths of all files below a folder, in ascending order. Few of them are in memory at a time.
 
     They include hidden files. In a local folder, they include broken symbolic links, too: reading them fails later, so
@@ -57,21 +57,30 @@ def files_below(location: Location) -> Iterator[str]:
     file system. S3 is asked for a page of files at a time if boto3 is installed, else for a folder at a time, as HDFS
     is. Other stores are listed as a whole.
 
+    Args:
+        location: the folder.
+        output: a path or URI. If it is a local folder, it is not entered, by whatever link. Default: none.
+
     Raises:
         InputError: the folder cannot be listed. Hidden local folders are passed over instead.
     """
     if location.is_local:
-        return _walk_local(location.path)
+        return _walk_local(location.path, output)
     return pages_of_s3(location) if has_pages(location) else _walk_store(location)
 
 
-def files_matching(location: Location, folder: str) -> Iterator[str]:
+def files_matching(location: Location, folder: str, output: str | None = None) -> Iterator[str]:
     """Yield the paths of the files that match a glob, in ascending order. `folder` is the glob's `fixed_part`.
 
-    Hidden files and folders match only a part of the glob that names them.
+    Hidden files and folders match only a part of the glob that names them. `output` is as for `files_below`.
     """
     pattern, wildcards = location.path, below(location.path, folder)
-    if location.is_local:
+    if location.is_local and "**" in pattern.split("/"):  # not by `glob`, which follows links in circles
+        above = pattern.partition("/**")[0] or "/"
+        roots = sorted((root for root in glob.glob(above) if os.path.isdir(root)), key=lambda root: f"{root}/")
+        files = itertools.chain.from_iterable(_walk_local(root, output) for root in roots)
+        yield from (path for path in files if matches(below(path, folder), wildcards))
+    elif location.is_local:
         found = (path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
         yield from sorted(path for path in found if not names_hidden(below(path, folder), wildcards))
     else:
@@ -127,13 +136,31 @@ def shared_folder(paths: list[str]) -> str:
         return ""
 
 
-def _walk_local(root: str) -> Iterator[str]:
-    """Yield the files below a local folder.
+def folders_in(location: Location) -> list[str]:
+    """Return the names of the folders in a folder, sorted.
+
+    Raises:
+        InputError: the folder cannot be listed.
+    """
+    if location.is_local:
+        return sorted(name[:-1] for name in _names_in(location.path, len(location.path)) if name.endswith("/"))
+    selector = pa.fs.FileSelector(location.path)
+    try:
+        infos = retried(location.file_system.get_file_info, selector)
+    except OSError as error:
+        raise InputError(f"{location.shown}: cannot be listed: {error}") from error
+    return sorted(info.base_name for info in infos if info.type == pa.fs.FileType.Directory)
+
+
+def _walk_local(root: str, output: str | None) -> Iterator[str]:
+    """Yield the files below a local folder, but for those of an output.
 
     Unlike pyarrow's walk, it accepts names that are not UTF-8, and does not follow a link to a folder that contains it.
     """
     root_length = len(root.rstrip("/")) + 1
-    folders = [(root, _names_in(root, root_length), frozenset([_identity(root, root_length)]))]
+    own = None if output is None or "://" in output else os.path.expanduser(output)
+    seen = [_identity(root, root_length), *([_identity(own, root_length)] if own and os.path.isdir(own) else [])]
+    folders = [(root, _names_in(root, root_length), frozenset(seen))]
     while folders:
         folder, names, parents = folders[-1]
         for name in names:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,12 @@ import ray
 
 from ray_segformer._guesses import Guess
 from ray_segformer.images import SUFFIXES
+from ray_segformer.inputs._background import in_background
 from ray_segformer.inputs._blocks import ROWS_PER_BLOCK, small_blocks, spread
 from ray_segformer.inputs._image_input import ImageInput, InputError
 from ray_segformer.inputs._location import FileName
 from ray_segformer.inputs._mask_names import masks_among
-from ray_segformer.inputs._output_names import digests_of_names, file_name_of, unique_names, with_digest
+from ray_segformer.inputs._output_names import digests_of_names, file_name_of, is_among, unique_names, with_digest
 from ray_segformer.inputs._paths import readable
 from ray_segformer.inputs._row_keys import DoneRows, digests_of
 from ray_segformer.inputs._selection import Selection, below
@@ -65,7 +66,7 @@ def rounds_of_files(
     names = unique_names([file.plain for file in beginning], folder, keys)
     masks = masks_among([readable(below(file.plain, folder)) for file in beginning], shown)
     cell, guesses = beginning[0].cell, [*selection.guesses(), *masks]
-    names_before = _Seen()
+    names_before = SeenDigests()
     if distinct_names and following is not None:
         names_before.add(digests_of_names(names))
     images = images_of_rows(_table(beginning, 0, keys, names), cell, guesses, is_last=following is None)
@@ -99,24 +100,17 @@ class ListedAhead:
 
     def __init__(self, rounds: Iterator[ImageInput]) -> None:
         self._rounds = rounds
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="listing")
-        self._following: concurrent.futures.Future[ImageInput | None] | None = None
-
-    def __enter__(self) -> ListedAhead:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        self._following: Future[ImageInput | None] | None = None
 
     def __iter__(self) -> Iterator[ImageInput]:
         while (images := self.list_next().result()) is not None:
             self._following = None
             yield images
 
-    def list_next(self) -> concurrent.futures.Future[ImageInput | None]:
+    def list_next(self) -> Future[ImageInput | None]:
         """Begin to list the next round, if that is not begun. It takes a processor from what starts meanwhile."""
         if self._following is None:
-            self._following = self._thread.submit(next, self._rounds, None)
+            self._following = in_background(next, self._rounds, None)
         return self._following
 
 
@@ -154,11 +148,12 @@ def images_of_rows(
     def dataset(
         done: DoneRows | None = None, sample: int | None = None, distinct_names: bool = False
     ) -> ray.data.Dataset:
-        """Return the rows that are not done, or a sample. Names are what they are."""
+        """Return the rows that are not done, or a sample. With `distinct_names`, no name is that of a row that is."""
         if sample is not None:
             chosen = rows.take(pa.array(spread(len(rows), sample)))
         else:
             chosen = rows if done is None else rows.filter(pa.array(~done.among(keys())))
+            chosen = _with_free_names(chosen, done) if done is not None and distinct_names else chosen
         most = min(ROWS_PER_BLOCK, rows_at_once or ROWS_PER_BLOCK)
         return small_blocks(chosen, None if begins is None else begins(chosen), most)
 
@@ -170,11 +165,22 @@ def images_of_rows(
     return ImageInput(len(rows), dataset, keys, take, file, guesses, is_last, rows_at_once, columns or pa.schema([]))
 
 
+def _with_free_names(rows: pa.Table, done: DoneRows) -> pa.Table:
+    """Return rows of which none has the name of a row that is done: of an input that changed, others may have it."""
+    names = rows.column("name").to_pylist()
+    taken = np.flatnonzero(is_among(names, done.names)).tolist()
+    if not taken:
+        return rows
+    for place in taken:
+        names[place] = with_digest(names[place], rows.column("key")[place].as_py())
+    return rows.set_column(rows.schema.get_field_index("name"), "name", pa.array(names))
+
+
 class Numbered:
     """The keys of files by their paths: `a.jpg` and, if a list has it several times, `a.jpg#1`, `a.jpg#2`."""
 
     def __init__(self) -> None:
-        self._seen = _Seen()
+        self._seen = SeenDigests()
         self._again = Counter[str]()
 
     def keys(self, paths: Sequence[str]) -> list[str]:
@@ -186,7 +192,7 @@ class Numbered:
         return keys
 
 
-class _Seen:
+class SeenDigests:
     """Digests of texts, eight bytes of each. Among ten million texts, the probability of a collision is 3e-6."""
 
     def __init__(self) -> None:

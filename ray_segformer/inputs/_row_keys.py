@@ -20,10 +20,15 @@ class DoneRows:
 
     Args:
         digests: from `digests_of`: S16 `(N,)`, in any order.
+        names: the names of their files, from `digests_of_names`: S16 `(M,)`. Default: they have none.
+
+    Attributes:
+        names: as given.
     """
 
-    def __init__(self, digests: npt.NDArray[np.bytes_]) -> None:
+    def __init__(self, digests: npt.NDArray[np.bytes_], names: npt.NDArray[np.bytes_] | None = None) -> None:
         self._digests = np.sort(digests)
+        self.names = np.empty(0, DIGEST) if names is None else names
 
     def __len__(self) -> int:
         return len(self._digests)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ray_segformer._guesses import Guess
@@ -24,8 +25,8 @@ from ray_segformer.images import (
 )
 from ray_segformer.inputs._find import find_rounds
 from ray_segformer.inputs._image_input import ImageInput, InputError
-from ray_segformer.inputs._output_names import key_of_part, name_of_part
-from ray_segformer.inputs._rounds import images_of_rows
+from ray_segformer.inputs._output_names import digests_of_names, key_of_part, name_of_part, with_digest
+from ray_segformer.inputs._rounds import SeenDigests, images_of_rows
 
 _COLUMNS = pa.schema([("row", pa.int32()), ("column", pa.int32())])
 _ROWS = pa.schema(
@@ -70,7 +71,7 @@ def find_scenes(
         import rasterio  # noqa: F401
     except ImportError as error:
         raise InputError(NO_RASTERIO) from error
-    count, guesses = 0, list[Guess]()
+    count, guesses, names_before = 0, list[Guess](), SeenDigests()
     for files in find_rounds(source, exclude=exclude, first=_SCENES, distinct_names=distinct_names, output=output):
         rows = files.take(files.rows)
         _check_suffixes(rows)
@@ -82,6 +83,10 @@ def find_scenes(
                 sizes = list(pool.map(_size_of, (row["image"] for row in some)))
             parts = [part for row, size in zip(some, sizes, strict=True) for part in _parts(row, size, bands, windows)]
             parts = [{**part, "index": index} for index, part in enumerate(parts, count)]
+            if distinct_names:
+                digests = digests_of_names(part["name"] for part in parts)
+                for place in np.flatnonzero(names_before.add(digests)).tolist():
+                    parts[place]["name"] = with_digest(parts[place]["name"], parts[place]["key"])
             count += len(parts)
             largest = max(part["image"]["area"][2] * part["image"]["area"][3] for part in parts)
             yield images_of_rows(

@@ -45,7 +45,7 @@ class Selection:
     ) -> None:
         self._folder, self._shown, self._hides = folder, shown, hides
         self._output = None if output is None else f"{output}/"
-        self._matched, self._excluded = dict.fromkeys(exclude, False), 0
+        self._matched, self._excluded = dict.fromkeys([exclude] if isinstance(exclude, str) else exclude, False), 0
         self._hidden, self._hidden_named = 0, list[str]()
         self._others = Counter[str]()
 

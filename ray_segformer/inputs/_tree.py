@@ -7,7 +7,7 @@ import posixpath
 import pyarrow as pa
 import pyarrow.fs
 
-from ray_segformer.inputs._listing import files_below, kind_of
+from ray_segformer.inputs._listing import files_below, folders_in, kind_of
 from ray_segformer.inputs._location import FileName, Location, joined
 from ray_segformer.inputs._selection import below, is_hidden
 
@@ -49,8 +49,7 @@ class Tree:
         """Return the names of the folders in a folder, sorted; none if it is not there."""
         if not self.has_folder(path):
             return []
-        infos = self._file_system.get_file_info(pa.fs.FileSelector(posixpath.join(self._path, path)))
-        return sorted(info.base_name for info in infos if info.type == pa.fs.FileType.Directory)
+        return folders_in(self._location.at(posixpath.join(self._path, path)))
 
     def files(self, path: str) -> list[str]:
         """Return the paths, relative to a folder, of the files below it, sorted; none if it is not there."""

@@ -42,11 +42,13 @@ def find_voc(root: str, split: str | None = "val", *, strict: bool = True) -> An
         found = by_name(tree.locate(_IMAGES), tree.locate(annotations), strict=strict)
         return replace(found, reduce_labels=False)
     split = choose_split(lists, split, f"{tree.shown}/{_LISTS}")
-    names = [line.split()[0] for line in tree.lines(f"{_LISTS}/{split}.txt")]
+    there = {f"{folder}/{file}" for folder in (_IMAGES, _ANNOTATIONS) for file in tree.files(folder)}
+    # Some of VOC's lists have a number behind the name. Names of other datasets may have spaces.
+    lines = tree.lines(f"{_LISTS}/{split}.txt")
+    names = [line if f"{_ANNOTATIONS}/{line}.png" in there else line.split()[0] for line in lines]
     if not names:
         raise InputError(f"{tree.shown}: {_LISTS}/{split}.txt names no image")
     rows = [{"image": f"{_IMAGES}/{name}.jpg", "annotation": f"{_ANNOTATIONS}/{name}.png"} for name in names]
-    there = {f"{folder}/{file}" for folder in (_IMAGES, _ANNOTATIONS) for file in tree.files(folder)}
     for row in rows if strict else ():
         if row["annotation"] not in there:
             missing = sum(row["annotation"] not in there for row in rows)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import ray
 
 from ray_segformer.air import installed
-from ray_segformer.inputs import READING_CPUS
+from ray_segformer.inputs import READING_CPUS, in_background
 
 ENCODING_CPUS = 0.25
 """Reserved by a stage that encodes masks or scores predictions.
@@ -62,12 +62,11 @@ def start_ray_during(work: Callable[[], _T]) -> _T:
 
     To list millions of files takes as long as to start Ray. A wrong path is found at once, and no Ray starts for it.
     """
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        working = thread.submit(work)
-        concurrent.futures.wait([working], _SOON)
-        if not (working.done() or ray.is_initialized()):
-            start_ray()
-        return working.result()
+    working = in_background(work)
+    concurrent.futures.wait([working], _SOON)
+    if not (working.done() or ray.is_initialized()):
+        start_ray()
+    return working.result()
 
 
 def resources_for(

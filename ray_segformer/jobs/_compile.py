@@ -18,7 +18,7 @@ _WORTH_COMPILING = 1500  # for each worker
 
 
 def compile_ahead(
-    checkpoint: SegformerCheckpoint, size: tuple[int, int] | None, images: int, workers: int, **options: Any
+    checkpoint: SegformerCheckpoint, size: tuple[int, int] | None, images: float, workers: int, **options: Any
 ) -> None:
     """Start a task on each machine that compiles the network, if the job is long enough for that to pay.
 
@@ -28,7 +28,7 @@ def compile_ahead(
     Args:
         checkpoint: the model.
         size: height and width of what the network is shown. None if images differ: nothing is compiled then.
-        images: the number of images of the job.
+        images: the number of images of the job; infinite if it is not known yet, and large.
         workers: the most workers.
         options: those of `SegformerContent.make_runtime`, except `runtime`.
     """

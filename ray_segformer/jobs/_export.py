@@ -82,7 +82,8 @@ def export(
         else:
             counts = export_images(output, shards, to_format, folder, is_local=is_local, progress=progress)
         folder.lease.look()
-        folder.storage.delete(folder.storage.names(RECORDS))
+        # A list may name hidden folders. Files of images there would have another suffix.
+        folder.storage.delete(name for name in folder.storage.names(RECORDS) if name.endswith((".json", ".jsonl")))
         warnings = [guess.as_json(counts["images"]) for guess in to_format.guesses]
         summary = {**counts, "source_finished": output.is_finished, "source_digest": digest, "warnings": warnings}
         return folder.finish(summary, output.id2label)

@@ -18,7 +18,7 @@ import ray
 
 from ray_segformer.air import installed
 from ray_segformer.exports import ExportFormat, ExportImage
-from ray_segformer.images import is_percent_encoded
+from ray_segformer.images import is_percent_encoded, local_path
 from ray_segformer.inputs import (
     DIGEST,
     digests_of_names,
@@ -26,6 +26,7 @@ from ray_segformer.inputs import (
     is_among,
     key_of_part,
     name_of_part,
+    readable,
     repeated,
     with_digest,
 )
@@ -33,7 +34,7 @@ from ray_segformer.jobs._cluster import ENCODING_CPUS, where_to_run
 from ray_segformer.jobs._progress import with_progress
 from ray_segformer.outputs import MaskOutput, OutputFolder, Storage
 
-RECORDS = "records"  # the folder of what tasks say of each file of rows, until the export is finished
+RECORDS = ".records"  # the folder of what tasks say of each file of rows, until the export is finished
 _WRITERS = 16  # files that are written at the same time
 
 
@@ -99,8 +100,8 @@ class _Names:
         def folders(batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
             return {"folder": np.array([_common_folder(output, shard) for shard in batch["shard"]])}
 
-        found = {row["folder"] for row in by_shard(shards).map_batches(folders, batch_size=1, **where).iter_rows()}
-        self._folder = _decoded(folder_of_input(output, found))
+        rows = by_shard(shards).map_batches(folders, batch_size=1, **where).iter_rows()
+        self._folder = _decoded(folder_of_input(output, {local_path(row["folder"]) for row in rows}))
 
         def digests(batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
             tables = (output.rows(shard, ["path", *self._place]) for shard in batch["shard"])
@@ -121,7 +122,7 @@ class _Names:
     def relative(self, row: dict[str, Any]) -> str:
         """Return the path of a row relative to the input; of a part of a file, with its place there."""
         path = _decoded(row["path"])
-        path = path.removeprefix(f"{self._folder}/") if self._folder else path
+        path = readable(path.removeprefix(f"{self._folder}/") if self._folder else path)
         return key_of_part(path, {name: row[name] for name in self._place}) if self._place else path
 
     def _plain(self, table: pa.Table) -> list[str]:
@@ -167,7 +168,8 @@ class _ExportShard:
 
 
 def _decoded(path: str) -> str:
-    """Return a URI without percent-encoding, for names as `predict` makes them. A local path stays."""
+    """Return a URI without percent-encoding, for names as `predict` makes them, or a local path."""
+    path = local_path(path)
     if "://" not in path or not is_percent_encoded(path):
         return path
     with contextlib.suppress(UnicodeDecodeError):  # of a name that is not UTF-8
@@ -188,7 +190,8 @@ def _lines(storage: Storage, shard: str) -> Iterator[str]:
 
 def _common_folder(output: MaskOutput, shard: str) -> str:
     """Return the deepest folder that all images of a shard are below."""
-    return _deepest({posixpath.dirname(path) for path in output.rows(shard, ["path"]).column("path").to_pylist()})
+    paths = output.rows(shard, ["path"]).column("path").to_pylist()
+    return readable(_deepest({posixpath.dirname(local_path(path)) for path in paths}))
 
 
 def folder_of_input(output: MaskOutput, folders: set[str]) -> str:

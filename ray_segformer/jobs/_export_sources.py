@@ -18,6 +18,7 @@ import pyarrow.compute
 
 from ray_segformer.air import installed
 from ray_segformer.exports import ExportError, SourceError, SourceFormat, SourcePart
+from ray_segformer.images import local_path
 from ray_segformer.inputs import digests_of, unique_names
 from ray_segformer.jobs._cluster import ENCODING_CPUS, where_to_run
 from ray_segformer.jobs._export_images import RECORDS, by_shard, folder_of_input
@@ -48,8 +49,8 @@ def export_sources(
     for path in paths:
         if to_format.suffixes and posixpath.splitext(path.lower())[1] not in to_format.suffixes:
             raise ExportError(f"{path}: the format needs {to_format.kind}, and this is none")
-    folder_of_names = folder_of_input(output, {posixpath.dirname(path) for path in paths})
-    names = unique_names(paths, folder_of_names, paths)
+    plain = [local_path(path) for path in paths]
+    names = unique_names(plain, folder_of_input(output, {posixpath.dirname(path) for path in plain}), paths)
     remaining = []
     for path, name in zip(paths, names, strict=True):
         source = {"path": path, "name": name, "rows": json.dumps(sources[path])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -185,7 +186,6 @@ def predict(
                 'with on_error="keep" (--on-error keep), or start again with --overwrite'
             )
         if is_finished:
-            folder.reopen()
             rounds = listed()
             images = next(rounds)
         if not ray.is_initialized():
@@ -197,9 +197,12 @@ def predict(
         check_nodes(folder.storage, images.file, with_gpus=gpus_per_worker > 0)
         if runtime == "auto" and not gpus_per_worker:
             size = protocol.network_size(checkpoint.get_preprocessor())
-            to_do, most = images.rows - resumed, resources["max_scoring_workers"]
+            most = resources["max_scoring_workers"]
+            to_do = images.rows - resumed if images.is_last else math.inf  # not all are listed yet: there are many
             compile_ahead(checkpoint, size, to_do, most, dtype=dtype, device="cpu")
         totals = start_totals()
+        if is_finished:
+            folder.reopen()
         folder.begin(names)
         palette = class_palette(names) if overlays else None
         write = WriteShards(folder.storage, mask_format, confidence=confidence, columns=images.columns)
@@ -207,7 +210,8 @@ def predict(
         where_to_write = where_to_run(0, here=isinstance(folder.storage, LocalStorage))
         said = {guess.code for guess in images.guesses}
         found, all_listed = resumed, False  # the images of the rounds so far
-        with ListedAhead(itertools.chain([images], rounds)) as ahead, contextlib.ExitStack() as stack:
+        ahead = ListedAhead(itertools.chain([images], rounds))
+        with contextlib.ExitStack() as stack:
             if progress:
                 stack.enter_context(progress_of_workers(totals, lambda: found if all_listed else None, resumed))
             for images in ahead:

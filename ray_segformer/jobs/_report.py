@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ray_segformer.images import public_uri
 from ray_segformer.inputs import Location, joined
 from ray_segformer.jobs._progress import with_progress
 from ray_segformer.outputs import MaskOutput, OutputError, write_file
@@ -35,7 +36,7 @@ def report(source: str, *, to: str | None = None, images: str | None = None, pro
         InputError: pyarrow does not know the URI `images`.
     """
     if to is not None and not to.partition("?")[0].endswith(".html"):
-        raise OutputError(f"{to}: the name of a report ends in .html")
+        raise OutputError(f"{public_uri(to)}: the name of a report ends in .html")
     output = MaskOutput(source)
     page = report_page(output, output.summary, None if images is None else Location(images), progress=progress)
     return write_file(to or joined(source, REPORT_NAME), page)

@@ -104,6 +104,8 @@ class OutputFolder:
         try:
             if self._resume:
                 self._find_earlier()
+            elif not self._overwrite and set(self.storage.entries()) - {LEASE_NAME}:
+                self._check()  # another run wrote there, while this one listed its input
         except BaseException:
             self.lease.__exit__()
             raise
@@ -133,8 +135,10 @@ class OutputFolder:
             self.storage.tidy()
         else:
             self._begun = True
+            if self._overwrite:  # what remains of a deletion that is interrupted can be overwritten, and not resumed
+                self.storage.write(JOB_NAME, b"{}")
             self.storage.delete([self._summary_name])  # first, so that what remains does not look finished
-            self.storage.delete_all(but=LEASE_NAME)
+            self.storage.delete_all(but={LEASE_NAME, JOB_NAME})
             self.storage.write(JOB_NAME, _json(self._options).encode())
             if id2label is not None:
                 self._write_classes(id2label)
@@ -145,7 +149,7 @@ class OutputFolder:
             if kind is not None and self._begun and not self.lease.lost:
                 written = set(self.storage.entries()) - {JOB_NAME, LEASE_NAME, CLASSES_NAME}
                 if not (written and self._options):
-                    self.storage.delete_all(but=LEASE_NAME)
+                    self.storage.delete_all(but={LEASE_NAME})
         self.lease.__exit__()
         with contextlib.suppress(OutputError, OSError):
             if not self.lease.lost:  # else, another job is writing there
@@ -191,6 +195,8 @@ class OutputFolder:
         options = self.storage.read_json(JOB_NAME, _ADVICE)
         if options is None:
             return
+        if not options:
+            raise OutputError(f"{shown}: an earlier output was being deleted there{_ADVICE}")
         changed = differences(options, self._options)
         if changed:
             raise OutputError(

@@ -123,11 +123,11 @@ class LocalStorage(Storage):
                 with contextlib.suppress(OSError):  # there are others
                     os.rmdir(os.path.dirname(path))
 
-    def delete_all(self, *, but: str) -> None:
+    def delete_all(self, *, but: set[str]) -> None:
         """See `Storage`."""
         with self._errors("", "deleted"):
             for entry in os.scandir(self.path):
-                if entry.name != but:
+                if entry.name not in but:
                     shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
 
     def remove_if_empty(self) -> None:

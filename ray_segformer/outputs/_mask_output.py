@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import posixpath
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -146,6 +147,8 @@ class MaskOutput:
             return None
         content, shown = row[column], f"{self.storage.shown}: the {column} of {row['path']}"
         if self.mask_format == "png":
+            if posixpath.isabs(row[column]) or ".." in row[column].split("/"):
+                raise OutputError(f"{shown} is {row[column]}, which is not in the output; another program wrote it")
             content, shown = self.storage.read(row[column]), self.storage.describe(row[column])
             if content is None:
                 raise OutputError(f"{shown}: no such file, but its row is there")

@@ -94,16 +94,16 @@ class RemoteStorage(Storage):
             with self._errors(name, "deleted"), contextlib.suppress(FileNotFoundError):
                 retried(self._file_system.delete_file, self._at(name))
 
-    def delete_all(self, *, but: str) -> None:
+    def delete_all(self, *, but: set[str]) -> None:
         """See `Storage`."""
         for info in self._list("", recursive=False):
             is_folder = info.type == pa.fs.FileType.Directory
             delete = self._file_system.delete_dir if is_folder else self._file_system.delete_file
-            if info.base_name != but:
+            if info.base_name not in but:
                 with self._errors(info.base_name, "deleted"):
                     retried(delete, info.path)
         if not self._finds_folders:
-            self.delete(name for name in self.names("", whole=False) if name != but)
+            self.delete(name for name in self.names("", whole=False) if name not in but)
 
     def remove_if_empty(self) -> None:
         """See `Storage`. A folder is an object of its own in some stores."""

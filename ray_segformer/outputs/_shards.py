@@ -20,12 +20,13 @@ import pyarrow.parquet
 
 from ray_segformer import _stage_times as stage_times
 from ray_segformer.images import cause_of
-from ray_segformer.inputs import DIGEST, DIGEST_BYTES, DoneRows, digests_of
+from ray_segformer.inputs import DIGEST, DIGEST_BYTES, DoneRows, digests_of, digests_of_names
 from ray_segformer.outputs._errors import OutputError
 from ray_segformer.outputs._mask_rows import ClassAreas, schema_of
 from ray_segformer.outputs._storage import Storage
 
-_KEYS, _COUNTS = b"ray_segformer_keys", b"ray_segformer_counts"  # in a file's metadata
+# In a file's metadata: digests of the keys of its rows, and of the names of their files; and counts.
+_KEYS, _NAMES, _COUNTS = b"ray_segformer_keys", b"ray_segformer_names", b"ray_segformer_counts"
 _FOLDERS = {"mask": "masks", "confidence": "confidence"}  # of the PNG files that these columns name
 _READERS = _WRITERS = 16  # files that are read or written at the same time: each waits for the storage
 _MOST_BYTES = 2**27  # of images in a shard
@@ -71,8 +72,8 @@ class WriteShards:
 
     def _write(self, table: pa.Table) -> dict[str, Any]:
         started = time.perf_counter()
-        digests = digests_of(table.column("key").to_pylist())
-        keys = b"".join(digest.ljust(DIGEST_BYTES, b"\0") for digest in digests.tolist())  # NumPy drops zero bytes
+        keys = _packed(digests_of(table.column("key").to_pylist()))
+        names = _packed(digests_of_names(table.column("name").to_pylist()))
         areas = ClassAreas()
         areas.add(table)
         causes = Counter(cause_of(error) for error in table.column("error").to_pylist() if error is not None)
@@ -80,7 +81,7 @@ class WriteShards:
         table = self._with_files(table)
         first = table.column("index")[0].as_py()
         name = f"{self._folder}/part-{first:010d}-{hashlib.sha256(keys).hexdigest()[:12]}.parquet"
-        metadata = {_KEYS: base64.b64encode(keys), _COUNTS: json.dumps(counts).encode()}
+        metadata = {_KEYS: keys, _NAMES: names, _COUNTS: json.dumps(counts).encode()}
         rows = table.select(self._schema.names).cast(self._schema).replace_schema_metadata(metadata)
         self._storage.write(name, _parquet(rows))
         return {"name": name, **counts, "seconds": round(time.perf_counter() - started, 3)}
@@ -162,15 +163,16 @@ class Shards:
                 self._storage.delete(name for name, has_files in zip(names, complete, strict=True) if not has_files)
                 names = [name for name, has_files in zip(names, complete, strict=True) if has_files]
             found = list(pool.map(self._read, names))
-        kept: list[npt.NDArray[np.bytes_]] = []
-        is_first = _first_occurrences([digests for digests, _ in found])
+        kept = [np.empty((0, 2), DIGEST)]
+        is_first = _first_occurrences([digests[:, 0] for digests, _ in found])
         for name, (digests, counts), whole in zip(names, found, is_first, strict=True):
             if not whole:
                 self._storage.delete([name])
                 continue
             kept.append(digests)
             self.add({"name": name, **counts})
-        return DoneRows(np.concatenate(kept) if kept else np.empty(0, DIGEST))
+        keys, of_names = np.concatenate(kept).T
+        return DoneRows(keys, of_names)
 
     def add(self, shard: dict[str, Any]) -> None:
         """Add a shard that a worker reported."""
@@ -187,10 +189,12 @@ class Shards:
         self._storage.delete(name for name in unknown if name.endswith(".parquet"))
 
     def _read(self, name: str) -> tuple[npt.NDArray[np.bytes_], dict[str, Any]]:
-        """Return the digests of the keys of a shard, and its counts."""
+        """Return the digests of a shard, of keys and of names `(rows, 2)`, and its counts."""
         with self._opened(name) as file:
             metadata = pa.parquet.read_metadata(file).metadata or {}
-            return np.frombuffer(base64.b64decode(metadata[_KEYS]), DIGEST), json.loads(metadata[_COUNTS])
+            keys = metadata[_KEYS]  # earlier versions wrote no names
+            both = [np.frombuffer(base64.b64decode(part), DIGEST) for part in (keys, metadata.get(_NAMES, keys))]
+            return np.stack(both, axis=1), json.loads(metadata[_COUNTS])
 
     def _has_files(self, there: DoneRows, name: str) -> bool:
         """Return whether the PNG files that a shard names are all among those that are there."""
@@ -246,6 +250,11 @@ def _parts(table: pa.Table) -> Iterator[pa.Table]:
     half = len(table) // 2
     yield from _parts(table.slice(0, half))
     yield from _parts(table.slice(half))
+
+
+def _packed(digests: npt.NDArray[np.bytes_]) -> bytes:
+    """Return digests one after the other, in base64."""
+    return base64.b64encode(b"".join(digest.ljust(DIGEST_BYTES, b"\0") for digest in digests.tolist()))  # NumPy drops 0
 
 
 def _parquet(table: pa.Table) -> pa.Buffer:

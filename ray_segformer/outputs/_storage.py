@@ -107,8 +107,8 @@ class Storage(ABC):
         """Delete files. Those that are not there are passed over."""
 
     @abstractmethod
-    def delete_all(self, *, but: str) -> None:
-        """Delete all that is in the folder, but for one file. Links are deleted, and not followed."""
+    def delete_all(self, *, but: set[str]) -> None:
+        """Delete all that is in the folder, but for some files in it. Links are deleted, and not followed."""
 
     @abstractmethod
     def remove_if_empty(self) -> None:

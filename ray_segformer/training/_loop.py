@@ -97,13 +97,14 @@ def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
     if run is None:
         run = new_run(settings)
         say(guesses_of(run, settings) if worker.rank == 0 else [])
-    if worker.rank == 0 and len(run.history) >= settings.epochs:
-        print(f"nothing to train: the run that is resumed has done {len(run.history)} epochs, of {settings.epochs}")
-    if run.images is None:
-        rows = _rows(run, settings, 0)
-        run.images = rows.first_pass(shards["train"], device, settings.training_images)
-        rows.look_at_validation(shards["validation"], device)
-    steps_an_epoch = max(1, math.ceil(run.images // worker.workers / settings.batch_size))
+    if len(run.history) >= settings.epochs:
+        if worker.rank == 0:
+            print(f"nothing to train: the run that is resumed has done {len(run.history)} epochs, of {settings.epochs}")
+        return
+    rows = _rows(run, settings, 0)
+    run.images = rows.first_pass(shards["train"], device, settings.training_images)
+    rows.look_at_validation(shards["validation"], device)
+    run.count_steps(max(1, math.ceil(run.images // worker.workers / settings.batch_size)))
     half = settings.mixed_precision == "bfloat16" or (settings.mixed_precision == "auto" and device.type == "cuda")
     if worker.rank == 0 and run.ignore_index != IGNORED:
         print(f"annotated pixels of the class ids {IGNORED} and {run.ignore_index}, the model's own, are left out")
@@ -111,15 +112,17 @@ def _train(settings: Settings, worker: TrainWorker | TuneTrial) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     if run.optimizer is not None:
         optimizer.load_state_dict(run.optimizer)
+        for group in optimizer.param_groups:
+            group["weight_decay"] = settings.weight_decay
 
     for epoch in range(len(run.history), settings.epochs):
         rows = _rows(run, settings, epoch)
         torch.manual_seed(combined_seed(settings.seed, epoch, worker.rank))
         losses, rate = [], math.nan
         annotated = np.zeros(run.model.config.num_labels + 1, np.int64)
-        progress = _Progress(f"epoch {epoch + 1} of {settings.epochs}", steps_an_epoch)
+        progress = _Progress(f"epoch {epoch + 1} of {settings.epochs}", run.steps_an_epoch)
         for batch in rows.training_batches(shards["train"], settings.batch_size):
-            rate = settings.learning_rate * schedule(run.step, settings.epochs * steps_an_epoch)
+            rate = settings.learning_rate * schedule(run.step, settings.epochs * run.steps_an_epoch)
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             losses.append(train_step(model, optimizer, run.preprocessor, batch, rate, half))
             run.step += 1

@@ -57,6 +57,7 @@ class TrainingRun:
         base: the source of the model that the run started from; None if it started from scratch.
         images: the number of training images of all workers; None if they are not counted yet.
         step: the number of steps so far.
+        steps_an_epoch: those of an epoch, as far as the number of images tells; 0 before it is known.
         history: the metrics of each epoch so far.
         optimizer: the optimizer's state dict; None before the first step.
     """
@@ -66,8 +67,15 @@ class TrainingRun:
     base: str | None
     images: int | None = None
     step: int = 0
+    steps_an_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     optimizer: dict[str, Any] | None = None
+
+    def count_steps(self, steps_an_epoch: int) -> None:
+        """Set the steps of an epoch. Those so far count as if all epochs had so many: the learning rate goes on."""
+        if self.steps_an_epoch:
+            self.step = round(self.step * steps_an_epoch / self.steps_an_epoch)
+        self.steps_an_epoch = steps_an_epoch
 
     @property
     def ignore_index(self) -> int:
@@ -222,10 +230,10 @@ def resumed_run(checkpoint: Any, settings: Settings) -> TrainingRun | None:
         model,
         SegformerPreprocessor.from_config(content.preprocessor),
         base,
-        state["training_images"],
-        state["step"],
-        history,
-        {"state": moments, "param_groups": state["param_groups"]},
+        step=state["step"],
+        steps_an_epoch=state.get("steps_an_epoch", 0),  # earlier versions did not write it
+        history=history,
+        optimizer={"state": moments, "param_groups": state["param_groups"]},
     )
 
 
@@ -277,7 +285,7 @@ def save_run(
     state = optimizer.state_dict()
     moments = {f"{number}.{kind}": tensor for number, kinds in state["state"].items() for kind, tensor in kinds.items()}
     save_file(moments, os.path.join(directory, OPTIMIZER_NAME))
-    content = {"step": run.step, "training_images": run.images, "param_groups": state["param_groups"]}
+    content = {"step": run.step, "steps_an_epoch": run.steps_an_epoch, "param_groups": state["param_groups"]}
     with open(os.path.join(directory, STATE_NAME), "w", encoding="utf-8") as file:
         json.dump(content, file, indent=2)
 

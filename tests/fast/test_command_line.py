@@ -17,6 +17,7 @@ import pytest
 
 from ray_segformer import __version__
 from ray_segformer.cli import main
+from ray_segformer.images import read_label_colors
 from ray_segformer.jobs import _progress as progress
 from ray_segformer.jobs import with_progress
 
@@ -123,3 +124,12 @@ def test_on_a_terminal_progress_is_a_bar():
                 break
             shown += part
     assert process.returncode == 0 and b"4/4 [" in shown and b"100%" in shown
+
+
+def test_no_message_tells_a_password(tmp_path, capsys):
+    assert main(["report", str(tmp_path), "--to", "s3://KEY:SECRET@bucket/page.htm"]) == 2
+    assert "s3://bucket/page.htm: the name of a report ends in .html" in (said := capsys.readouterr().err)
+    assert "SECRET" not in said
+    with pytest.raises(ValueError, match=r"ftp://host/colors\.txt: ") as error:
+        read_label_colors("ftp://me:SECRET@host/colors.txt", {0: "a"}, 255)
+    assert "SECRET" not in str(error.value)

@@ -186,11 +186,10 @@ def small_rounds(monkeypatch):
 
 
 def in_rounds(source, first=4, **options):
-    with ListedAhead(find_rounds(str(source), first=first, **options)) as rounds:
-        found = []
-        for images in rounds:
-            rounds.list_next()
-            found.append(images)
+    rounds, found = ListedAhead(find_rounds(str(source), first=first, **options)), []
+    for images in rounds:
+        rounds.list_next()
+        found.append(images)
     assert [images.is_last for images in found] == [False] * (len(found) - 1) + [True]
     return found, [row for images in found for row in images.take(999)]
 
@@ -250,8 +249,30 @@ def test_what_is_wrong_with_later_images_is_said_when_they_are_listed(tmp_path, 
     make(folder, "1.jpg")
     folder.chmod(0)
     if os.geteuid():  # root may read it
-        with ListedAhead(find_rounds(str(tmp_path), first=4)) as ahead:
-            assert next(iter(ahead)).rows == 4
-            with pytest.raises(InputError, match="cannot be read"):
-                list(ahead)
+        ahead = ListedAhead(find_rounds(str(tmp_path), first=4))
+        assert next(iter(ahead)).rows == 4
+        with pytest.raises(InputError, match="cannot be read"):
+            list(ahead)
     folder.chmod(0o755)
+
+
+def test_links_in_circles_repeat_no_image_of_a_glob(tmp_path):
+    make(tmp_path, "a.jpg", "b/c.jpg", "b/.d.jpg", "b-e/f.jpg")
+    for link in ("loop", "b/again"):
+        (tmp_path / link).symlink_to((tmp_path / link).parent, target_is_directory=True)
+    assert names_of(find_images(f"{tmp_path}/**/*.jpg")) == ["a", "b-e/f", "b/c"]
+    assert names_of(find_images(f"{tmp_path}/b*/**/*.jpg")) == ["b-e/f", "b/c"]
+
+
+def test_the_output_of_the_job_is_no_input_by_whatever_link(tmp_path):
+    make(tmp_path, "in/a.jpg", "out/masks/a.png")
+    (tmp_path / "in/link").symlink_to(tmp_path / "out", target_is_directory=True)
+    (found,) = find_rounds(f"{tmp_path}/in", output=f"{tmp_path}/out")
+    assert names_of(found) == ["a"]
+    (found,) = find_rounds(f"{tmp_path}/in/**/*.*g", output=f"{tmp_path}/out")
+    assert names_of(found) == ["a"]
+
+
+def test_an_exclude_may_be_one_glob(tmp_path):
+    make(tmp_path, "a.jpg", "b.jpg")
+    assert names_of(find_images(str(tmp_path), exclude="b*")) == ["a"]

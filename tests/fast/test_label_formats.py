@@ -300,3 +300,25 @@ def test_classes_of_colours_are_the_models_and_are_not_reduced():
     assert labels.tolist() == [[[1, 0], [1, 0]]]
     labels = SegformerPreprocessor.from_config(asked, do_reduce_labels=True, **options).preprocess(batch)["labels"]
     assert labels.tolist() == [[[0, 255], [0, 255]]]
+
+
+def test_palettes_of_greys_that_are_other_ids_are_refused_but_black_and_white():
+    wide = Image.fromarray(np.array([[3, 5], [9, 3]], np.uint8))
+    with pytest.raises(ImageError, match=r"a palette of greys, in which 0 is the grey 3, and either"):
+        to_class_ids(encode(wide, "GIF"))
+    optimised = wide.convert("P", palette=Image.Palette.ADAPTIVE, colors=3)
+    with pytest.raises(ImageError, match=r"a palette of greys, in which 0 is the grey \d, .* --label-colors"):
+        to_class_ids(encode(optimised))
+    greys = LabelFormat(colors={(grey, grey, grey): grey for grey in (3, 5, 9)})
+    np.testing.assert_array_equal(greys.class_ids(encode(optimised)), np.asarray(wide))
+    mask = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
+    mask.putpalette([0, 0, 0, 255, 255, 255])
+    np.testing.assert_array_equal(to_class_ids(encode(mask)), [[0, 1], [1, 0]])
+
+
+def test_an_annotation_in_alpha_alone_is_refused():
+    alpha = np.array([[0, 255], [255, 0]], np.uint8)
+    for channels, mode in ((1, "LA"), (3, "RGBA")):
+        pixels = np.dstack([np.zeros((2, 2, channels), np.uint8), alpha])
+        with pytest.raises(ImageError, match="in the alpha channel alone; save it as one channel"):
+            to_class_ids(encode(Image.fromarray(pixels, mode)))

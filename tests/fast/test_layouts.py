@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import datasets
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 from reference import decode, encode, picture
 
+from ray_segformer.datasets import from_huggingface, read_images
 from ray_segformer.inputs import InputError, find_annotated, find_input
 
 # Ids of Cityscapes' labelIds and what they become, from the table of its authors: -1 and 255 there are 255 here.
@@ -188,7 +191,7 @@ def test_annotations_of_similar_names_are_named(tmp_path):
 def test_images_that_differ_in_their_suffixes_alone_share_no_annotation(tmp_path):
     pairs(tmp_path, "images", "masks", 2)
     shutil.copy(tmp_path / "images/1.jpg", tmp_path / "images/1.png")
-    with pytest.raises(InputError, match=r"1\.jpg has no annotation: .*; 1 is there, but several images are called so"):
+    with pytest.raises(InputError, match=r"1\.jpg has no annotation: .*; several images are called 1: leave one out"):
         find_annotated(str(tmp_path))
     assert find_annotated(str(tmp_path), exclude=["*.png"]).rows == 2
 
@@ -287,3 +290,96 @@ def test_what_is_none_of_these_is_told_what_is_expected(tmp_path):
         find_annotated(str(tmp_path))
     with pytest.raises(InputError, match="no such file or folder"):
         find_annotated(str(tmp_path / "gone"))
+
+
+def test_names_that_some_file_systems_cannot_tell_apart_have_annotations_of_their_own(tmp_path):
+    names = ("a", "A", unicodedata.normalize("NFC", "caf\u00e9"), unicodedata.normalize("NFD", "caf\u00e9"))
+    for number, name in enumerate(names):
+        write(tmp_path / f"images/{name}.jpg", picture())
+        write(tmp_path / f"masks/{name}.png", np.full((4, 9), number, np.uint8))
+    found = {Path(row["path"]).stem: ids_of(row)[0, 0] for row in find_annotated(str(tmp_path)).sample(9)}
+    assert found == {name: number for number, name in enumerate(names)}
+
+
+def test_one_accent_may_be_written_in_two_ways(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    write(tmp_path / f"images/{composed}.jpg", picture())
+    write(tmp_path / f"masks/{decomposed}.png", np.full((4, 9), 3, np.uint8))
+    (row,) = find_annotated(str(tmp_path)).sample(9)
+    assert (ids_of(row) == 3).all()
+
+
+def test_two_annotations_of_one_name_are_none(tmp_path):
+    pairs(tmp_path, "images", "masks")
+    write(tmp_path / "masks/0.tif", np.zeros((4, 9), np.uint8))
+    with pytest.raises(InputError, match=r"0\.jpg has no annotation: expected .*/0\.png.*; several annotations are"):
+        find_annotated(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "splits, asked, expected",
+    [
+        (("train2017", "val2017"), None, 1),
+        (("train2017", "val2017"), "train", 0),
+        (("Train", "Val"), None, 1),
+        (("split=train", "split=val"), None, 1),
+        (("north", "south"), "south", 1),
+    ],
+)
+def test_folders_that_are_splits_by_their_names_or_because_one_is_asked_for(tmp_path, splits, asked, expected):
+    for number, split in enumerate(splits):
+        write(tmp_path / f"images/{split}/{number}.jpg", picture())
+        write(tmp_path / f"masks/{split}/{number}.png", np.zeros((20, 30), np.uint8))
+    assert images_of(find_annotated(str(tmp_path), asked)) == [f"{expected}.jpg"]
+
+
+def test_several_splits_that_may_be_meant_are_listed(tmp_path):
+    for split in ("val2014", "val2017"):
+        pairs(tmp_path, f"images/{split}", f"masks/{split}")
+    with pytest.raises(InputError, match=r"the splits there are val2014, val2017 \(choose one with --split"):
+        find_annotated(str(tmp_path))
+
+
+def test_a_folder_whose_name_is_no_utf8_is_passed_over(tmp_path):
+    pairs(tmp_path, "images", "masks")
+    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
+    assert find_annotated(str(tmp_path)).rows == find_input(str(tmp_path)).rows == 1
+
+
+def test_train_ids_of_which_one_is_missing_name_that_one(tmp_path):
+    cityscapes(tmp_path, "val", ["ulm_1_2", "ulm_1_3", "ulm_1_4"])
+    for path in sorted((tmp_path / "gtFine/val/ulm").glob("*_labelIds.png")):
+        path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
+    (tmp_path / "gtFine/val/ulm/ulm_1_3_gtFine_labelTrainIds.png").unlink()
+    with pytest.raises(InputError, match=r"ulm_1_3_leftImg8bit.png has no annotation: expected .*_1_3_.*labelTrainIds"):
+        find_annotated(str(tmp_path))
+
+
+def test_names_in_lists_of_voc_may_have_spaces(tmp_path):
+    voc(tmp_path, "val", ["IMG 1", "IMG 2"], np.zeros((4, 9), np.uint8))
+    assert images_of(find_annotated(str(tmp_path))) == ["IMG 1.jpg", "IMG 2.jpg"]
+
+
+def test_what_is_no_column_of_images_or_has_no_rows_is_said(tmp_path):
+    images = [{"bytes": encode(picture()), "path": None}]
+    classes = datasets.ClassLabel(names=["a", "b"])
+    features = datasets.Features({"image": datasets.Image(), "annotation": classes})
+    rows = datasets.Dataset.from_dict({"image": images, "annotation": [1]}, features)
+    rows.save_to_disk(tmp_path / "one")
+    with pytest.raises(InputError, match="the column 'annotation' holds no images, but int64"):
+        find_annotated(str(tmp_path / "one"))
+    datasets.DatasetDict({"train": rows, "test": rows.select([])}).save_to_disk(tmp_path / "two")
+    with pytest.raises(InputError, match="two/test has no rows"):
+        find_annotated(str(tmp_path / "two"), "test")
+    with pytest.raises(InputError, match="nothere: no directory that save_to_disk"):
+        from_huggingface(tmp_path / "nothere")
+
+
+def test_options_that_contradict_each_other_are_refused(tmp_path):
+    pairs(tmp_path, "images", "masks")
+    with pytest.raises(InputError, match="--annotations says where they are, so --split has no meaning"):
+        find_input(f"{tmp_path}/images", "val", annotations=f"{tmp_path}/masks")
+    table = pa.table({"image": [encode(picture())], "name": ["0"]})
+    pa.parquet.write_table(table, tmp_path / "some.parquet")
+    with pytest.raises(InputError, match=r"some\.parquet: images in parquet have no files of annotations"):
+        read_images(tmp_path / "some.parquet", annotations=tmp_path / "masks")

@@ -153,3 +153,11 @@ def test_without_pixels_there_are_no_scores():
     metrics.update(np.zeros((2, 2), np.uint8), np.full((2, 2), 255, np.uint8))
     scores = metrics.compute()
     assert all(np.isnan(scores[name]) for name in ("mean_iou", "mean_accuracy", "overall_accuracy"))
+
+
+@pytest.mark.parametrize("ignore_index", [-100, 65535, 255])
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16])
+def test_labels_are_reduced_whatever_their_dtype_can_hold(ignore_index, dtype):
+    metrics = SegmentationMetrics(300, ignore_index=ignore_index, reduce_labels=True)
+    metrics.update(np.array([[0, 0, 0]]), np.array([[0, 1, 1]]).astype(dtype))
+    assert metrics.confusion[0, 0] == metrics.confusion.sum() == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -264,3 +265,25 @@ def test_without_the_extra_a_sentence_names_it(tmp_path, values, monkeypatch):
 def test_bands_that_have_no_meaning_are_refused(numbers, limits, message):
     with pytest.raises(ValueError, match=message):
         Bands(numbers, *limits)
+
+
+def test_percentiles_are_those_of_the_file_that_is_there(tmp_path, values):
+    path = tmp_path / "a.tif"
+    bands = Bands((1, 2, 3), 0, 100, percentile=True)
+    for scene in (values % 1000, values):
+        write_scene(path, scene)
+        os.utime(path, ns=(0, int(scene.max())))
+        pixels = to_rgb(cell(path, WHOLE, bands))
+        low, high = scene[:3].min((1, 2)), scene[:3].max((1, 2))
+        expected = (scene[:3].transpose(1, 2, 0) - low.astype(float)) / (high - low) * 255
+        assert np.abs(pixels - expected).max() <= 0.5 + 1e-3
+
+
+def test_parts_of_a_scene_do_not_have_the_name_of_another_file(tmp_path):
+    large = np.zeros((3, 4400, 600), np.uint8)
+    write_scene(tmp_path / "big.tif", large)
+    (tmp_path / "big").mkdir()
+    write_scene(tmp_path / "big/000000-000000.tif", large[:, :60])
+    (found,) = find_scenes(str(tmp_path), Bands((1, 2, 3)), (512, 512), distinct_names=True)
+    names = [row["name"] for row in found.take(9)]
+    assert len(names) == len({*names}) == 3 and "big/000000-000000" in names

@@ -500,6 +500,39 @@ def test_two_jobs_do_not_write_to_one_place(scenes, tmp_path):
         assert (tmp_path / "out" / "job.json").exists() and shards_of(tmp_path) == before
 
 
+def test_an_output_that_was_finished_while_the_input_was_listed_stays(tmp_path):
+    late = OutputFolder(str(tmp_path / "out"))  # which looks, and then lists its input
+    with OutputFolder(str(tmp_path / "out")) as folder:
+        folder.begin()
+        folder.finish({}, {0: "wall"})
+    with pytest.raises(OutputError, match="out exists; name a new folder, or replace it with --overwrite"), late:
+        pass
+    assert sorted(os.listdir(tmp_path / "out")) == ["classes.json", "summary.json"]
+
+
+def test_what_an_interrupted_deletion_leaves_can_be_overwritten_and_not_resumed(tmp_path, monkeypatch):
+    path, options = str(tmp_path / "out"), {"model": "a"}
+    with OutputFolder(path, options=options) as folder:
+        folder.begin()
+        folder.write_file("masks/part.parquet", b"rows")
+        folder.finish({}, {0: "wall"})
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "delete_all", interrupted)
+        with pytest.raises(KeyboardInterrupt), OutputFolder(path, options=options, overwrite=True) as folder:
+            folder.begin()
+    resumed = OutputFolder(path, options=options, resume=True)
+    with pytest.raises(OutputError, match="was being deleted there; start again with --overwrite"), resumed:
+        pass
+    with OutputFolder(path, options=options, overwrite=True) as folder:
+        folder.begin()
+        folder.finish({}, {0: "wall"})
+    assert sorted(os.listdir(path)) == ["classes.json", "summary.json"]
+
+
 def test_a_driver_that_hangs_loses_the_output_to_another_and_stops(tmp_path, monkeypatch):
     monkeypatch.setattr(_lease, "_SECONDS_UNTIL_FREE", 1.0)  # the first is stopped, however long the second looks
     output = tmp_path / "out"

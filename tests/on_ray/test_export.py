@@ -440,3 +440,60 @@ def test_recipes(scenes, outputs, masks, tmp_path, monkeypatch):
     assert places[f"{scenes}/b/4.png"] == [-0.5, 10.25]
     for path, each in by_path.items():
         assert each["properties"]["road"] == pytest.approx(shares[path])
+
+
+def test_images_that_came_later_have_names_and_ids_of_their_own(small_dir, tmp_path, run_command):
+    """Names are relative to the deepest folder of a list, which is another one where the list has grown."""
+    images = {"a/b/1.png": (40, 50), "a/1.png": (60, 33), "a/b/2.png": (45, 70)}
+    for number, (name, (height, width)) in enumerate(images.items()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(height, width, number)).save(tmp_path / name)
+    arguments = ["predict", tmp_path / "list.txt", tmp_path / "out", "--model", small_dir, "--workers", "1"]
+    arguments += ["--format", "png", "--overlay"]
+    for listed in (["a/b/1.png"], ["a/1.png", "a/b/1.png", "a/b/2.png"]):
+        (tmp_path / "list.txt").write_text("\n".join(listed))
+        code, _, said = run_command(*arguments, "--resume")
+        assert code == 0, said
+    rows = pa.parquet.read_table(tmp_path / "out/rows").to_pylist()
+    assert len({row["mask"] for row in rows}) == len(list((tmp_path / "out/overlays").rglob("*.jpg"))) == 3
+    for row in rows:
+        size = Image.open(tmp_path / "out" / row["mask"]).size[::-1]
+        assert size == (row["height"], row["width"]) == images[Path(row["path"]).relative_to(tmp_path).as_posix()]
+
+    assert run_command("export", tmp_path / "out", tmp_path / "coco", "--format", "coco")[0] == 0
+    coco = COCO(tmp_path / "coco/annotations.json")
+    assert sorted(image["file_name"] for image in coco.imgs.values()) == ["1.png", "b/1.png", "b/2.png"]
+    for number, image in coco.imgs.items():
+        areas = [each["area"] for each in coco.loadAnns(coco.getAnnIds(imgIds=number))]
+        assert sum(areas) == image["height"] * image["width"]
+
+    (tmp_path / "list.txt").write_text("\n".join([*images, "a/b/3.png"]))
+    code, _, said = run_command(*arguments, "--resume", "--gpus-per-worker", "1")
+    assert (code, said.count("\n")) == (2, 1) and "has 0 GPU(s)" in said
+    assert (tmp_path / "out/summary.json").exists()  # the run that was finished still is
+
+
+def test_names_that_are_no_utf8_and_folders_that_are_called_as_ours(small_dir, tmp_path, run_command):
+    folder = tmp_path / "in"
+    for number, name in enumerate((b"a.tif", b"records/b.tif", b".records/c.tif", b"d\xe9.tif")):
+        path = os.fsencode(folder) + b"/" + name
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Image.fromarray(picture(40, 50, number)).save(os.fsdecode(path))
+    (tmp_path / "list.txt").write_text("in/a.tif\nin/.records/c.tif")
+    for source, names in ((folder, ["a", "d%E9", "records/b"]), (tmp_path / "list.txt", [".records/c", "a"])):
+        output = tmp_path / source.stem
+        output = output.with_name(f"{output.name}_out")
+        assert run_command("predict", source, output, "--model", small_dir, "--workers", "1")[0] == 0
+        for file_format in ("png", "coco"):
+            code, _, said = run_command("export", output, output / file_format, "--format", file_format)
+            assert code == 0, said
+        masks = {name for name in files_of(output / "png") if name.startswith("masks/")}
+        assert masks == {f"masks/{name}.png" for name in names}
+        coco = COCO(output / "coco/annotations.json")
+        assert sorted(image["file_name"] for image in coco.imgs.values()) == [f"{name}.tif" for name in names]
+        if source == folder:
+            os.unlink(os.fsencode(folder) + b"/d\xe9.tif")
+            continue
+        code, _, said = run_command("export", output, output / "geotiff", "--format", "geotiff")
+        assert code == 0, said
+        assert {".records/c.tif", "a.tif"} <= {*files_of(output / "geotiff")}

@@ -24,7 +24,7 @@ from ray_segformer.datasets import read_images
 from ray_segformer.demo import CLASSES, write_scenes
 from ray_segformer.train import Settings, train_loop_per_worker
 from ray_segformer.training import IGNORED, EveryRowOfValidation, TrainingRows, augment, jitter_colours, row_generator
-from ray_segformer.training._loop import train_step
+from ray_segformer.training._loop import schedule, train_step
 from ray_segformer.training._run import guesses_of, new_run, resumed_run
 from ray_segformer.viz import draw_curves
 
@@ -292,6 +292,16 @@ def test_what_changes_classes_or_annotations_is_refused_in_a_run_that_is_resumed
     assert len(resumed_run(from_scratch.checkpoint, Settings.of(same)).history) == EPOCHS
     with pytest.raises(ValueError, match=message):
         resumed_run(from_scratch.checkpoint, Settings.of({**same, **change}))
+
+
+def test_a_run_that_is_resumed_goes_on_with_its_learning_rate_whatever_the_steps_of_an_epoch(from_scratch):
+    run = resumed_run(from_scratch.checkpoint, Settings.of({"config": TINY, "size": {"height": 64, "width": 96}}))
+    steps, an_epoch = run.step, run.steps_an_epoch
+    assert steps == EPOCHS * an_epoch
+    run.count_steps(an_epoch)
+    assert run.step == steps
+    run.count_steps(3 * an_epoch)  # with a third of the batch size, or three times the images
+    assert run.step == 3 * steps and schedule(run.step, 3 * an_epoch * 2 * EPOCHS) == pytest.approx(1 / 2)
 
 
 def test_a_damaged_state_is_named(from_scratch, tmp_path):
