@@ -139,12 +139,12 @@ def _drive() -> Callable[[str], tuple[int, float, float]]:
                 most[0] = max(most[0], _own_memory())
 
         threading.Thread(target=watch, daemon=True).start()
-        with ListedAhead(find_rounds(source)) as rounds:
-            for images in rounds:
-                dataset: Any = images.dataset()
-                dataset.take(1)
-                rounds.list_next()
-                count += images.rows
+        rounds = ListedAhead(find_rounds(source))
+        for images in rounds:
+            dataset: Any = images.dataset()
+            dataset.take(1)
+            rounds.list_next()
+            count += images.rows
         ends.set()
         return count, time.perf_counter() - started, most[0] - before
 

@@ -98,18 +98,23 @@ def _agreement(images: list[Image.Image], pixels: list[np.ndarray], theirs: Netw
     modes = {name: network for name, network in (theirs | mine).items() if _EAGER not in name and KEPT not in name}
     difference = dict.fromkeys(modes, 0.0)
     differing = dict.fromkeys(modes, 0)
+    unsure = dict.fromkeys(modes, 0.0)
     total = 0
     for number, (image, values) in enumerate(zip(images, pixels, strict=True), start=1):
         progress(f"agreement with transformers: photo {number} of {len(images)}")
         size = (image.height, image.width)
         expected = theirs[_EAGER](values)
-        expected_mask = _mask(expected, size)
+        expected_mask, expected_confidence = _mask(expected, size)
         total += expected_mask.size
         for name, network in modes.items():
             logits = network(values)
-            mask = upsampled_argmax(torch.from_numpy(logits[0]), size) if name in mine else _mask(logits, size)
+            if name in mine:
+                mask, confidence = upsampled_argmax(torch.from_numpy(logits[0]), size, confidence=True)
+            else:
+                mask, confidence = _mask(logits, size)
             difference[name] = max(difference[name], float(np.abs(logits - expected).max() / np.abs(expected).max()))
             differing[name] += int((mask != expected_mask).sum())
+            unsure[name] += float(np.abs(confidence - expected_confidence).sum(dtype=np.float64))
     progress("")
     rows = [
         {
@@ -118,26 +123,34 @@ def _agreement(images: list[Image.Image], pixels: list[np.ndarray], theirs: Netw
             "logits": difference[name],
             "equal": 1 - differing[name] / total,
             "differing": differing[name],
+            "confidence": unsure[name] / total,
         }
         for name in modes
     ]
     return Table(
         f"Network: agreement with transformers, eager, float32, over {len(images)} photos",
-        {"name": "", "logits": "logits", "equal": "equal pixels", "differing": "differing pixels"},
+        {
+            "name": "",
+            "logits": "logits",
+            "equal": "equal pixels",
+            "differing": "differing pixels",
+            "confidence": "confidence off by",
+        },
         rows,
         [
             "Logits: the largest difference divided by the largest logit, of the worst photo.",
             f"Pixels: of the masks at the photos' own sizes, {total:,} in all. Ours are made by our upsampled argmax, "
             "the peers' by interpolation and argmax.",
+            "Confidence: the probability of the winning class, by how much it differs on average over the pixels.",
         ],
     )
 
 
-def _mask(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return class ids (height, width) of logits (1, h, w, classes), as transformers' post-processing does."""
+def _mask(logits: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return class ids (height, width) of logits (1, h, w, classes), as transformers does, and their probabilities."""
     tensor = torch.from_numpy(logits).permute(0, 3, 1, 2).contiguous()
     resized = torch.nn.functional.interpolate(tensor, size=size, mode="bilinear", align_corners=False)
-    return resized[0].argmax(dim=0).numpy()
+    return resized[0].argmax(dim=0).numpy(), resized[0].softmax(dim=0).amax(dim=0).numpy()
 
 
 def _products(products: dict[str, Given]) -> Table:
