@@ -22,6 +22,7 @@ from ray_segformer.pretrained import (
     TRAINING_NAME,
     CheckpointError,
     SegformerContent,
+    check_modules,
     local_directory,
     quiet_transformers,
 )
@@ -65,6 +66,7 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
             training: the content of `training.json`, any JSON object: the settings of training, and the scores.
 
         Raises:
+            CheckpointError: the model's modules are not those of its configuration, such as another activation.
             TypeError: `model`, `image_processor` or `training` has another type.
             FileExistsError: `path` is not empty.
         """
@@ -73,6 +75,7 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
             raise TypeError(
                 f"model: expected a transformers SegformerForSemanticSegmentation, got {type(model).__name__}"
             )
+        check_modules(model)
         if path is not None and os.path.isdir(path) and os.listdir(path):
             raise FileExistsError(f"{path} exists and is not empty; name a new directory")
         target = os.fspath(path) if path is not None else tempfile.mkdtemp(prefix="segformer_")

@@ -25,7 +25,7 @@ from ray_segformer.outputs._errors import OutputError
 from ray_segformer.outputs._mask_rows import ClassAreas, schema_of
 from ray_segformer.outputs._storage import Storage
 
-# In a file's metadata: digests of the keys of its rows, and of the names of their files; and counts.
+# In a file's metadata: digests of the keys of its rows; and of the names of their files, if there are any; and counts.
 _KEYS, _NAMES, _COUNTS = b"ray_segformer_keys", b"ray_segformer_names", b"ray_segformer_counts"
 _FOLDERS = {"mask": "masks", "confidence": "confidence"}  # of the PNG files that these columns name
 _READERS = _WRITERS = 16  # files that are read or written at the same time: each waits for the storage
@@ -73,15 +73,16 @@ class WriteShards:
     def _write(self, table: pa.Table) -> dict[str, Any]:
         started = time.perf_counter()
         keys = _packed(digests_of(table.column("key").to_pylist()))
-        names = _packed(digests_of_names(table.column("name").to_pylist()))
         areas = ClassAreas()
         areas.add(table)
         causes = Counter(cause_of(error) for error in table.column("error").to_pylist() if error is not None)
         counts = {"rows": len(table), "causes": dict(causes), "areas": areas.as_lists()}
+        metadata = {_KEYS: keys, _COUNTS: json.dumps(counts).encode()}
+        if "mask" in self._schema.names or table.column("overlay").null_count < len(table):
+            metadata[_NAMES] = _packed(digests_of_names(table.column("name").to_pylist()))
         table = self._with_files(table)
         first = table.column("index")[0].as_py()
         name = f"{self._folder}/part-{first:010d}-{hashlib.sha256(keys).hexdigest()[:12]}.parquet"
-        metadata = {_KEYS: keys, _NAMES: names, _COUNTS: json.dumps(counts).encode()}
         rows = table.select(self._schema.names).cast(self._schema).replace_schema_metadata(metadata)
         self._storage.write(name, _parquet(rows))
         return {"name": name, **counts, "seconds": round(time.perf_counter() - started, 3)}
@@ -163,16 +164,16 @@ class Shards:
                 self._storage.delete(name for name, has_files in zip(names, complete, strict=True) if not has_files)
                 names = [name for name, has_files in zip(names, complete, strict=True) if has_files]
             found = list(pool.map(self._read, names))
-        kept = [np.empty((0, 2), DIGEST)]
-        is_first = _first_occurrences([digests[:, 0] for digests, _ in found])
-        for name, (digests, counts), whole in zip(names, found, is_first, strict=True):
+        kept, of_files = [np.empty(0, DIGEST)], [np.empty(0, DIGEST)]
+        is_first = _first_occurrences([digests for digests, _, _ in found])
+        for name, (digests, files_of_rows, counts), whole in zip(names, found, is_first, strict=True):
             if not whole:
                 self._storage.delete([name])
                 continue
             kept.append(digests)
+            of_files.append(files_of_rows)
             self.add({"name": name, **counts})
-        keys, of_names = np.concatenate(kept).T
-        return DoneRows(keys, of_names)
+        return DoneRows(np.concatenate(kept), np.concatenate(of_files))
 
     def add(self, shard: dict[str, Any]) -> None:
         """Add a shard that a worker reported."""
@@ -188,13 +189,14 @@ class Shards:
         unknown = {*self._storage.names(self._folder, whole=False)} - self._names
         self._storage.delete(name for name in unknown if name.endswith(".parquet"))
 
-    def _read(self, name: str) -> tuple[npt.NDArray[np.bytes_], dict[str, Any]]:
-        """Return the digests of a shard, of keys and of names `(rows, 2)`, and its counts."""
+    def _read(self, name: str) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.bytes_], dict[str, Any]]:
+        """Return the digests of the keys of a shard, those of the names of its files, and its counts."""
         with self._opened(name) as file:
             metadata = pa.parquet.read_metadata(file).metadata or {}
-            keys = metadata[_KEYS]  # earlier versions wrote no names
-            both = [np.frombuffer(base64.b64decode(part), DIGEST) for part in (keys, metadata.get(_NAMES, keys))]
-            return np.stack(both, axis=1), json.loads(metadata[_COUNTS])
+            keys, names = (
+                np.frombuffer(base64.b64decode(part), DIGEST) for part in (metadata[_KEYS], metadata.get(_NAMES, b""))
+            )
+            return keys, names, json.loads(metadata[_COUNTS])
 
     def _has_files(self, there: DoneRows, name: str) -> bool:
         """Return whether the PNG files that a shard names are all among those that are there."""

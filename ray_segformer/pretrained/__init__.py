@@ -9,6 +9,7 @@ from ray_segformer.pretrained._directory import TRAINING_NAME, SegformerContent,
 from ray_segformer.pretrained._hub_names import local_directory
 from ray_segformer.pretrained._image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.pretrained._image_settings import ImageSettings, settings_in
+from ray_segformer.pretrained._modules import check_modules
 from ray_segformer.pretrained._weights import CheckpointError
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "CheckpointError",
     "ImageSettings",
     "SegformerContent",
+    "check_modules",
     "local_directory",
     "quiet_transformers",
     "settings_in",

@@ -27,6 +27,7 @@ from ray_segformer.pretrained._config_file import (
 from ray_segformer.pretrained._content_guesses import guesses_of
 from ray_segformer.pretrained._image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.pretrained._image_settings import ImageSettings, settings_in
+from ray_segformer.pretrained._modules import check_modules
 from ray_segformer.pretrained._weights import WEIGHTS_NAME, CheckpointError, read_weights
 
 if TYPE_CHECKING:
@@ -107,7 +108,11 @@ class SegformerContent:
         """Return the content of a transformers `SegformerForSemanticSegmentation`.
 
         The model is saved and read again, because the names of its tensors in memory depend on transformers' version.
+
+        Raises:
+            CheckpointError: its modules are not those of its configuration; see `check_modules`.
         """
+        check_modules(model)
         with tempfile.TemporaryDirectory(prefix="segformer_") as directory:
             with quiet_transformers():
                 model.save_pretrained(directory)

@@ -515,3 +515,22 @@ def test_a_subclass_of_the_model_is_one_with_a_decoder(small, tmp_path):
     with torch.no_grad():
         expected = small.model(pixel_values=pixels).logits.permute(0, 2, 3, 1)
     torch.testing.assert_close(content.make_runtime(runtime="eager")(pixels), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "message"),
+    [
+        ("activation", torch.nn.LeakyReLU(), r"decode_head.activation is LeakyReLU, and ReLU by its configuration"),
+        ("batch_norm", torch.nn.BatchNorm2d(16, eps=0.1), r"decode_head.batch_norm is BatchNorm2d\(eps=0.1\), and "),
+    ],
+)
+def test_a_model_in_memory_with_other_modules_is_refused(name, module, message, tmp_path):
+    model = small_model()
+    model.decode_head.dropout = torch.nn.Identity()  # does nothing in prediction, as Dropout
+    SegformerCheckpoint.from_model(model, path=tmp_path / "right")
+    setattr(model.decode_head, name, module)
+    with pytest.raises(CheckpointError, match=message):
+        SegformerCheckpoint.from_model(model, path=tmp_path / "wrong")
+    with pytest.raises(CheckpointError, match=message):
+        SegformerPredictor({"model": model, "image_processor": small_processor()})
+    assert not (tmp_path / "wrong").exists()

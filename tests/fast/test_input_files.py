@@ -6,6 +6,7 @@ import os
 
 import pytest
 from PIL import Image
+from reference import run_python
 
 from ray_segformer.cli import main
 from ray_segformer.inputs import InputError, ListedAhead, find_images, find_rounds
@@ -276,3 +277,8 @@ def test_the_output_of_the_job_is_no_input_by_whatever_link(tmp_path):
 def test_an_exclude_may_be_one_glob(tmp_path):
     make(tmp_path, "a.jpg", "b.jpg")
     assert names_of(find_images(str(tmp_path), exclude="b*")) == ["a"]
+
+
+def test_a_listing_that_waits_for_a_store_does_not_keep_the_process():
+    script = "import time; from ray_segformer.inputs import in_background; in_background(time.sleep, 3600); print(1)"
+    assert run_python(script).split() == ["1"]

@@ -14,7 +14,7 @@ from PIL import Image
 from reference import decode, picture
 
 from ray_segformer.jobs import EncodeMasks, report
-from ray_segformer.outputs import OutputError, OutputFolder, WriteShards, schema_of
+from ray_segformer.outputs import MaskOutput, OutputError, OutputFolder, WriteShards, schema_of
 from ray_segformer.viz import class_palette
 
 NASTY = "<img src=x onerror=alert(1)>\"'&amp;<script>alert(2)<script>.png"
@@ -420,3 +420,12 @@ def test_of_a_large_output_few_rows_are_kept(tmp_path, browser):
         for class_id in largest[:48:8]:
             assert shown_paths(page, str(class_id)) == [f"/in/{best[class_id]}.png"]
         assert seen.complaints == []
+
+
+def test_masks_outside_of_an_output_are_not_read(tmp_path):
+    output = MaskOutput(str(write_output(tmp_path / "out", [masked("a.jpg", 0)], mask_format="png")))
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(tmp_path / "other.png")
+    row = {"path": "a.jpg", "error": None, "height": HEIGHT, "width": WIDTH}
+    for path in ("../other.png", str(tmp_path / "other.png")):
+        with pytest.raises(OutputError, match=r"other\.png, which is not in the output"):
+            output.mask({**row, "mask": path})

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from ray_segformer.images import ImageError, describe, encoded_bytes, to_rgb
+from ray_segformer.images import ImageError, describe, encoded_bytes, retried, to_rgb
 from ray_segformer.inputs import InputError, find_images, find_parquet, find_rounds
 
 SECRET = "top%2Fsecret"
@@ -212,3 +212,16 @@ def test_a_bucket_that_ends_or_is_not_there(object_store, bucket):
     with pytest.raises(InputError, match="no such file or folder") as caught:
         find_images(f"s3://nobody:{SECRET}@{bucket}/nothing{object_store[1]}")
     assert "secret" not in str(caught.value)
+
+
+def test_an_error_of_a_store_that_wants_more_than_a_message_tells_no_signature():
+    class HttpError(OSError):  # as that of huggingface_hub
+        def __init__(self, message, *, response):
+            super().__init__(message)
+
+    def call():
+        raise HttpError("https://host/a.png?sig=SECRET: 403", response=None)
+
+    with pytest.raises(OSError, match="403") as error:
+        retried(call)
+    assert "SECRET" not in str(error.value)
