@@ -174,7 +174,7 @@ def _check_greys(indices: npt.NDArray[Any], palette: list[int]) -> None:
 
     Black and white is what a mask of two classes looks like.
     """
-    used = [index for index in np.unique(indices).tolist() if 3 * index + 2 < len(palette)]
+    used = [index for index in np.flatnonzero(np.bincount(indices.ravel())).tolist() if 3 * index + 2 < len(palette)]
     colors = [tuple(palette[3 * index : 3 * index + 3]) for index in used]
     greys = {index: color[0] for index, color in zip(used, colors, strict=True) if len({*color}) == 1}
     if len(greys) < len(used) or {*greys.values()} <= {0, 255} or all(index == grey for index, grey in greys.items()):

@@ -153,14 +153,17 @@ def by_name(images: str, annotations: str, exclude: Sequence[str] = (), *, stric
 
 
 def _paired(images: list[Row], annotations: list[Row]) -> list[Row | None]:
-    """Return the annotation of each image: by its name, or else by the first of two others that differ from all."""
+    """Return the annotation of each image: by its name, else by its path, else by its path in Unicode's form NFC.
+
+    Each counts where it is the only one of several images, and of several annotations.
+    """
     pairs: list[Row | None] = [None] * len(images)
     for name_of in (lambda row: row["name"], _own_name, lambda row: unicodedata.normalize("NFC", _own_name(row))):
         of_images, of_annotations = (Counter(map(name_of, rows)) for rows in (images, annotations))
-        by_name = {name_of(row): row for row in annotations if of_annotations[name_of(row)] == 1}
+        unique = {name_of(row): row for row in annotations if of_annotations[name_of(row)] == 1}
         for place, row in enumerate(images):
             if pairs[place] is None and of_images[name_of(row)] == 1:
-                pairs[place] = by_name.get(name_of(row))
+                pairs[place] = unique.get(name_of(row))
     return pairs
 
 

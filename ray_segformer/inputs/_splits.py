@@ -38,9 +38,11 @@ def choose_split(splits: Iterable[str], asked: str | None, source: str) -> str:
     """
     splits = list(splits)
     for name in _DEFAULTS if asked is None else (asked,):
+        if name in splits:
+            return name
         similar = [split for split in splits if _plain(split) == name.lower()]
-        if name in splits or len(similar) == 1:
-            return name if name in splits else similar[0]
+        if len(similar) == 1:
+            return similar[0]
     there = f"the splits there are {', '.join(sorted(splits))}" if splits else "it has no splits; leave --split out"
     missing = f"no split {_DEFAULTS[0]!r}" if asked is None else f"no split {asked!r}"
     raise InputError(f"{source}: {missing}; {there}" + (" (choose one with --split, or split=)" if splits else ""))

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 # Processes are forked from one that has imported everything, and that runs no thread.
@@ -173,23 +174,53 @@ def hold(connection: Any, output: str) -> None:
 
 def write_until(output: Any, rows: list[dict[str, Any]], last: int) -> None:
     """Call `write_rows`, and send SIGKILL to this process before its change on disk number `last`, counted from 1."""
+    _before_change(last, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    write_rows(output, rows)
+
+
+def overwrite_until(output: Any, last: int) -> None:
+    """Overwrite an output of `write_rows` by one without rows, and interrupt that before a change, as Ctrl-C does."""
+    from ray_segformer.outputs import OutputFolder
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    _before_change(last, interrupt)
+    try:
+        with OutputFolder(str(output), overwrite=True, options={"model": "a"}) as folder:
+            folder.begin()
+            folder.finish({"images": 0}, {0: "other"})
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _before_change(last: int, act: Callable[[], None]) -> None:
+    """Call `act` before the change on disk number `last` of this process, counted from 1."""
     changes = 0
 
-    def die(event: str, values: tuple[Any, ...]) -> None:
+    def count(event: str, values: tuple[Any, ...]) -> None:
         nonlocal changes
         if event in _CHANGES or (event == "open" and values[2] is not None and values[2] & (os.O_WRONLY | os.O_RDWR)):
             changes += 1
             if changes == last:
-                os.kill(os.getpid(), signal.SIGKILL)
+                act()
 
-    sys.addaudithook(die)
-    write_rows(output, rows)
+    sys.addaudithook(count)
 
 
 def killed_before(output: Any, rows: list[dict[str, Any]], change: int) -> bool:
     """Call `write_until` in a process, and return whether it was killed. Otherwise, it made fewer changes."""
-    process = PROCESSES.Process(target=write_until, args=(output, rows, change))
+    return _ends_early(-signal.SIGKILL, write_until, output, rows, change)
+
+
+def interrupted_before(output: Any, change: int) -> bool:
+    """Call `overwrite_until` in a process, and return whether it was interrupted. Otherwise, it made fewer changes."""
+    return _ends_early(130, overwrite_until, output, change)
+
+
+def _ends_early(exit_code: int, target: Callable[..., None], *arguments: Any) -> bool:
+    process = PROCESSES.Process(target=target, args=arguments)
     process.start()
     process.join(MINUTES)
-    assert process.exitcode in (0, -signal.SIGKILL)
+    assert process.exitcode in (0, exit_code)
     return process.exitcode != 0

@@ -17,7 +17,18 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from drivers import MINUTES, PROCESSES, ROWS, gated_job, hold, killed_before, started, stopped, write_rows
+from drivers import (
+    MINUTES,
+    PROCESSES,
+    ROWS,
+    gated_job,
+    hold,
+    interrupted_before,
+    killed_before,
+    started,
+    stopped,
+    write_rows,
+)
 from dying import Gate, gated, killed, mortal, quick_demo, wait_until
 from PIL import Image
 from reference import decode, encode
@@ -510,27 +521,29 @@ def test_an_output_that_was_finished_while_the_input_was_listed_stays(tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == ["classes.json", "summary.json"]
 
 
-def test_what_an_interrupted_deletion_leaves_can_be_overwritten_and_not_resumed(tmp_path, monkeypatch):
-    path, options = str(tmp_path / "out"), {"model": "a"}
-    with OutputFolder(path, options=options) as folder:
-        folder.begin()
-        folder.write_file("masks/part.parquet", b"rows")
-        folder.finish({}, {0: "wall"})
-
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LocalStorage, "delete_all", interrupted)
-        with pytest.raises(KeyboardInterrupt), OutputFolder(path, options=options, overwrite=True) as folder:
-            folder.begin()
-    resumed = OutputFolder(path, options=options, resume=True)
-    with pytest.raises(OutputError, match="was being deleted there; start again with --overwrite"), resumed:
-        pass
-    with OutputFolder(path, options=options, overwrite=True) as folder:
-        folder.begin()
-        folder.finish({}, {0: "wall"})
-    assert sorted(os.listdir(path)) == ["classes.json", "summary.json"]
+def test_what_an_interrupted_overwrite_leaves_can_be_overwritten_and_is_not_taken_for_an_earlier_run(tmp_path):
+    """By Ctrl-C before its first change on disk, its second, ..., its last."""
+    write_rows(tmp_path / "clean", ROWS)
+    expected, refused, change = rows_of(tmp_path / "clean"), 0, 1
+    while True:
+        output = tmp_path / f"before{change}"
+        write_rows(output, ROWS)
+        if not interrupted_before(output, change):
+            break
+        if (output / "summary.json").exists():
+            assert not (output / "masks").exists() or rows_of(output) == expected
+        else:
+            try:
+                write_rows(output, ROWS)  # which resumes what is there
+            except OutputError as error:
+                assert "was being deleted there; start again with --overwrite" in str(error)
+                refused += 1
+            else:
+                assert rows_of(output) == expected
+        assert not interrupted_before(output, 0)
+        assert sorted(os.listdir(output)) == ["classes.json", "summary.json"]
+        change += 1
+    assert change > 8 and refused
 
 
 def test_a_driver_that_hangs_loses_the_output_to_another_and_stops(tmp_path, monkeypatch):
