@@ -65,6 +65,9 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
             path: the directory to write. It must not exist, or be empty. None for a new temporary directory.
             training: the content of `training.json`, any JSON object: the settings of training, and the scores.
 
+        Warns:
+            SegformerWarning: the model has forward hooks, which are left out.
+
         Raises:
             CheckpointError: the model's modules are not those of its configuration, such as another activation.
             TypeError: `model`, `image_processor` or `training` has another type.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ray_segformer._guesses import Guess, say
 from ray_segformer.pretrained._weights import CheckpointError
 
 _HARMLESS = ("Dropout", "Identity", "SegformerDropPath")  # which do nothing in prediction
@@ -17,6 +18,9 @@ def check_modules(model: Any) -> None:
 
     Args:
         model: a transformers `SegformerForSemanticSegmentation`, or a wrapper of one.
+
+    Warns:
+        SegformerWarning: "forward-hooks": there are hooks, such as `register_forward_hook` adds, which are not taken.
 
     Raises:
         CheckpointError: a module is of another kind. The message names it.
@@ -38,6 +42,18 @@ def check_modules(model: Any) -> None:
                 f"the model: {name} is {own}, and {expected} by its configuration; only weights and configuration are "
                 "taken of a model"
             )
+    hooked = [name or "the model" for name, module in modules.items() if _has_hooks(module)]
+    if hooked:
+        message = (
+            f"the model's forward hooks ({', '.join(hooked)}) are left out; only weights and configuration are taken"
+        )
+        say([Guess("forward-hooks", message)])
+
+
+def _has_hooks(module: Any) -> bool:
+    """Return whether there are hooks beside those of transformers, which collect outputs and change none."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return any(not hook.__module__.startswith("transformers.") for hook in hooks)
 
 
 def _kind(module: Any) -> str:

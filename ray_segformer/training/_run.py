@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
@@ -19,20 +18,15 @@ from safetensors.torch import load_file, save_file
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 import ray_segformer
-from ray_segformer._guesses import Guess, say
+from ray_segformer._guesses import Guess
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.images import ImageError
 from ray_segformer.network import smallest_side
 from ray_segformer.preprocessor import SegformerPreprocessor
-from ray_segformer.pretrained import (
-    CheckpointError,
-    ImageSettings,
-    SegformerContent,
-    local_directory,
-    quiet_transformers,
-)
+from ray_segformer.pretrained import ImageSettings
 from ray_segformer.protocol import protocol_in, resized
 from ray_segformer.training._augmentation import IGNORED
+from ray_segformer.training._start import check_config, content_of, digest_of_start, with_new_decoder
 from ray_segformer.viz import draw_curves
 
 if TYPE_CHECKING:
@@ -41,9 +35,9 @@ if TYPE_CHECKING:
 STATE_NAME = "training_state.json"
 OPTIMIZER_NAME = "optimizer.safetensors"
 CURVES_NAME = "curves.png"
-_HARMLESS = ("num_labels", "torch_dtype", "image_size", "downsampling_rates")  # of older configurations
 _OF_MODEL = ("id2label", "size", "reduce_labels")  # settings that are the model's own if they are None
 _FIXED = (*_OF_MODEL, "label_map", "label_colors", "ignore_index")  # settings that a run keeps when it is resumed
+_ADVICE = "use the earlier settings, or give the new run another name or storage_path in RunConfig"
 _LARGE = (2**15, 2**15)  # height and width of an image that is large enough for each protocol
 
 
@@ -55,6 +49,7 @@ class TrainingRun:
         model: a transformers `SegformerForSemanticSegmentation`.
         preprocessor: the preprocessor of its images.
         base: the source of the model that the run started from; None if it started from scratch.
+        start: a hash of what the run started from; None for runs of earlier versions.
         images: the number of training images of all workers; None if they are not counted yet.
         step: the number of steps so far.
         steps_an_epoch: those of an epoch, as far as the number of images tells; 0 before it is known.
@@ -65,6 +60,7 @@ class TrainingRun:
     model: Any
     preprocessor: SegformerPreprocessor
     base: str | None
+    start: str | None
     images: int | None = None
     step: int = 0
     steps_an_epoch: int = 0
@@ -94,9 +90,9 @@ def new_run(settings: Settings) -> TrainingRun:
     content = None
     if settings.model is None:
         config, options = dict(settings.config or {}), {}
-        _check_config(config)
+        check_config(config)
     else:
-        content = _content_of(settings.model)
+        content = content_of(settings.model)
         if not content.has_decoder and settings.id2label is None:
             raise ValueError(f"{content.source} is an encoder without classes; name yours: id2label={{0: ..., 1: ...}}")
         config, options = {**content.config, "architectures": None}, content.preprocessor
@@ -108,7 +104,7 @@ def new_run(settings: Settings) -> TrainingRun:
         config |= {"id2label": labels, "label2id": {name: number for number, name in labels.items()}}
     torch.manual_seed(settings.seed)
     if content is not None and not content.has_decoder:
-        model = _with_new_decoder(content, SegformerConfig.from_dict(config))
+        model = with_new_decoder(content, SegformerConfig.from_dict(config))
     else:
         try:
             model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(config))
@@ -140,7 +136,7 @@ def new_run(settings: Settings) -> TrainingRun:
         protocol.check_sides(shown, _LARGE, preprocessor, smallest)
     except ImageError as error:
         raise ValueError(f"protocol: {error}") from error
-    return TrainingRun(model, preprocessor, content.source if content else None)
+    return TrainingRun(model, preprocessor, content.source if content else None, digest_of_start(settings))
 
 
 def guesses_of(run: TrainingRun, settings: Settings) -> list[Guess]:
@@ -154,55 +150,13 @@ def guesses_of(run: TrainingRun, settings: Settings) -> list[Guess]:
     return [Guess("labels-reduced", message)]
 
 
-def _check_config(config: Mapping[str, Any]) -> None:
-    """Refuse keys that `SegformerConfig` takes and does not use, and lists that are not as long as there are stages."""
-    defaults = SegformerConfig().to_dict()
-    known = {*defaults, *_HARMLESS}
-    unknown = sorted(name for name in config if name not in known and not name.startswith("_"))
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        raise ValueError(
-            f"config has keys that SegformerConfig does not use: {', '.join(unknown)}"
-            + (f"; is {unknown[0]} {near[0]}?" if near else "")
-        )
-    stages = config.get("num_encoder_blocks", defaults["num_encoder_blocks"])
-    lists = {name: config.get(name, default) for name, default in defaults.items() if isinstance(default, list)}
-    wrong = [
-        f"{name} is {value!r}"
-        for name, value in lists.items()
-        if not isinstance(value, (list, tuple)) or len(value) != stages
-    ]
-    if wrong:
-        raise ValueError(f"config: each list has an entry for each of {stages} num_encoder_blocks; {', '.join(wrong)}")
-
-
-def _content_of(model: Any) -> SegformerContent:
-    """Return what to start from; a directory or a name of the Hub may hold an encoder alone."""
-    if isinstance(model, SegformerCheckpoint):
-        return model.content
-    content = SegformerContent.read(local_directory(model), encoder_only=True)
-    say(content.guesses)
-    return content
-
-
-def _with_new_decoder(content: SegformerContent, config: Any) -> Any:
-    """Return a model with the encoder of `content` and a random decoder, like transformers' `from_pretrained`."""
-    encoder = {name: tensor for name, tensor in content.tensors.items() if name.startswith("segformer.")}
-    with quiet_transformers():
-        load: Any = SegformerForSemanticSegmentation.from_pretrained
-        model, report = load(None, config=config, state_dict=encoder, output_loading_info=True)
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith("decode_head."))
-    if missing:
-        raise CheckpointError(f"{content.source}: no tensor {missing[0]} (and {len(missing) - 1} more of the encoder)")
-    return model
-
-
 def resumed_run(checkpoint: Any, settings: Settings) -> TrainingRun | None:
     """Load the run from its last checkpoint; None if there is no checkpoint.
 
     Raises:
-        ValueError: the checkpoint has no state of a run, or that run had other settings of `_FIXED`.
-        CheckpointError: the checkpoint holds no SegFormer.
+        ValueError: the checkpoint has no state of a run, or that run had other settings of `_FIXED`, or it started from
+            another model or configuration.
+        CheckpointError: the checkpoint, or `settings.model`, holds no SegFormer.
     """
     if checkpoint is None:
         return None
@@ -213,6 +167,7 @@ def resumed_run(checkpoint: Any, settings: Settings) -> TrainingRun | None:
                 state = json.load(file)
             tensors = load_file(os.path.join(directory, OPTIMIZER_NAME))
             before = {name: content.training["settings"].get(name) for name in _FIXED}
+            start = state.get("start")  # earlier versions did not write it
             base, history = content.training["base_model"], content.training["history"]
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ValueError(
@@ -220,6 +175,12 @@ def resumed_run(checkpoint: Any, settings: Settings) -> TrainingRun | None:
                 f"pass it as 'model' to start a new run from it: {error!r}"
             ) from error
         _check_unchanged(before, settings, directory)
+        if start not in (None, digest_of_start(settings)):
+            kind = "config" if settings.model is None else "model"
+            raise ValueError(
+                f"{directory}: the run started from another model than this {kind}, and would go on from its own; "
+                f"{_ADVICE}"
+            )
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         number, _, kind = name.partition(".")
@@ -230,6 +191,7 @@ def resumed_run(checkpoint: Any, settings: Settings) -> TrainingRun | None:
         model,
         SegformerPreprocessor.from_config(content.preprocessor),
         base,
+        start,
         step=state["step"],
         steps_an_epoch=state.get("steps_an_epoch", 0),  # earlier versions did not write it
         history=history,
@@ -248,10 +210,7 @@ def _check_unchanged(before: Mapping[str, Any], settings: Settings, directory: s
     changed = [name for name in _FIXED if now[name] != before[name] and not (now[name] is None and name in _OF_MODEL)]
     if changed:
         were = "; ".join(f"{name} was {before[name]}, now {now[name]}" for name in changed)
-        raise ValueError(
-            f"{directory}: {were}: a run that is resumed keeps them; use these settings, or give the new run another "
-            "name or storage_path in RunConfig"
-        )
+        raise ValueError(f"{directory}: {were}: a run that is resumed keeps them; {_ADVICE}")
 
 
 def save_run(
@@ -285,7 +244,8 @@ def save_run(
     state = optimizer.state_dict()
     moments = {f"{number}.{kind}": tensor for number, kinds in state["state"].items() for kind, tensor in kinds.items()}
     save_file(moments, os.path.join(directory, OPTIMIZER_NAME))
-    content = {"step": run.step, "steps_an_epoch": run.steps_an_epoch, "param_groups": state["param_groups"]}
+    content = {"start": run.start, "step": run.step, "steps_an_epoch": run.steps_an_epoch}
+    content |= {"param_groups": state["param_groups"]}
     with open(os.path.join(directory, STATE_NAME), "w", encoding="utf-8") as file:
         json.dump(content, file, indent=2)
 

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,13 @@ from safetensors.torch import load_file, save_file
 from transformers import SegformerForImageClassification, SegformerForSemanticSegmentation
 
 import ray_segformer
-from ray_segformer import CheckpointError, SegformerCheckpoint, SegformerPredictor, SegformerPreprocessor
+from ray_segformer import (
+    CheckpointError,
+    SegformerCheckpoint,
+    SegformerPredictor,
+    SegformerPreprocessor,
+    SegformerWarning,
+)
 from ray_segformer.air import Checkpoint
 
 WEIGHTS = "model.safetensors"
@@ -534,3 +541,14 @@ def test_a_model_in_memory_with_other_modules_is_refused(name, module, message, 
     with pytest.raises(CheckpointError, match=message):
         SegformerPredictor({"model": model, "image_processor": small_processor()})
     assert not (tmp_path / "wrong").exists()
+
+
+def test_forward_hooks_are_left_out_and_said(tmp_path):
+    model = small_model()
+    model(pixel_values=torch.zeros(1, 3, 64, 64), output_hidden_states=True)  # transformers adds hooks of its own
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SegformerWarning)
+        SegformerCheckpoint.from_model(model, path=tmp_path / "without")
+    model.decode_head.classifier.register_forward_hook(lambda module, inputs, output: -output)
+    with pytest.warns(SegformerWarning, match=r"hooks \(decode_head.classifier\) are left out"):
+        SegformerCheckpoint.from_model(model, path=tmp_path / "with")

@@ -284,10 +284,12 @@ def test_own_classes_numbered_as_those_of_the_model_are_said(tmp_path):
         ({"id2label": {0: "other", 1: "names"}}, "id2label was {.*'0': 'sky'.*}, now {'0': 'other', '1': 'names'}"),
         ({"size": 64}, r"size was \[64, 96\], now \[64, 64\]"),
         ({"reduce_labels": True, "ignore_index": 0}, "reduce_labels was False, now True; ignore_index was None, now 0"),
+        ({"config": {**TINY, "depths": [1, 1, 1, 2]}}, "started from another model than this config, .* another name"),
+        ({"config": None, "model": SegformerCheckpoint.demo()}, "started from another model than this model"),
         ({"label_map": {255: 1}}, "label_map was None, now {'255': 1}: .* give the new run another name"),
     ],
 )
-def test_what_changes_classes_or_annotations_is_refused_in_a_run_that_is_resumed(from_scratch, change, message):
+def test_what_changes_model_classes_or_annotations_is_refused_in_a_run_that_is_resumed(from_scratch, change, message):
     same = {"config": TINY, "epochs": 9, "learning_rate": 1.0, "size": {"height": 64, "width": 96}, "augment": True}
     assert len(resumed_run(from_scratch.checkpoint, Settings.of(same)).history) == EPOCHS
     with pytest.raises(ValueError, match=message):
