@@ -25,10 +25,19 @@ def as_arrays(batch: Any) -> Any:
 
     Raises:
         RuntimeError: it is no batch, as of Ray's `Predictor`.
-        ValueError: a column is one cell, or something else that is neither a list nor an array.
+        ValueError: a column is one cell, or something else that is neither a list nor an array; or columns have
+            different lengths, or one name.
     """
     if isinstance(batch, dict):
-        return {name: _as_array(name, column) for name, column in batch.items()}
+        columns = {name: _as_array(name, column) for name, column in batch.items()}
+        rows = {name: len(column) for name, column in columns.items()}
+        if len({*rows.values()}) > 1:
+            raise ValueError(f"columns of a batch have the same number of rows, and here they have {rows}")
+        return columns
+    names = batch.columns if isinstance(batch, pd.DataFrame) else getattr(batch, "column_names", ())
+    twice = sorted({str(name) for name in names if [*names].count(name) > 1})
+    if twice:
+        raise ValueError(f"several columns of a batch are called {', '.join(twice)}; rename all but one")
     if not isinstance(batch, (np.ndarray, pd.DataFrame, pa.Table)):
         raise RuntimeError(
             f"Invalid input data type of {type(batch)}; a batch is a dict such as {{'image': ['a.jpg', 'b.jpg']}}, an "
@@ -41,7 +50,7 @@ def _as_array(name: str, column: Any) -> npt.NDArray[Any]:
     if isinstance(column, (list, tuple)):
         return object_array(column)
     column = column.to_numpy() if isinstance(column, pd.Series) else column
-    if not isinstance(column, np.ndarray):
+    if not isinstance(column, np.ndarray) or not column.ndim:
         advice = f"give {name}.numpy()" if hasattr(column, "numpy") else "of one cell, give a list of it"
         raise ValueError(f"the column {name!r} is a {type(column).__name__}, not a list or an array; {advice}")
     return column

@@ -203,15 +203,7 @@ class Segmenter:
             return
         if not self._protocol.has_loss:
             raise ImageError("wrong annotation: labels ask for the loss, which windows and scales do not have")
-        ids = np.unique(labels)
-        last = max(self.num_labels - 1, 1)  # of one class, labels tell foreground, 1, from background, 0
-        unknown = ids[((ids < 0) | (ids > last)) & ~np.isin(ids, self.ignored)]
-        if unknown.size:
-            ignored = "".join(f", or {number}" for number in self.ignored if not 0 <= number <= last)
-            raise ImageError(
-                f"wrong annotation: it has the class ids {unknown[:9].tolist()}; expected 0 to {last}{ignored}; "
-                "see reduce_labels and label_map, or rename a column 'labels' that is something else"
-            )
+        _check_ids(labels, self.num_labels, self.ignored)
 
     def _forward(self, pixel_values: npt.NDArray[Any]) -> Any:
         """Return float32 logits `(N, height / 4, width / 4, classes)` of pixel values `(N, 3, height, width)`."""
@@ -234,6 +226,21 @@ def _timed(segmentation: Segmentation) -> Segmentation:
             except StopIteration as end:
                 return end.value
         logits = yield crops
+
+
+def _check_ids(labels: Any, num_labels: int, ignored: Sequence[int]) -> None:
+    """Raise an `ImageError` if labels have other ids than those of the classes and those that are ignored."""
+    ids = np.unique(labels)
+    if ids.dtype.kind not in "biu":
+        raise ImageError(f"wrong annotation: labels are {ids.dtype}; expected class ids, which are whole numbers")
+    last = max(num_labels - 1, 1)  # of one class, labels tell foreground, 1, from background, 0
+    unknown = ids[((ids < 0) | (ids > last)) & ~np.isin(ids, ignored)]
+    if unknown.size:
+        others = "".join(f", or {number}" for number in ignored if not 0 <= number <= last)
+        raise ImageError(
+            f"wrong annotation: it has the class ids {unknown[:9].tolist()}; expected 0 to {last}{others}; "
+            "see reduce_labels and label_map, or rename a column 'labels' that is something else"
+        )
 
 
 def check_foreground_threshold(threshold: float | None, num_labels: int) -> None:

@@ -71,6 +71,7 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
         Raises:
             CheckpointError: the model's modules are not those of its configuration, such as another activation.
             TypeError: `model`, `image_processor` or `training` has another type.
+            ValueError: `image_processor` is a `SegformerPreprocessor` with `resize`, which no file can hold.
             FileExistsError: `path` is not empty.
         """
         preprocessor = as_preprocessor(image_processor)
@@ -193,7 +194,8 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
 
     def with_preprocessor_options(self, **options: Any) -> SegformerCheckpoint:
         """Return a copy whose `get_preprocessor()` has `options`. It shares the content of this checkpoint."""
-        checkpoint = copy.copy(self)
+        checkpoint = copy.copy(self)  # by `__reduce__`: where Ray runs, it has a reference alone, which ends with Ray
+        checkpoint._content = self.content
         checkpoint._preprocessor_options = options
         return checkpoint
 
@@ -253,6 +255,11 @@ def as_preprocessor(image_processor: Any) -> SegformerPreprocessor:
     if image_processor is None:
         return SegformerPreprocessor()
     if isinstance(image_processor, SegformerPreprocessor):
+        if image_processor.resize is not None:
+            raise ValueError(
+                f'resize="{image_processor.resize}" is no setting of a checkpoint, which would lose it; give resize= '
+                "to the predictor"
+            )
         return image_processor
     if hasattr(image_processor, "to_dict"):
         return SegformerPreprocessor.from_config(image_processor.to_dict())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ from ray_segformer.images import (
     say_where_arrays_differ,
     to_rgb,
 )
-from ray_segformer.pretrained import PREPROCESSOR_NAME, ImageSettings, settings_in
+from ray_segformer.pretrained import ImageSettings, preprocessor_in, settings_in
 from ray_segformer.protocol import Protocol, resized
 
 # Small enough that a task's decoded images fit in a worker's memory, large enough to pay for the task.
@@ -124,20 +124,20 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str], **options: Any) -> SegformerPreprocessor:
-        """Make a preprocessor from the `preprocessor_config.json` in `directory`.
+        """Make a preprocessor from `processor_config.json` or `preprocessor_config.json`, as checkpoints read them.
 
         Args:
             directory: a local directory.
             options: arguments of the class, which win over the settings.
 
         Raises:
-            FileNotFoundError: the file is missing.
+            FileNotFoundError: neither file is there.
             ValueError: it is not JSON, or a setting has no meaning here.
         """
-        path = os.path.join(directory, PREPROCESSOR_NAME)
+        path, config = preprocessor_in(os.fspath(directory))
+        if not os.path.exists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         try:
-            with open(path, encoding="utf-8") as file:
-                config = json.load(file)
             return cls.from_config(config, **options)
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: {error}") from error

@@ -211,7 +211,7 @@ def resized(resize: str | None, settings: ImageSettings, height: int, width: int
 def short_side_size(height: int, width: int) -> tuple[int, int]:
     """Return the height and width to which "short-side" resizes an image of a size."""
     scale = min(_SHORT_SIDE / min(height, width), _LONGEST / max(height, width))
-    height, width = (-(-int(side * scale + 0.5) // _MULTIPLE) * _MULTIPLE for side in (height, width))
+    height, width = (max(1, -(-int(side * scale + 0.5) // _MULTIPLE)) * _MULTIPLE for side in (height, width))
     return height, width
 
 

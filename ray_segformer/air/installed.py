@@ -159,6 +159,8 @@ def nullable_tensor_array(arrays: list[np.ndarray | None], dtype: Any, ndim: int
         dtype: the dtype of the column's elements. It matters only if all rows are null.
         ndim: the number of dimensions.
     """
+    if not arrays:  # of which Ray makes no such column
+        return nullable_tensor_array([None], dtype, ndim)[:0]
     column = np.empty(len(arrays), object)
     for row, array in enumerate(arrays):
         column[row] = np.zeros((0,) * ndim, dtype) if array is None else array

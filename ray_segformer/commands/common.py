@@ -54,6 +54,11 @@ def class_id(text: str) -> int:
     return _number(text, int, lambda number: 0 <= number <= 65535, "a class id in [0, 65535]")
 
 
+def seed(text: str) -> int:
+    """Convert an argument to a whole number of at least 0."""
+    return _number(text, int, lambda number: number >= 0, "a whole number of at least 0")
+
+
 def not_negative(text: str) -> float:
     """Convert an argument to a finite number of at least 0."""
     return _number(text, float, lambda number: 0 <= number < math.inf, "a number of at least 0")

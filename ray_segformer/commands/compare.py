@@ -89,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.inputs import InputError, find_images, readable
     from ray_segformer.outputs import OutputError, OutputFolder
     from ray_segformer.pretrained import CheckpointError
+    from ray_segformer.protocol import resized
     from ray_segformer.viz import draw_timelines
 
     names = list(dict.fromkeys(arguments.architectures or _ARCHITECTURES))
@@ -107,10 +108,12 @@ def run(arguments: argparse.Namespace) -> int:
             )
         protocol.check_window(checkpoint.content.smallest_side)
         rows = found.take(arguments.images)
-        cells = [row["image"] for row in rows]
+        cells, preprocessor = [row["image"] for row in rows], checkpoint.get_preprocessor()
         for row in rows:  # an image that cannot be read must not fail six runs, one after the other
             try:
-                to_rgb(row["image"], max_pixels)
+                size = to_rgb(row["image"], max_pixels).shape[:2]
+                shown = resized(protocol.resize_of_image, preprocessor, *size)
+                protocol.check_sides(shown, size, preprocessor, checkpoint.content.smallest_side)
             except ImageError as error:
                 raise ImageError(f"{row['path']}: {error}") from error
         if arguments.uneven:
@@ -132,7 +135,8 @@ def run(arguments: argparse.Namespace) -> int:
             _print_comparison(results)
             if not done:
                 return EXIT_FAILURES
-            *_, last = done.values()
+            on_ray = [result for name, result in done.items() if name != "sequential"]  # which knows one machine alone
+            last = (on_ray or [*done.values()])[-1]
             comparison = {
                 "input": public_uri(readable(arguments.input)),
                 "model": arguments.model,

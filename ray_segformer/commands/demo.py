@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_USAGE, HelpFormatter, counted, example, fail, positive
+from ray_segformer.commands.common import EXIT_USAGE, HelpFormatter, counted, example, fail, positive, seed
 
 
 def add_parser(commands: Any) -> None:
@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
     demo.add_argument("--scenes", type=positive, default=24, metavar="N", help="the number of scenes")
     demo.add_argument(
         "--seed",
-        type=int,
+        type=seed,
         default=0,
         help="the seed of the first scene; the model was trained without those of 0 to 199",
     )
@@ -51,6 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
         folder = OutputFolder(arguments.output, overwrite=True)
         if not isinstance(folder.storage, LocalStorage):
             raise OutputError(f"{folder.storage.shown}: scenes are drawn into a local folder; name one")
+        earlier = folder.storage.entries()
+        if any(not name.endswith(".json") for name in earlier) and "scenes" not in earlier:
+            raise OutputError(f"{folder.storage.shown} is no earlier output of demo; name another folder")
     except OutputError as error:
         return fail(EXIT_USAGE, error)
     with folder:
@@ -71,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
             dataset, checkpoint, {"on_error": "raise"}, PALETTE, resources_for(len(paths), batch_size=8)
         )
         confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
-        tiles, captions = [], []
+        tiles: list[list[Any]] = []
+        captions: list[str] = []
         write = WriteShards(folder.storage, "png")
 
         def written() -> Iterator[dict[str, Any]]:
@@ -86,16 +90,17 @@ def run(arguments: argparse.Namespace) -> int:
             prediction = np.asarray(Image.open(io.BytesIO(row["segmentation"])))
             scene_confusion = confusion_matrix(prediction, annotation, len(CLASSES))
             confusion += scene_confusion
-            tiles.append([image, overlay(image, annotation, PALETTE), overlay(image, prediction, PALETTE)])
+            if len(tiles) < 12:  # that are shown
+                tiles.append([image, overlay(image, annotation, PALETTE), overlay(image, prediction, PALETTE)])
             accuracy = np.trace(scene_confusion) / scene_confusion.sum()
             captions.append(f"{row['name']}   {accuracy:.1%} of pixels right")
         seconds = time.monotonic() - started
         sheet = contact_sheet(
-            tiles[:12],
+            tiles,
             ["scene", "truth", "SegFormer"],
             captions=captions[:12],
             legend=dict(zip(CLASSES, PALETTE.tolist(), strict=True)),
-            title=f"ray_segformer: {arguments.scenes} unseen synthetic scenes, mIoU {mean_iou(confusion):.3f}",
+            title=f"ray_segformer: {arguments.scenes} synthetic scenes, mIoU {mean_iou(confusion):.3f}",
             tile_width=240,
             sheet_columns=2,
         )

@@ -6,7 +6,6 @@ import argparse
 import math
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +25,7 @@ from ray_segformer.commands.common import (
     fail_by_line,
     fail_in_job,
     positive,
+    printable,
 )
 
 
@@ -152,7 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{'class':<24}{'IoU':>9}{'accuracy':>10}")
     for name, score in summary["classes"].items():
         if score["iou"] is not None:
-            print(f"{name:<24.23}{_text(score['iou']):>9}{_text(score['accuracy']):>10}")
+            print(f"{printable(name):<24.23}{_text(score['iou']):>9}{_text(score['accuracy']):>10}")
     print(f"{'mIoU':<24}{_text(summary['mean_iou']):>9}")
     print(f"{'mean accuracy':<24}{'':>9}{_text(summary['mean_accuracy']):>10}")
     print(f"{'overall accuracy':<24}{'':>9}{_text(summary['overall_accuracy']):>10}")
@@ -172,12 +172,12 @@ def _sentence(protocol: Any, checkpoint: Any) -> str:
 
 def _by_class(scores: dict[str, Any], names: dict[int, str]) -> dict[str, dict[str, float | None]]:
     """Return the scores by the name of the class, and its id where several have one name."""
-    twice = {name for name, count in Counter(names.values()).items() if count > 1}
+    from ray_segformer._class_names import distinct_names
+
+    shown = distinct_names(dict(sorted(names.items()))).values()
     return {
-        f"{name} ({class_id})" if name in twice else name: {"iou": _number(iou), "accuracy": _number(accuracy)}
-        for (class_id, name), iou, accuracy in zip(
-            sorted(names.items()), scores["per_category_iou"], scores["per_category_accuracy"], strict=True
-        )
+        name: {"iou": _number(iou), "accuracy": _number(accuracy)}
+        for name, iou, accuracy in zip(shown, scores["per_category_iou"], scores["per_category_accuracy"], strict=True)
     }
 
 

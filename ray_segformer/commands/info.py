@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_USAGE, MODEL_HELP, HelpFormatter, checkpoint_of, example, fail
+from ray_segformer.commands.common import EXIT_USAGE, MODEL_HELP, HelpFormatter, checkpoint_of, example, fail, printable
 
 # The names of batch norm's running statistics, which are not parameters.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{'protocol':<21} {facts['protocol']}")
     for name, value in facts["preprocessing"].items():
         print(f"{name:<21} {_text(value)}")
-    print(f"{'classes':<21} {len(facts['classes'])}: {', '.join(facts['classes'].values())}")
+    print(f"{'classes':<21} {len(facts['classes'])}: {printable(', '.join(facts['classes'].values()))}")
     for guess in facts["guesses"].values():
         print(f"{'assumed':<21} {guess}")
     _print_tree(facts["training"] or {"training": "not recorded"})
@@ -87,7 +87,7 @@ def _text(value: Any) -> str:
         return ", ".join(f"{name} {_text(item)}" for name, item in value.items())
     if isinstance(value, list):
         return ", ".join(map(_text, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else printable(value)
 
 
 def _print_tree(facts: dict[str, Any], indent: str = "") -> None:

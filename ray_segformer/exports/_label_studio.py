@@ -11,6 +11,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import numpy.typing as npt
 
+from ray_segformer._class_names import distinct_names
 from ray_segformer.exports._export_format import ExportFormat, ExportImage, Records
 from ray_segformer.viz import class_palette
 
@@ -29,6 +30,10 @@ class LabelStudio(ExportFormat):
     """
 
     shows_files = True
+
+    def __init__(self, id2label: Mapping[int, str]) -> None:
+        super().__init__(id2label)
+        self.id2label = distinct_names(self.id2label)  # a label is its name
 
     def files(self, image: ExportImage) -> Mapping[str, bytes]:
         """See `ExportFormat`."""

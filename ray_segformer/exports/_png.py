@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ray_segformer._class_names import distinct_names
 from ray_segformer.exports._export_format import ExportError, ExportFormat, ExportImage, Records
 from ray_segformer.images import encode
 from ray_segformer.viz import class_palette
@@ -37,8 +38,13 @@ class Png(ExportFormat):
 
     def files(self, image: ExportImage) -> Mapping[str, bytes]:
         """See `ExportFormat`."""
+        if image.mask.max(initial=0) >= _MOST_CLASSES:
+            raise ExportError(
+                f"{image.path}: some pixels have no data, and a palette of {_MOST_CLASSES} classes has no id for them"
+            )
         picture = Image.fromarray(image.mask.astype(np.uint8))  # of 256 classes, it has uint16
-        picture.putpalette(self._palette.tobytes())
+        # Of a shorter palette, Pillow writes fewer bits than 8: those of 255, no data, would not fit.
+        picture.putpalette(self._palette.tobytes().ljust(3 * _MOST_CLASSES, b"\0"))
         return {f"masks/{image.name}.png": encode(picture, "PNG")}
 
     def record(self, image: ExportImage) -> dict[str, Any]:
@@ -48,7 +54,7 @@ class Png(ExportFormat):
     def joint_files(self, records: Records) -> Iterator[tuple[str, Iterator[bytes]]]:
         """See `ExportFormat`."""
         meta = {
-            "label_map": {str(class_id): name for class_id, name in self.id2label.items()},
+            "label_map": {str(class_id): name for class_id, name in distinct_names(self.id2label).items()},
             "segmentation_colors": [self._palette[class_id].tolist() for class_id in self.id2label],
         }
         yield "dataset_meta.json", iter([json.dumps(meta, indent=2, ensure_ascii=False).encode()])

@@ -86,7 +86,9 @@ def explain(error: BaseException, hint: str = "") -> str:
     """
     failure = failure_of(error)
     path = None if failure.foreseen else _write_traceback(error)
-    message = failure.message.removesuffix(_ADVICE).removesuffix(".") if hint else failure.message
+    message = failure.message.removesuffix(_ADVICE)
+    if hint or message != failure.message:
+        message = message.removesuffix(".")
     return message + hint + (f" (traceback: {path})" if path else "")
 
 

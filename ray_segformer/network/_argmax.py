@@ -2,7 +2,7 @@
 
 The usual way is to upsample the logits of all classes and then take the argmax. It needs a float array
 `(classes, height, width)` for each image: 840 MB for 150 classes at 1024x1366. Here each pixel's class is computed from
-the logits around it, and the full-size logits never exist. `argmax_numba` does it on a CPU and `argmax_triton` on a
+the logits around it, and the full-size logits never exist. `_argmax_numba` does it on a CPU and `_argmax_triton` on a
 GPU. Each is imported when it is first needed.
 """
 

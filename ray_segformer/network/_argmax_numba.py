@@ -1,6 +1,6 @@
 """`upsampled_argmax` on a CPU: where each pixel lies between the logits, and threads that run the kernels.
 
-The kernels, compiled by numba, are in `argmax_kernels`.
+The kernels, compiled by numba, are in `_argmax_kernels`.
 """
 
 from __future__ import annotations

@@ -73,10 +73,11 @@ class Groups:
             active = [each for each in active if not each.done]
 
     def _next_group(self, active: Sequence[_Active]) -> list[tuple[_Active, int]]:
-        """Return whose pixel values are next: those of one shape, of the first image and of others."""
-        asked = [(each, place) for each in active for place in each.open]
-        shape = asked[0][0].crops[asked[0][1]].shape
-        return [(each, place) for each, place in asked if each.crops[place].shape == shape][: self._size(shape)]
+        """Return whose pixel values are next: those of one shape and dtype, of the first image and of others."""
+        asked = [(each, place, each.crops[place]) for each in active for place in each.open]
+        first = asked[0][2]
+        alike = [(each, place) for each, place, own in asked if (own.shape, own.dtype) == (first.shape, first.dtype)]
+        return alike[: self._size(first.shape)]
 
     def _size(self, shape: tuple[int, ...]) -> int:
         return self._reduced_sizes.get(shape, self._usual_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ray_segformer.network._hub_format import completed
+from ray_segformer.network._hub_format import completed, number_of_classes
 
 _BY_STAGE = ("hidden_sizes", "depths", "sr_ratios", "mlp_ratios", "patch_sizes", "strides")
 
@@ -42,5 +42,5 @@ def gmac(config: Mapping[str, Any], height: int, width: int, folded: bool = True
         if not folded:
             total += tokens_of_first * decoder**2  # the stage's slice of the fuse convolution
         before = channels
-    total += tokens_of_first * decoder * len(config["id2label"])
+    total += tokens_of_first * decoder * number_of_classes(config)
     return float(total / 1e9)

@@ -78,12 +78,9 @@ def encoder_name(name: str) -> str:
 
 
 def decoder_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the decoder's tensors by the Hub's names.
-
-    The number of classes is the length of `id2label`; without one it is `num_labels`, and without that 2.
-    """
+    """Return the shapes of the decoder's tensors by the Hub's names."""
     size, stages = config["decoder_hidden_size"], config["hidden_sizes"]
-    labels = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2)
+    labels = number_of_classes(config)
     shapes: dict[str, tuple[int, ...]] = {
         "decode_head.linear_fuse.weight": (size, size * len(stages), 1, 1),
         "decode_head.classifier.weight": (labels, size, 1, 1),
@@ -95,6 +92,11 @@ def decoder_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes[f"decode_head.linear_c.{stage}.proj.weight"] = (size, channels)
         shapes[f"decode_head.linear_c.{stage}.proj.bias"] = (size,)
     return shapes
+
+
+def number_of_classes(config: Mapping[str, Any]) -> int:
+    """Return the length of `id2label`; without one `num_labels`, and without that 2."""
+    return len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2)
 
 
 def smallest_side(config: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@
 | auto | | | eager; on a CPU it takes the program of compile as soon as the machine has it |
 
 `compile` compiles again for each other image size, number of images at once, and number of threads; `openvino` for each
-other image size. Compiled programs and converted networks are kept in `program_cache.cache_directory()`. All runtimes
+other image size. Compiled programs and converted networks are kept in `cache_directory()`. All runtimes
 use as many threads as torch does in the process; in a Ray actor this is its `num_cpus`.
 """
 
@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ray_segformer.network._processor import is_zen_5
-from ray_segformer.network._program_cache import ProgramKeys, cached, is_cached
+from ray_segformer.network._program_cache import ProgramKeys, cache_directory, cached, is_cached
 from ray_segformer.network._segformer import SegformerNetwork
 
 logger = logging.getLogger(__name__)
@@ -212,15 +212,22 @@ class AutoRuntime:
     def __init__(self, eager: EagerRuntime, compiled: CompiledRuntime) -> None:
         self.rows = eager.rows
         self._eager, self._compiled = eager, compiled
-        self._compiled_sizes = set[tuple[int, ...]]()
+        self._compiled_sizes, self._unusable_sizes = set[tuple[int, ...]](), set[tuple[int, ...]]()
 
     def __call__(self, pixel_values: Tensor) -> Tensor:
         """See `Runtime`."""
         size = tuple(pixel_values.shape[-2:])
         if size not in self._compiled_sizes:
-            if not self._compiled.is_compiled(*size):
+            if size in self._unusable_sizes or not self._compiled.is_compiled(*size):
+                return self._eager(pixel_values)
+            try:
+                logits = self._compiled(pixel_values)
+            except RuntimeError as error:  # its file is damaged, for example because the machine crashed
+                logger.warning("a compiled program in %s cannot be used: %s", cache_directory(), error)
+                self._unusable_sizes.add(size)
                 return self._eager(pixel_values)
             self._compiled_sizes.add(size)
+            return logits
         return self._compiled(pixel_values)
 
 

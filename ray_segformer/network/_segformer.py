@@ -182,6 +182,11 @@ class SegformerNetwork(nn.Module):
             # Check this first: a wrong depth could mean a billion blocks.
             if max(depths) > len(weights):
                 raise ValueError(f"depths are {depths}, but there are only {len(weights)} tensors")
+            for name in ("strides", "sr_ratios"):
+                if not all(isinstance(value, int) and value > 0 for value in config[name]):
+                    raise ValueError(f"{name} are whole numbers of at least 1, not {config[name]}")
+            if not isinstance(config["decoder_hidden_size"], int):
+                raise ValueError(f"decoder_hidden_size is a whole number, not {config['decoder_hidden_size']!r}")
             with torch.device("meta"):  # allocates no memory: the weights are assigned below
                 self.embeddings = nn.ModuleList(
                     PatchEmbedding(*stage)

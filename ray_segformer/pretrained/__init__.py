@@ -5,7 +5,7 @@ directory leaves open, and why one cannot be used. It runs no code that a direct
 """
 
 from ray_segformer.pretrained._config_file import CONFIG_NAME
-from ray_segformer.pretrained._directory import TRAINING_NAME, SegformerContent, quiet_transformers
+from ray_segformer.pretrained._directory import TRAINING_NAME, SegformerContent, preprocessor_in, quiet_transformers
 from ray_segformer.pretrained._hub_names import local_directory
 from ray_segformer.pretrained._image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 from ray_segformer.pretrained._image_settings import ImageSettings, settings_in
@@ -21,6 +21,7 @@ __all__ = [
     "SegformerContent",
     "check_modules",
     "local_directory",
+    "preprocessor_in",
     "quiet_transformers",
     "settings_in",
 ]

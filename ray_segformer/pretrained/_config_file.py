@@ -48,6 +48,8 @@ def find_directory(directory: str) -> str:
 def check_architecture(config: Mapping[str, Any], path: str, encoder_only: bool) -> None:
     """Check that the configuration describes a SegFormer for RGB images, with a decoder if one is needed."""
     model_type, architectures = config.get("model_type"), config.get("architectures") or [_ARCHITECTURE]
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise CheckpointError(f"{path}: architectures is a list of names, not {architectures!r}")
     if model_type == "segformer" and {*architectures} <= _ENCODERS and not encoder_only:
         raise CheckpointError(
             f"{path}: {', '.join(map(str, architectures))} is an encoder without a decoder for segmentation; "

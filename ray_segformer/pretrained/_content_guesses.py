@@ -11,6 +11,8 @@ import numpy.typing as npt
 from ray_segformer._guesses import Guess
 from ray_segformer.pretrained._image_settings import CONFIG_NAME as PREPROCESSOR_NAME
 
+_OF_NETWORK = ("segformer.", "decode_head.")  # Names of other tensors, which are not used, begin otherwise.
+
 
 def guesses_of(
     source: str,
@@ -41,7 +43,7 @@ def guesses_of(
         )
         guesses.append(Guess("class-ids-not-in-model", message))
     with np.errstate(invalid="ignore"):  # NumPy warns of a sum of two infinities
-        sums = {name: array.sum(dtype=np.float64) for name, array in weights.items()}
+        sums = {name: array.sum(dtype=np.float64) for name, array in weights.items() if name.startswith(_OF_NETWORK)}
     broken = [name for name, total in sums.items() if not np.isfinite(total)]  # then a number is not, either
     if broken:
         shown = ", ".join(broken[:3]) + (" and others" if len(broken) > 3 else "")

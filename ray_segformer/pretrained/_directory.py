@@ -81,7 +81,7 @@ class SegformerContent:
         directory = find_directory(os.path.abspath(directory))
         config = read_json(os.path.join(directory, CONFIG_NAME))
         check_architecture(config, os.path.join(directory, CONFIG_NAME), encoder_only)
-        preprocessor_path, preprocessor = _preprocessor_in(directory)
+        preprocessor_path, preprocessor = preprocessor_in(directory)
         try:
             size = ImageSettings(**settings_in(preprocessor))
         except (ValueError, TypeError, OverflowError) as error:
@@ -93,7 +93,7 @@ class SegformerContent:
             )
         weights = read_weights(directory)
         check_labels(config, os.path.join(directory, CONFIG_NAME))
-        classes = len(weights.get(_CLASSIFIER, ()))
+        classes = np.size(weights.get(_CLASSIFIER, ()))
         if not config.get("id2label") and config.get("num_labels") in (None, classes):  # as transformers names them
             config["id2label"] = {str(class_id): f"LABEL_{class_id}" for class_id in range(classes)}
         config = {
@@ -206,6 +206,9 @@ class SegformerContent:
         from safetensors.numpy import save_file
 
         os.makedirs(directory, exist_ok=True)
+        for name in (CONFIG_NAME, PROCESSOR_NAME, PREPROCESSOR_NAME, TRAINING_NAME):  # of another model
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(directory, name))
         weights = {name: np.asarray(array, order="C") for name, array in self.weights.items()}
         save_file(weights, os.path.join(directory, WEIGHTS_NAME), metadata={"format": "pt"})
         files = {TRAINING_NAME: self.training, PREPROCESSOR_NAME: self.preprocessor, CONFIG_NAME: self.config}
@@ -229,7 +232,7 @@ class SegformerContent:
         return model.eval().requires_grad_(False)
 
 
-def _preprocessor_in(directory: str) -> tuple[str, dict[str, Any]]:
+def preprocessor_in(directory: str) -> tuple[str, dict[str, Any]]:
     """Return the file of the image settings, and the settings; {} if there is none.
 
     As in transformers 5, settings in `processor_config.json` come before `preprocessor_config.json`.

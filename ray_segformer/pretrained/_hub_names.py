@@ -35,6 +35,8 @@ def _is_path(name: str) -> bool:
 
 def _download(repository: str) -> str:
     """Download a model of the Hub, and return its local directory."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import LocalEntryNotFoundError
     from transformers.utils.hub import cached_file
 
     def fetch(file: str, required: bool) -> str | None:
@@ -43,8 +45,14 @@ def _download(repository: str) -> str:
 
     try:
         config = fetch(CONFIG_NAME, required=True)
-        for name in (PROCESSOR_NAME, PREPROCESSOR_NAME, TRAINING_NAME):
-            fetch(name, required=False)
+        settings = [fetch(name, required=False) for name in (PROCESSOR_NAME, PREPROCESSOR_NAME)]
+        if not any(settings):
+            try:
+                fetch(PREPROCESSOR_NAME, required=True)
+            except OSError as error:  # without settings, defaults are taken: not for a request that was not answered
+                if isinstance(error.__cause__, LocalEntryNotFoundError) and not HF_HUB_OFFLINE:
+                    raise
+        fetch(TRAINING_NAME, required=False)
         for name in (WEIGHTS_NAME, WEIGHTS_NAME + INDEX_SUFFIX, PICKLE_NAME, PICKLE_NAME + INDEX_SUFFIX):
             weights = fetch(name, required=False)
             if weights is not None:
@@ -53,7 +61,7 @@ def _download(repository: str) -> str:
                 break
         else:
             fetch(WEIGHTS_NAME, required=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of a lost connection, they are those of the Hub's HTTP client, which changes
         raise CheckpointError(
             f"{repository!r} is not a local directory, and loading it from the Hugging Face Hub failed: {error}"
         ) from error

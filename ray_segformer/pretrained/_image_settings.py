@@ -245,7 +245,8 @@ def _size(size: Any) -> dict[str, int]:
 
 
 def _is_whole(side: Any) -> bool:
-    return not isinstance(side, bool) and isinstance(side, (int, float)) and side >= 1 and side == int(side)
+    is_number = isinstance(side, (int, float)) and not isinstance(side, bool)
+    return is_number and 1 <= side < math.inf and side == int(side)
 
 
 def _by_channel(name: str, values: Any) -> tuple[float, ...]:

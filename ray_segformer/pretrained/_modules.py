@@ -28,7 +28,8 @@ def check_modules(model: Any) -> None:
     import torch
     from transformers import SegformerForSemanticSegmentation
 
-    modules = dict(model.named_modules())
+    # torch.compile, of the whole model or of a part, puts a module of this name between.
+    modules = {name.replace("_orig_mod.", ""): module for name, module in model.named_modules()}
     config = model.config.to_dict()
     config |= {"hidden_sizes": config["num_attention_heads"], "decoder_hidden_size": 1}  # the smallest of its kind
     with torch.random.fork_rng(devices=[]):

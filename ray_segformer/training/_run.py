@@ -167,9 +167,14 @@ def resumed_run(checkpoint: Any, settings: Settings) -> TrainingRun | None:
                 state = json.load(file)
             tensors = load_file(os.path.join(directory, OPTIMIZER_NAME))
             before = {name: content.training["settings"].get(name) for name in _FIXED}
-            start = state.get("start")  # earlier versions did not write it
             base, history = content.training["base_model"], content.training["history"]
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            start, steps_an_epoch = state.get("start"), state.get("steps_an_epoch", 0)  # earlier versions lack them
+            step, groups = state["step"], state["param_groups"]
+            moments: dict[int, dict[str, torch.Tensor]] = {}
+            for name, tensor in tensors.items():
+                number, _, kind = name.partition(".")
+                moments.setdefault(int(number), {})[kind] = tensor
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise ValueError(
                 f"{directory}: cannot resume from this checkpoint, because it has no training state, or a damaged one; "
                 f"pass it as 'model' to start a new run from it: {error!r}"
@@ -181,10 +186,6 @@ def resumed_run(checkpoint: Any, settings: Settings) -> TrainingRun | None:
                 f"{directory}: the run started from another model than this {kind}, and would go on from its own; "
                 f"{_ADVICE}"
             )
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        number, _, kind = name.partition(".")
-        moments.setdefault(int(number), {})[kind] = tensor
     model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(content.config))
     model.load_state_dict(content.build_model().state_dict())
     return TrainingRun(
@@ -192,10 +193,10 @@ def resumed_run(checkpoint: Any, settings: Settings) -> TrainingRun | None:
         SegformerPreprocessor.from_config(content.preprocessor),
         base,
         start,
-        step=state["step"],
-        steps_an_epoch=state.get("steps_an_epoch", 0),  # earlier versions did not write it
+        step=step,
+        steps_an_epoch=steps_an_epoch,
         history=history,
-        optimizer={"state": moments, "param_groups": state["param_groups"]},
+        optimizer={"state": moments, "param_groups": groups},
     )
 
 

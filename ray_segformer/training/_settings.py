@@ -91,8 +91,11 @@ class Settings:
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} is the name of a column, not {getattr(self, name)!r}")
         for name in ("config", "id2label", "label_map", "label_colors", "protocol"):
-            if not isinstance(getattr(self, name) or {}, Mapping):
+            if not isinstance(getattr(self, name), (Mapping, type(None))):
                 raise ValueError(f"{name} is a dict, not {getattr(self, name)!r}")
+        for number in self.id2label or ():
+            if not str(number).isdecimal():
+                raise ValueError(f"id2label names classes by whole numbers, not by {number!r}")
         if self.size is not None:
             ImageSettings(self.size)  # checks it
         Labels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,9 +45,11 @@ def draw_confusion(confusion: npt.NDArray[Any], class_ids: Sequence[int], id2lab
             colour = "white" if shares[row, column] > 0.6 else "black"
             text = f"{100 * shares[row, column]:.0f}"
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=9)
-    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=9, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
     axes.set_xlabel("predicted, % of the row's annotated pixels")
     axes.set_ylabel("annotated")
-    canvas.draw()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of names in other scripts
+        canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from ray_segformer._class_names import distinct_names
 from ray_segformer.images import MAX_PIXELS, ImageError, cells, to_class_ids, to_rgb
 from ray_segformer.viz._overlay import class_areas, overlay
 from ray_segformer.viz._palette import class_palette
@@ -105,7 +106,7 @@ def visualize_predictions(
         raise ValueError("there are no images; expected at least one image cell, and as many masks")
     headings = ["image", "annotation", "SegFormer"] if "annotations" in lists else ["image", "SegFormer"]
     palette = class_palette(id2label)
-    id2label = {int(class_id): label for class_id, label in id2label.items()}
+    id2label = distinct_names({int(class_id): label for class_id, label in id2label.items()})
     kinds = [name for name in ("annotation", "mask") if name + "s" in lists]
     pictures, shown = [], []
     for row in range(rows):

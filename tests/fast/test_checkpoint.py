@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import pickle
 import shutil
+import threading
 import warnings
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from ray_segformer import (
     SegformerWarning,
 )
 from ray_segformer.air import Checkpoint
+from ray_segformer.pretrained import local_directory
 
 WEIGHTS = "model.safetensors"
 FILES = ["config.json", WEIGHTS, "preprocessor_config.json"]
@@ -552,3 +555,94 @@ def test_forward_hooks_are_left_out_and_said(tmp_path):
     model.decode_head.classifier.register_forward_hook(lambda module, inputs, output: -output)
     with pytest.warns(SegformerWarning, match=r"hooks \(decode_head.classifier\) are left out"):
         SegformerCheckpoint.from_model(model, path=tmp_path / "with")
+
+
+def test_a_compiled_model_is_looked_at_too(tmp_path):
+    model = small_model()
+    SegformerCheckpoint.from_model(torch.compile(model), path=tmp_path / "right")
+    model.decode_head.activation = torch.nn.Tanh()
+    with pytest.raises(CheckpointError, match=r"decode_head.activation is Tanh, and ReLU by its configuration"):
+        SegformerCheckpoint.from_model(torch.compile(model), path=tmp_path / "wrong")
+
+
+def test_a_preprocessor_of_another_resize_is_refused_because_no_file_can_hold_it():
+    preprocessor = SegformerPreprocessor(64, resize="short-side")
+    with pytest.raises(ValueError, match='resize="short-side" is no setting of a checkpoint'):
+        SegformerCheckpoint.from_model(small_model(), preprocessor)
+    with pytest.raises(ValueError, match='resize="short-side" is no setting of a checkpoint'):
+        SegformerPredictor({"model": small_model(), "preprocessor": preprocessor})
+
+
+def test_a_directory_that_had_another_model_has_this_one_alone(own_dir):
+    (own_dir / "processor_config.json").write_text(json.dumps({"image_processor": {"size": 64}}))
+    (own_dir / "training.json").write_text("{}")
+    checkpoint = SegformerCheckpoint.from_model(small_model(3), SegformerPreprocessor(96))
+    checkpoint.to_directory(str(own_dir))
+    again = SegformerCheckpoint.from_pretrained(own_dir)
+    assert again.content.digest() == checkpoint.content.digest()
+    assert again.get_preprocessor().size == {"height": 96, "width": 96}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"strides": [0, 2, 2, 2]},
+        {"strides": [-4, 2, 2, 2]},
+        {"sr_ratios": ["8", 4, 2, 1]},
+        {"decoder_hidden_size": None},
+        {"architectures": 5},
+    ],
+    ids=str,
+)
+def test_settings_that_describe_no_network_are_named(change, own_dir):
+    config = json.loads((own_dir / "config.json").read_text())
+    (own_dir / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(CheckpointError, match=f"config.json.*{next(iter(change))}"):
+        SegformerCheckpoint.from_pretrained(own_dir)
+
+
+def test_numbers_that_the_network_does_not_use_are_in_no_doubt(own_dir):
+    save_file({**load_file(own_dir / WEIGHTS), "extra": torch.full((2,), torch.nan)}, own_dir / WEIGHTS)
+    assert SegformerCheckpoint.from_pretrained(own_dir).content.guesses == []
+
+
+@pytest.mark.parametrize(("answer", "is_read"), [(403, False), (404, True)])
+def test_a_file_that_the_hub_does_not_give_is_not_one_that_it_lacks(answer, is_read, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        """Has two files, which hold an empty dict, and gives `answer` for the image settings."""
+
+        def do_HEAD(self):
+            answers = {"config.json": 200, WEIGHTS: 200, "preprocessor_config.json": answer}
+            status = answers.get(self.path.rpartition("/")[2], 404)
+            self.send_response(status)
+            headers = {"X-Repo-Commit": "a" * 40, "ETag": '"1"', "Content-Length": "2"}
+            headers |= {"X-Error-Code": "EntryNotFound"} if status == 404 else {}
+            for header in headers.items():
+                self.send_header(*header)
+            self.end_headers()
+
+        def do_GET(self):
+            self.do_HEAD()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
+        threading.Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"http://127.0.0.1:{hub.server_port}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        try:
+            if is_read:
+                assert {*os.listdir(local_directory("some/model"))} == {"config.json", WEIGHTS}
+            else:
+                with pytest.raises(CheckpointError, match="loading it from the Hugging Face Hub failed"):
+                    local_directory("some/model")
+        finally:
+            hub.shutdown()

@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import SegformerForSemanticSegmentation
 
 import ray_segformer.demo
+from ray_segformer.cli import main
 from ray_segformer.demo import CLASSES, PALETTE, make_scene, write_scenes
 
 CHECKPOINT = Path(ray_segformer.demo.__file__).parent / "checkpoint"
@@ -255,3 +256,13 @@ def test_published_metrics_are_plausible():
     assert metrics["miou"] == pytest.approx(np.mean(list(metrics["iou"].values())), abs=1e-3)
     assert metrics["held_out_seeds"] == [0, 199]
     assert metrics["miou"] >= 0.85
+
+
+def test_the_command_replaces_no_output_of_another(tmp_path, capsys):
+    (tmp_path / "out/masks").mkdir(parents=True)
+    (tmp_path / "out/masks/a.png").write_bytes(b"1")
+    (tmp_path / "out/summary.json").write_text('{"finished": true}')
+    assert main(["demo", str(tmp_path / "out"), "--scenes", "1"]) == 2
+    assert "is no earlier output of demo" in capsys.readouterr().err and (tmp_path / "out/masks/a.png").exists()
+    with pytest.raises(SystemExit):
+        main(["demo", str(tmp_path / "out"), "--seed", "-1"])

@@ -1,6 +1,7 @@
 """`ray-segformer info`, against what transformers and torch count."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,20 @@ def test_gmac_is_what_torch_counts(shared, size):
     assert gmac(config.to_dict(), *size, folded=False) == pytest.approx(counted, rel=0.002)
     assert gmac(config.to_dict(), *size) < 0.6 * counted
     assert gmac({"id2label": config.id2label}, *size, folded=False) == gmac(config.to_dict(), *size, folded=False)
+
+
+def test_without_settings_they_are_those_of_transformers():
+    config = SegformerConfig()
+    assert gmac({}, 512, 512) == gmac(config.to_dict(), 512, 512) == gmac({"num_labels": 2}, 512, 512)
+
+
+def test_names_of_classes_are_text_alone(capsys, tmp_path):
+    shutil.copytree(DEMO, tmp_path / "model")
+    config = json.loads((DEMO / "config.json").read_text())
+    config["id2label"]["0"] = "a\x1b[31mred"
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    code, printed, _ = info(capsys, tmp_path / "model")
+    assert code == 0 and "\x1b" not in printed and "a\\x1b[31mred" in printed
 
 
 def test_what_a_model_was_trained_with_travels(capsys, small, tmp_path):

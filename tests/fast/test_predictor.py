@@ -35,6 +35,7 @@ from ray_segformer import (
 )
 from ray_segformer.air import Checkpoint, PredictorNotSerializableException
 from ray_segformer.air.installed import convert_to_arrow, convert_to_numpy
+from ray_segformer.network import Groups
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -627,6 +628,41 @@ def test_columns_may_be_lists_and_series_but_not_one_cell(predictor):
     ):
         with pytest.raises(ValueError, match=message):
             predictor.predict({"image": cell})
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"image": ["a.jpg", "b.jpg"], "annotation": ["a.png"]}, "same number of rows, .*'image': 2, 'annotation': 1"),
+        ({"image": np.array("a.jpg", object)}, "the column 'image' is a ndarray, .* of one cell, give a list of it"),
+        (pd.DataFrame([["a.jpg", "b.jpg"]], columns=["image", "image"]), "several columns of a batch are called image"),
+    ],
+)
+def test_columns_that_do_not_go_together_are_named(predictor, batch, message):
+    with pytest.raises(ValueError, match=message):
+        predictor.predict(batch)
+
+
+def test_labels_that_are_no_class_ids_in_one_row(predictor):
+    ids = np.zeros((20, 30), np.int64)
+    with pytest.raises(ImageError, match=r"row 1 of the batch: wrong annotation: labels are float64; expected class"):
+        predictor.predict({"image": [picture(), picture()], "labels": [ids, ids + 0.7]})
+
+
+def test_pixel_values_of_two_dtypes_are_no_group():
+    class Network:
+        rows = 2
+
+    def ask(pixels):
+        yield [pixels]
+
+    def forward(pixels):
+        seen.append(pixels.dtype)
+        return torch.zeros(len(pixels), 4, 4, 3)
+
+    seen, crops = [], (np.zeros((3, 16, 16), np.uint8), np.zeros((3, 16, 16), np.float32))
+    list(Groups(Network()).run(forward, enumerate(map(ask, crops))))
+    assert seen == [np.uint8, np.float32]
 
 
 def test_a_column_labels_that_holds_no_class_ids_stays(predictor):

@@ -399,6 +399,7 @@ def test_keep_leaves_earlier_errors():
         {"size": 12.5},
         {"size": "512"},
         {"size": True},
+        {"size": float("inf")},
         {"size": {"height": 3}},
         {"size": {"longest_edge": 512}},
         {"size": {"height": 3, "width": 0}},
@@ -528,3 +529,9 @@ def test_pickles(pickler):
 def test_config_file_is_plain_json(tmp_path, preprocessor):
     preprocessor.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "preprocessor_config.json").read_text())["size"] == SIZE
+
+
+def test_settings_of_a_processor_come_first_as_in_a_checkpoint(tmp_path):
+    SegformerPreprocessor(32).save_pretrained(tmp_path)
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": {"size": 64}}))
+    assert SegformerPreprocessor.from_pretrained(tmp_path).height == 64

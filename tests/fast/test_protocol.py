@@ -7,7 +7,7 @@ from PIL import Image
 from reference import picture, resized, small_processor
 
 from ray_segformer import SegformerPreprocessor
-from ray_segformer.protocol import Protocol
+from ray_segformer.protocol import Protocol, short_side_size
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,7 @@ def test_windows_and_short_sides_are_our_own():
         "aspect ratio kept, short side 512, long side at most 2048, multiples of 32 (mmsegmentation's), logits "
         "averaged with the mirror image's"
     )
+
+
+def test_a_line_of_pixels_has_two_sides():
+    assert short_side_size(1, 5000) == (32, 2048)

@@ -20,7 +20,7 @@ ROOMS = (
     *("demo", "comparison", "training", "jobs", "reports", "exports", "outputs", "viz"),
     *("architectures", "metrics", "_labels"),
     *("predictor", "_sources", "_segmenter", "checkpoint", "preprocessor", "_batch_columns", "protocol"),  # the plugin
-    *("inputs", "pretrained", "images", "air", "_guesses", "_stage_times", "network"),
+    *("inputs", "pretrained", "images", "air", "_class_names", "_guesses", "_stage_times", "network"),
 )
 MOST_LINES, MOST_LINES_OF_A_CLASS = 300, 200
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from reference import objects, picture
 
@@ -78,7 +79,7 @@ PIXELS = np.zeros((3, 64, 96), np.uint8)
         ({"pixel_values": objects(PIXELS, None)}, "wrong shape: pixel_values of a row are (3, height, width), not ()"),
         ({"original_size": objects((8, 8), 5)}, "TypeError: "),
         ({"original_size": np.array([[8, 8], [8, 0]])}, "wrong shape: "),
-        ({"labels": objects(np.zeros((8, 8), int), "abc")}, "UFuncTypeError: "),
+        ({"labels": objects(np.zeros((8, 8), int), "abc")}, "wrong annotation: labels are <U3; "),
     ],
     ids=["null pixels", "size of a number", "no height", "labels of text"],
 )
@@ -89,3 +90,10 @@ def test_columns_that_are_broken_in_one_row(checkpoint, columns, said):
     assert result["segmentation"][1] is None and result["segmentation"][0] is not None
     with pytest.raises((ImageError, RowError), match=r"^row 1 of the batch \(b\): "):
         SegformerPredictor(checkpoint).predict(batch)
+
+
+@pytest.mark.parametrize("options", [{}, {"confidence": True}], ids=str)
+def test_a_batch_without_rows(options, checkpoint):
+    table = SegformerPredictor(checkpoint, on_error="keep", **options)({"image": []})
+    assert table.num_rows == 0 and {"segmentation", "error", *options} == {*table.column_names}
+    assert SegformerPredictor(checkpoint)(pa.table({"image": pa.array([], pa.binary())})).num_rows == 0

@@ -71,3 +71,8 @@ def test_worker_needs_no_directory(own_dir, small, read_first):
     np.testing.assert_allclose(logits, small.logits().numpy(), rtol=1e-4, atol=1e-4)
     assert id2label[6] == "class 6" and not there
     assert_small(returned, small)
+
+
+def test_a_copy_with_options_has_the_weights_itself(ray_session):
+    checkpoint = SegformerCheckpoint.demo()
+    assert checkpoint.with_preprocessor_options(on_error="keep").content is checkpoint.content

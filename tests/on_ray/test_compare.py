@@ -173,6 +173,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(scenes, tmp_path, capsys
             (scenes, tmp_path / "out", "--window", 10),
             r"window \(--window\) is at least 29 pixels for this model, not 10",
         ),
+        ((scenes, tmp_path / "out", "--scales", 0.05), r"scene_00000\.jpg: too small: .* at least 29 pixels"),
         ((scenes, tmp_path / "out", "--model", one_class), r"has one class: .* so there is no difference"),
     ]:
         try:

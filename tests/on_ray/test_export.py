@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from reference import decode, picture
 
-from ray_segformer.exports import FORMATS, Cityscapes, ExportError, ExportImage, Png
+from ray_segformer.exports import FORMATS, Cityscapes, ExportError, ExportImage, LabelStudio, Png
 from ray_segformer.viz import class_palette
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -130,6 +130,29 @@ def test_as_many_classes_as_a_palette_holds():
         .values()
     )
     np.testing.assert_array_equal(np.asarray(decode(content)), mask)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 8, 16, 17, 255])
+def test_pixels_without_data_are_255_whatever_the_number_of_classes(classes):
+    mask = np.array([[0, classes - 1, 255]], np.uint8)
+    image = ExportImage("a.jpg", "a.jpg", "a", 0, mask, [0, classes - 1, 255], [1, 1, 1])
+    (content,) = Png({number: str(number) for number in range(classes)}).files(image).values()
+    np.testing.assert_array_equal(np.asarray(decode(content)), mask)
+
+
+def test_a_palette_of_256_classes_has_no_id_for_pixels_without_data():
+    image = ExportImage("a.jpg", "a.jpg", "a", 0, np.array([[0, 65535]], np.uint16), [0, 65535], [1, 1])
+    with pytest.raises(ExportError, match=r"a\.jpg: some pixels have no data, and a palette of 256 classes has no id"):
+        Png({number: str(number) for number in range(256)}).files(image)
+
+
+def test_classes_of_one_name_are_kept_apart():
+    image = ExportImage("a.jpg", "a.jpg", "a", 0, np.array([[0, 1, 2]], np.uint8), [0, 1, 2], [1, 1, 1])
+    names = {0: "door", 1: "door", 2: "wall"}
+    strokes = LabelStudio(names).record(image)["predictions"][0]["result"]
+    assert [stroke["value"]["brushlabels"] for stroke in strokes] == [["door (0)"], ["door (1)"], ["wall"]]
+    (_, parts), *_ = Png(names).joint_files(iter(()))
+    assert json.loads(b"".join(parts))["label_map"] == {"0": "door (0)", "1": "door (1)", "2": "wall"}
 
 
 def test_coco(outputs, masks, id2label, tmp_path, run_command):

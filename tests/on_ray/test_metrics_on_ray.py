@@ -1,5 +1,7 @@
 """Scores of a dataset, against those that one process counts, and beside torchmetrics."""
 
+import math
+
 import numpy as np
 import pytest
 import ray
@@ -55,6 +57,10 @@ def test_a_dataset_counts_as_one_process_does(shared, street_paths):
         theirs.update(torch.from_numpy(row["segmentation"].astype(np.int64)), torch.from_numpy(reduced))
     np.testing.assert_array_equal(metrics.confusion, theirs.compute().numpy())
     assert 0.7 < metrics.compute()["overall_accuracy"] < 0.95
+
+
+def test_a_dataset_without_rows_has_no_scores():
+    assert math.isnan(score_dataset(ray.data.from_items([]), 3).compute()["mean_iou"])
 
 
 def test_a_dataset_of_many_sizes_with_a_failed_row():

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from ray.train import Checkpoint, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from reference import Reference, objects, picture, save_small, small_model
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
@@ -22,7 +22,7 @@ from ray_segformer import ImageError, SegformerCheckpoint, SegformerPredictor, S
 from ray_segformer.air import installed
 from ray_segformer.datasets import read_images
 from ray_segformer.demo import CLASSES, write_scenes
-from ray_segformer.train import Settings, train_loop_per_worker
+from ray_segformer.train import Settings, train_in_trial, train_loop_per_worker
 from ray_segformer.training import IGNORED, EveryRowOfValidation, TrainingRows, augment, jitter_colours, row_generator
 from ray_segformer.training._loop import schedule, train_step
 from ray_segformer.training._run import guesses_of, new_run, resumed_run
@@ -236,6 +236,8 @@ def test_unknown_settings_are_named():
         ({"model": "x", "size": (96, 0)}, r"size is .* in whole pixels; got \(96, 0\)"),
         ({"model": "x", "annotation_column": None}, "annotation_column is the name of a column, not None"),
         ({"model": "x", "id2label": ["sky", "road"]}, r"id2label is a dict, not \['sky', 'road'\]"),
+        ({"model": "x", "id2label": []}, r"id2label is a dict, not \[\]"),
+        ({"model": "x", "id2label": {0.5: "sky", 1: "road"}}, "id2label names classes by whole numbers, not by 0.5"),
         ({"model": "x", "protocol": {"windows": 3}}, "unknown keys in protocol: windows; known are resize, window"),
         ({"model": "x", "protocol": {"stride": 3}}, "needs sliding windows"),
         ({"model": "x", "mixed_precision": "float16"}, "mixed_precision"),
@@ -310,10 +312,21 @@ def test_a_damaged_state_is_named(from_scratch, tmp_path):
     with from_scratch.checkpoint.as_directory() as directory:
         shutil.copytree(directory, tmp_path / "checkpoint")
     checkpoint = Checkpoint.from_directory(str(tmp_path / "checkpoint"))
-    for name, content in (("optimizer.safetensors", b"cut"), ("training_state.json", b"{"), ("training.json", b"{}")):
-        (tmp_path / "checkpoint" / name).write_bytes(content)
+    foreign = save({"x.exp_avg": np.zeros(1)})
+    damaged = [("optimizer.safetensors", b"cut"), ("optimizer.safetensors", foreign), ("training.json", b"{}")]
+    damaged += [("training_state.json", content) for content in (b"{", b"{}", b"[]")]
+    for name, content in damaged:
+        file = tmp_path / "checkpoint" / name
+        whole = file.read_bytes()
+        file.write_bytes(content)
         with pytest.raises(ValueError, match=r"checkpoint: cannot resume from this checkpoint, .* or a damaged one"):
             resumed_run(checkpoint, Settings.of({"config": TINY}))
+        file.write_bytes(whole)
+
+
+def test_without_a_trial_nothing_is_trained_in_one():
+    with pytest.raises(RuntimeError, match="is for the trials of a Tuner"):
+        train_in_trial({"config": {}}, {"train": None, "validation": None})
 
 
 def test_images_of_29_pixels_are_large_enough_and_their_scales_of_larger_ones():

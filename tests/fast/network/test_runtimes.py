@@ -189,3 +189,14 @@ def test_threads_share_openvino(small):
     with ThreadPoolExecutor(4) as pool:
         for found, own in zip(pool.map(logits, range(4)), expected, strict=True):
             assert all(torch.equal(each, own) for each in found)
+
+
+def test_a_damaged_program_is_not_taken(small_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_SEGFORMER_CACHE", str(tmp_path))
+    tmp_path.chmod(0o700)
+    runtime, eager = load(small_dir, runtime="auto", device="cpu"), load(small_dir, runtime="eager", device="cpu")
+    program = tmp_path / runtime._compiled._key(1, 64, 64)
+    program.mkdir()
+    (program / "network.pt2").write_bytes(b"PK")
+    pixels = torch.rand(1, 3, 64, 64)
+    assert torch.equal(runtime(pixels), eager(pixels))

@@ -1,5 +1,7 @@
 """Pictures of confusion matrices: cells have the colours of matplotlib's colour map."""
 
+import warnings
+
 import matplotlib
 import numpy as np
 import pytest
@@ -56,3 +58,11 @@ def test_only_the_classes_that_are_named_are_drawn_and_pixels_of_others_count():
     assert picture.width < draw_confusion(confusion, [0, 3, 5], NAMES).width
     with pytest.raises(ValueError, match="no classes to draw"):
         draw_confusion(confusion, [], NAMES)
+
+
+@pytest.mark.parametrize("name", ["$$", "$_$", "US$ or A$", "水"])
+def test_names_are_text_and_no_formulas(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture = draw_confusion(matrix([7, 0, 0], [2, 2, 0], [0, 0, 9]), [0, 3, 5], {**NAMES, 3: name})
+    assert picture.width > 100

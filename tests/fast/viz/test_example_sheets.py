@@ -101,6 +101,13 @@ def test_the_legend_has_the_largest_class_first():
     assert left[4] < left[3] < left[1] < left[5] < 9999 and left[0] == left[2] == 9999
 
 
+def test_classes_of_one_name_have_each_a_line_of_the_legend():
+    legend = visualize_predictions([np.zeros((40, 60, 3), np.uint8)], [halves()], {0: "a", 1: "a"})
+    legend = legend.crop((0, legend.height - 40, *legend.size))
+    first, second = (counts(legend).get(tuple(colour), 0) for colour in make_palette(2).tolist())
+    assert first == second > 100
+
+
 def test_captions_have_names_and_losses():
     def height(**options):
         return visualize_predictions([flat(RED)] * 2, [halves()] * 2, NAMES, tile_width=60, **options).height
