@@ -17,7 +17,8 @@ def writable(batch: Any) -> Any:
     """Return the batch with a copy of each read-only array in it: whole columns, or arrays in cells.
 
     Arrays that are writable already are not copied. Columns of a DataFrame that have Arrow's dtypes get NumPy's, as
-    `pyarrow.Table.to_pandas` gives them: `to_numpy()` of several Arrow columns is an array of objects.
+    `pyarrow.Table.to_pandas` gives them: `to_numpy()` of several Arrow columns is an array of objects. Text is objects,
+    and its nulls are None, as before pandas 3.
 
     Args:
         batch: an array, a dict of arrays or a DataFrame.
@@ -29,6 +30,8 @@ def writable(batch: Any) -> Any:
             if isinstance(column.dtype, pd.ArrowDtype):
                 column = pa.chunked_array(pa.array(column)).to_pandas().copy().set_axis(batch.index)
                 frame.isetitem(position, column)
+            if isinstance(column.dtype, pd.StringDtype) and column.dtype.na_value is np.nan:  # the text of pandas 3
+                column = pd.Series(column.to_numpy(dtype=object, na_value=None), batch.index, dtype=object)
             # pandas allows assignments to its other columns. Only arrays inside cells are read-only views.
             if isinstance(column.dtype, np.dtype) and column.dtype.kind == "O":
                 cells = _writable_array(column.to_numpy())

@@ -48,6 +48,25 @@ def add_label_options(command: argparse._ActionsContainer) -> None:
     )
 
 
+def refuse_label_options(arguments: argparse.Namespace) -> None:
+    """Refuse the options of `labels_of` for an input without annotations, where they would do nothing.
+
+    Raises:
+        ValueError: there are some, which the message names.
+    """
+    given = {
+        "--labels": arguments.labels != "auto",
+        "--label-map": arguments.label_map is not None,
+        "--ignore-index": arguments.ignore_index is not None,
+        "--label-colors": arguments.label_colors is not None,
+    }
+    options = [option for option, is_given in given.items() if is_given]
+    if options:
+        raise ValueError(
+            f"{', '.join(options)}: the input has no annotations; name their folder with --annotations, or leave it out"
+        )
+
+
 def labels_of(arguments: argparse.Namespace, checkpoint: Any, reduced_in_layout: bool | None) -> Any:
     """Return the `Labels` of the options; "auto" goes by what the layout of the dataset says, else by the model.
 

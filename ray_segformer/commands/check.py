@@ -7,7 +7,7 @@ import json
 import warnings
 from typing import Any
 
-from ray_segformer.commands._labels import add_label_options, labels_of
+from ray_segformer.commands._labels import add_label_options, labels_of, refuse_label_options
 from ray_segformer.commands.common import (
     EXIT_FAILURES,
     EXIT_USAGE,
@@ -79,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
         reduced_in_layout = found.reduce_labels if isinstance(found, AnnotatedInput) else None
         labels = labels_of(arguments, checkpoint, reduced_in_layout)
+        if not isinstance(found, AnnotatedInput):
+            refuse_label_options(arguments)
     except (CheckpointError, InputError, OSError, ValueError) as error:
         return fail(EXIT_USAGE, error)
     try:

@@ -141,6 +141,8 @@ def run(arguments: argparse.Namespace) -> int:
                     guess.as_json(images) for guess in (*checkpoint.content.guesses, *found.guesses, *guesses)
                 ],
             }
+            _print_scores(summary)  # first: they are not lost with an output that cannot be written
+            print(f"{counted(images, 'image')}, {images / seconds:.2f} images/s; {sentence}")
             folder.begin()
             for name, picture in _pictures(metrics, worst, names, max_pixels):
                 folder.write_file(name, encode(picture, "PNG"))
@@ -149,6 +151,12 @@ def run(arguments: argparse.Namespace) -> int:
         return fail(EXIT_USAGE, error)
     except Exception as error:
         return fail_in_job(error)
+    print(folder.storage.shown)
+    return 0
+
+
+def _print_scores(summary: dict[str, Any]) -> None:
+    """Print the scores of a summary as a table."""
     print(f"{'class':<24}{'IoU':>9}{'accuracy':>10}")
     for name, score in summary["classes"].items():
         if score["iou"] is not None:
@@ -156,9 +164,6 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{'mIoU':<24}{_text(summary['mean_iou']):>9}")
     print(f"{'mean accuracy':<24}{'':>9}{_text(summary['mean_accuracy']):>10}")
     print(f"{'overall accuracy':<24}{'':>9}{_text(summary['overall_accuracy']):>10}")
-    print(f"{counted(images, 'image')}, {images / seconds:.2f} images/s; {sentence}")
-    print(folder.storage.shown)
-    return 0
 
 
 def _sentence(protocol: Any, checkpoint: Any) -> str:

@@ -106,8 +106,11 @@ def find_input(
         InputError: there are no images; or as for `find_annotated`, except for missing files.
     """
     if annotations is not None:
-        if split is not None:
-            raise InputError(f"{public_uri(annotations)}: --annotations says where they are, so --split has no meaning")
+        if split is not None or (image_column, annotation_column) != _COLUMNS:
+            raise InputError(
+                f"{public_uri(annotations)}: --annotations says where they are; leave out --split, --image-column and "
+                "--annotation-column"
+            )
         return by_name(source, annotations, exclude, strict=False)
     has_columns = (image_column, annotation_column) != _COLUMNS  # then it is annotated, or an error
     if split is not None or has_columns or _is_annotated(source, image_column, annotation_column):

@@ -251,6 +251,8 @@ def predict(
         }
         if report:
             _write_report(folder, output, summary, source, progress)
+        elif REPORT_NAME in folder.storage.entries():  # of an earlier run, without the images of this one
+            folder.storage.delete([REPORT_NAME])
         return folder.finish(summary, names)
 
 

@@ -238,6 +238,7 @@ def test_missing_files_of_every_layout_are_listed(tmp_path):
         ((), "no such file or folder"),
         (("--label-colors", "colors.txt"), "say which, with --model"),
         (("--label-map", "255"), "expected FROM=TO"),
+        (("--labels", "reduce", "--ignore-index", "0"), "--labels, --ignore-index: the input has no annotations"),
         (("--split", "val"), "no split 'val'"),
         (("--model", ""), "the name of the model is empty"),
     ],

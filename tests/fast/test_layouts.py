@@ -377,8 +377,9 @@ def test_what_is_no_column_of_images_or_has_no_rows_is_said(tmp_path):
 
 def test_options_that_contradict_each_other_are_refused(tmp_path):
     pairs(tmp_path, "images", "masks")
-    with pytest.raises(InputError, match="--annotations says where they are, so --split has no meaning"):
-        find_input(f"{tmp_path}/images", "val", annotations=f"{tmp_path}/masks")
+    for options in ({"split": "val"}, {"annotation_column": "mask"}):
+        with pytest.raises(InputError, match="--annotations says where they are; leave out --split, "):
+            find_input(f"{tmp_path}/images", **options, annotations=f"{tmp_path}/masks")
     table = pa.table({"image": [encode(picture())], "name": ["0"]})
     pa.parquet.write_table(table, tmp_path / "some.parquet")
     with pytest.raises(InputError, match=r"some\.parquet: images in parquet have no files of annotations"):

@@ -65,3 +65,14 @@ def test_images_on_a_store_are_read_with_the_options_of_the_input(small_dir, tmp
     assert code == 0 and printed.strip() == "s3://reports/b/page.html"
     with file_system.open_input_stream("reports/b/page.html") as stream:
         assert stream.read().decode() == page
+
+
+def test_a_run_that_adds_images_leaves_no_report_without_them(small_dir, tmp_path, run_command):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    Image.fromarray(picture(40, 60)).save(folder / "0.png")
+    command = ("predict", folder, output, "--model", small_dir, "--workers", 1)
+    assert run_command(*command, "--report")[0] == 0
+    assert run_command(*command, "--resume")[0] == 0 and (output / "report.html").exists()  # nothing was missing
+    Image.fromarray(picture(41, 60)).save(folder / "1.png")
+    assert run_command(*command, "--resume")[0] == 0 and not (output / "report.html").exists()

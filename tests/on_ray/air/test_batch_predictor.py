@@ -435,6 +435,16 @@ def test_pandas_batches_have_numpys_dtypes(checkpoint):
     assert predictor.predict(ray.data.from_arrow(table), **ONE).take_all() == [expected, expected]
 
 
+def test_text_of_pandas_batches_is_objects_and_its_nulls_are_none(checkpoint):
+    def look(frame):
+        return pd.DataFrame({"told": [f"{frame['text'].dtype} {cell!r}" for cell in frame["text"]]})
+
+    texts = ray.data.from_arrow(pa.table({"text": ["a", None]}))
+    assert column(BatchMapper(look, "pandas").transform(texts).take_all(), "told") == ["object 'a'", "object None"]
+    predictions = BatchPredictor.from_pandas_udf(look).predict(texts, **ONE).take_all()
+    assert sorted(column(predictions, "told")) == ["object 'a'", "object None"]
+
+
 @pytest.mark.skipif(installed.HAS_AIR, reason="Ray 2.6's own class leaves it out without a word")
 def test_a_predictors_own_preprocessor_that_nobody_would_run_is_refused(numbers, checkpoint, rows_of):
     predictor = BatchPredictor(checkpoint, Adder, preprocessor=BatchMapper(prepare, "pandas"))
