@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from ray_segformer.air._writable import writable
+from ray_segformer.air._writable import rows_from_0, writable
 from ray_segformer.air.installed import BatchFormat, Preprocessor
 
 # What `batch_size="default"` meant for Dataset.map_batches in Ray 2.6, although its BatchMapper documented 4096.
@@ -34,6 +35,7 @@ class BatchMapper(Preprocessor):
     """
 
     _is_fittable = False
+    _of_dataset = False  # whether it transforms a dataset, and not a batch of the user's own
 
     def __init__(
         self,
@@ -48,11 +50,16 @@ class BatchMapper(Preprocessor):
         self.batch_size = batch_size
         self.fn = fn
 
+    def _transform(self, ds: Any, *args: Any, **kwargs: Any) -> Any:
+        mapper = copy.copy(self)
+        mapper._of_dataset = True
+        return super(BatchMapper, mapper)._transform(ds, *args, **kwargs)
+
     def _transform_numpy(self, np_data: np.ndarray | dict[str, np.ndarray]) -> Any:
         return self.fn(writable(np_data))
 
     def _transform_pandas(self, df: pd.DataFrame) -> pd.DataFrame:
-        return self.fn(writable(df))
+        return self.fn(writable(rows_from_0(df) if self._of_dataset else df))
 
     def _determine_transform_to_use(self) -> BatchFormat:
         return BatchFormat(self.batch_format)

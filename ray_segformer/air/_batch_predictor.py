@@ -18,7 +18,7 @@ from ray_segformer.air._predict_arguments import check_predict_arguments
 from ray_segformer.air._predictor import DataBatch, pandas_udf_predictor
 from ray_segformer.air._predictor import Predictor as OurPredictor
 from ray_segformer.air._retries import BatchAttempts, load_with_retries
-from ray_segformer.air._writable import writable
+from ray_segformer.air._writable import rows_from_0, writable
 from ray_segformer.air.installed import BatchFormat, Checkpoint, Predictor, Preprocessor
 
 logger = logging.getLogger(__name__)
@@ -37,9 +37,9 @@ class BatchPredictor:
     * CPUs: if the scoring workers would reserve every CPU of the cluster, the stages before them would wait forever.
       Then each worker reserves less, and a warning says so.
     * Retries: a worker whose process is killed, or whose node is lost, is replaced, and its batches are scored again.
-      Retries are limited. The job ends if a worker dies three times in a row while it loads the model, and if one batch
-      ends six processes. If loading raises an error that may be temporary (an OSError or RuntimeError, for example), it
-      is tried three times. Any other error ends the job at once.
+      The job ends if a worker dies three times in a row while it loads the model, and if one batch ends six processes.
+      If loading raises an error that may be temporary (an OSError or RuntimeError, for example), it is tried three
+      times. Any other error ends the job at once.
     * `predictor_cls.prepare_checkpoint(checkpoint, **predictor_kwargs)`, an optional classmethod, is called once, on
       the driver. Its result is sent to the workers instead of the checkpoint, and the result's `get_preprocessor()` is
       the CPU stage. This works for a plain `ray.train.Checkpoint` too, which has no preprocessor.
@@ -47,7 +47,7 @@ class BatchPredictor:
       is no other, ours refuses the predictor, unless `set_preprocessor(None)` was called.
     * `pieces(batch)`, an optional method of a predictor, splits a preprocessed batch into parts. They are predicted one
       after the other, so that their predictions need not be in memory together.
-    * `to_block(batch)`, an optional method of a predictor, converts predictions into the block to put in the dataset.
+    * `to_block(batch)`, an optional method of a predictor, makes the block of the dataset of its predictions.
     * `writes_into_batches`, an optional attribute of a predictor: if False, it gets Ray Data's read-only views. By
       default it gets copies, which it may write into, as on Ray 2.6.
 
@@ -89,8 +89,7 @@ class BatchPredictor:
         """Return the preprocessor that `set_preprocessor` got, else the checkpoint's, else None."""
         if self._override_preprocessor_set:
             return self._override_preprocessor
-        # A plain ray.train.Checkpoint of Ray 2.7 and newer has no such method.
-        get_preprocessor = getattr(self._checkpoint, "get_preprocessor", None)
+        get_preprocessor = getattr(self._checkpoint, "get_preprocessor", None)  # ray.train.Checkpoint has none today
         return get_preprocessor() if get_preprocessor else None
 
     def set_preprocessor(self, preprocessor: Preprocessor | None) -> None:
@@ -126,8 +125,7 @@ class BatchPredictor:
             num_gpus_per_worker: GPUs that each actor reserves; 0 by default. If it is positive and
                 `predictor_cls.from_checkpoint` has a parameter `use_gpu`, that defaults to True. If the cluster has
                 too few, a warning is logged, and the actors wait for them, as everything on Ray does.
-            separate_gpu_stage: whether CPU tasks preprocess if actors score on GPUs. If False, the GPU actors
-                preprocess.
+            separate_gpu_stage: whether CPU tasks preprocess if actors score on GPUs. If False, the actors do.
             ray_remote_args: further resource arguments for the actors.
             predict_kwargs: arguments for the predictor's `predict`.
 
@@ -166,7 +164,8 @@ class BatchPredictor:
         in_actor = None
         if preprocessor is not None and not separate_gpu_stage and num_gpus > 0:
             in_actor = preprocessor
-            batch_format = preprocessor._determine_transform_to_use()
+            is_numpy = preprocessor._determine_transform_to_use() == BatchFormat.NUMPY
+            batch_format = BatchFormat.NUMPY if is_numpy else BatchFormat.PANDAS  # as on Ray 2.6; some ask for Arrow
 
         remote_args = dict(ray_remote_args or {}, num_gpus=num_gpus)
         if preprocessor is not None and in_actor is None:
@@ -232,10 +231,11 @@ class ScoringWorker:
         self._feature_columns = feature_columns
         self._keep_columns = keep_columns
 
-    def __call__(self, batch: DataBatch, **predict_kwargs: Any) -> Iterator[DataBatch]:
+    def __call__(self, batch: DataBatch, /, **predict_kwargs: Any) -> Iterator[DataBatch]:
         """Score one batch: preprocess it if this is the actor's task, select columns, predict, add kept columns."""
+        batch = rows_from_0(batch)
         if self._preprocessor is not None:
-            batch = self._preprocessor.transform_batch(batch)
+            batch = rows_from_0(self._preprocessor.transform_batch(batch))
         if getattr(self._predictor, "writes_into_batches", True):
             batch = writable(batch)
         for option, columns in (("feature_columns", self._feature_columns), ("keep_columns", self._keep_columns)):

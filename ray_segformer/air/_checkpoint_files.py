@@ -6,6 +6,7 @@ import copy
 import os
 import tempfile
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +25,12 @@ class CheckpointFiles:
 
     Attributes:
         checkpoint: the checkpoint, whose class and attributes are kept.
-        files: the bytes of each file (uint8 arrays, which all actors of a node share) by relative path.
+        files: the bytes of each file (uint8 arrays, which all actors of a node share) by relative path; None for
+            a folder.
     """
 
     checkpoint: Checkpoint
-    files: dict[str, npt.NDArray[np.uint8]]
+    files: dict[str, npt.NDArray[np.uint8] | None]
 
     @classmethod
     def read(cls, checkpoint: Any) -> Any:
@@ -37,12 +39,8 @@ class CheckpointFiles:
             return checkpoint
         with checkpoint.as_directory() as directory:
             files = {
-                os.path.relpath(os.path.join(folder, name), directory): np.fromfile(
-                    os.path.join(folder, name), np.uint8
-                )
-                for folder, _, names in os.walk(directory)
-                for name in names
-                if os.path.isfile(os.path.join(folder, name))  # A pipe may never end; a broken link cannot be read.
+                os.path.relpath(path, directory): None if os.path.isdir(path) else np.fromfile(path, np.uint8)
+                for path in _content(directory)
             }
         return cls(checkpoint, files)
 
@@ -51,9 +49,21 @@ class CheckpointFiles:
         directory = tempfile.TemporaryDirectory(prefix="checkpoint_")
         for path, content in self.files.items():
             target = os.path.join(directory.name, path)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            content.tofile(target)
+            os.makedirs(target if content is None else os.path.dirname(target), exist_ok=True)
+            if content is not None:
+                content.tofile(target)
         checkpoint = copy.copy(self.checkpoint)
         Checkpoint.__init__(checkpoint, directory.name)
         weakref.finalize(checkpoint, directory.cleanup)
         return checkpoint
+
+
+def _content(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the paths of all files and folders in a folder. Links are followed, but not in circles."""
+    above = (*above, os.path.realpath(folder))
+    for entry in os.scandir(folder):
+        if entry.is_file():  # A pipe may never end; a broken link cannot be read.
+            yield entry.path
+        elif entry.is_dir() and os.path.realpath(entry.path) not in above:
+            yield entry.path
+            yield from _content(entry.path, above)

@@ -1,6 +1,6 @@
-"""Batches as Ray 2.6 handed them out: writable, and in pandas with NumPy's dtypes.
+"""Batches as Ray 2.6 handed them out: writable, and in pandas with NumPy's dtypes and rows that count from 0.
 
-Today's Ray Data hands out read-only views of the object store, and columns of Arrow's dtypes.
+Today's Ray Data hands out read-only views of the object store, columns of Arrow's dtypes, and indices of its input.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+
+from ray_segformer.air.installed import convert_to_pandas
 
 
 def writable(batch: Any) -> Any:
@@ -40,6 +42,16 @@ def writable(batch: Any) -> Any:
     if isinstance(batch, dict):
         return {name: _writable_array(column) for name, column in batch.items()}
     return _writable_array(batch)
+
+
+def rows_from_0(batch: Any) -> Any:
+    """Return a batch of a dataset whose rows count from 0, as a DataFrame of Ray 2.6 did. An Arrow table becomes one.
+
+    Today's Ray Data hands out the index of a frame that `ray.data.from_pandas` got. A function that makes a Series or a
+    frame of its own would meet other rows. Some of its preprocessors make tables, which were DataFrames on Ray 2.6.
+    """
+    batch = convert_to_pandas(batch) if isinstance(batch, pa.Table) else batch
+    return batch.reset_index(drop=True) if isinstance(batch, pd.DataFrame) else batch
 
 
 def _writable_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

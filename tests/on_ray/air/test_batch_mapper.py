@@ -262,6 +262,14 @@ def test_a_function_may_write_into_its_batch(function, batch_format, batch_size,
     assert values(source) == before
 
 
+def test_rows_of_a_dataset_count_from_0_whatever_the_index_of_its_frame():
+    frame = pd.DataFrame({"x": [1, 2, 3]}, index=[2, 0, 1])
+    mapper = BatchMapper(lambda df: df.assign(z=pd.Series(df["x"].to_numpy() * 10)), "pandas")
+    rows = mapper.transform(ray.data.from_pandas(frame)).take_all()
+    assert [(row["x"], row["z"]) for row in rows] == [(1, 10), (2, 20), (3, 30)]
+    assert list(mapper.transform_batch(frame)["z"][:2]) == [30, 10]  # a batch of the user's own keeps its index
+
+
 @pytest.mark.skipif(installed.HAS_AIR, reason="Ray 2.6's own class hands out read-only views here")
 @pytest.mark.parametrize(
     ("function", "batch_format", "batch_size", "make_dataset", "expected"),

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 import ray
 from ray import cloudpickle
+from ray.data.preprocessors import StandardScaler
 
 from ray_segformer import BatchMapper, BatchPredictor, Predictor
-from ray_segformer.air import Checkpoint, installed
+from ray_segformer.air import Checkpoint, CheckpointFiles, installed
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
 
@@ -445,6 +446,18 @@ def test_text_of_pandas_batches_is_objects_and_its_nulls_are_none(checkpoint):
     assert sorted(column(predictions, "told")) == ["object 'a'", "object None"]
 
 
+def test_rows_count_from_0_whatever_the_index_of_their_frame(small_ray):
+    frame = pd.DataFrame({"x": [1, 2, 3, 4]}, index=[2, 3, 1, 0])
+    predictor = BatchPredictor.from_pandas_udf(lambda df: pd.DataFrame({"double": 2 * df["x"].to_numpy()}))
+    rows = predictor.predict(ray.data.from_pandas(frame), keep_columns=["x"], **ONE).take_all()
+    assert sorted((row["x"], row["double"]) for row in rows) == [(1, 2), (2, 4), (3, 6), (4, 8)]
+
+
+def test_an_argument_of_the_predictor_may_be_called_batch(small_ray):
+    predictor = BatchPredictor.from_pandas_udf(lambda df, batch=0: pd.DataFrame({"sum": df["id"] + batch}))
+    assert sorted(column(predictor.predict(ray.data.range(2), batch=10, **ONE).take_all(), "sum")) == [10, 11]
+
+
 @pytest.mark.skipif(installed.HAS_AIR, reason="Ray 2.6's own class leaves it out without a word")
 def test_a_predictors_own_preprocessor_that_nobody_would_run_is_refused(numbers, checkpoint, rows_of):
     predictor = BatchPredictor(checkpoint, Adder, preprocessor=BatchMapper(prepare, "pandas"))
@@ -501,6 +514,15 @@ def test_in_one_stage_the_gpu_worker_preprocesses_and_a_given_use_gpu_stays(ten,
     assert (row["cpu"], row["gpu"]) == (0, 1)
     assert row["use_gpu"] == "False"
     assert row["pid"] == row["prepared_by"]
+
+
+def test_in_one_stage_rays_own_preprocessors_do_what_they_do_in_two(numbers):
+    predictor = BatchPredictor.from_pandas_udf(lambda df: pd.DataFrame({"sum": df["x"] + df["y"]}))
+    predictor.set_preprocessor(StandardScaler(["x", "y"]).fit(numbers))
+    options = {"num_gpus_per_worker": 1, "keep_columns": ["id"], **ONE}
+    one, two = (predictor.predict(numbers, separate_gpu_stage=stage, **options).take_all() for stage in (False, True))
+    by_id = [{row["id"]: row["sum"] for row in rows} for rows in (one, two)]
+    assert by_id[0] == pytest.approx(by_id[1]) and by_id[0][0] == pytest.approx(-2 * 2.5 / np.std(np.arange(6)))
 
 
 def test_batch_size_is_the_most_rows_at_once_and_use_gpu_is_given_only_to_a_predictor_that_names_it(ten, checkpoint):
@@ -565,6 +587,18 @@ def test_a_directory_checkpoint_arrives_as_its_own_class_when_its_folder_is_gone
     assert set(column(rows, "texts")) == {repr(sorted(files.items()))}
     assert set(column(rows, "label")) == {"LabelledCheckpoint: black cat"}
     assert checkpoint.colour == "black"
+
+
+@pytest.mark.skipif(installed.HAS_AIR, reason="Ray 2.6 packs links themselves")
+def test_linked_and_empty_folders_arrive(tmp_path):
+    (tmp_path / "step_3").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "step_3/label.txt").write_text("cat")
+    (tmp_path / "best").symlink_to("step_3")
+    (tmp_path / "step_3/up").symlink_to(tmp_path)  # a circle
+    restored = CheckpointFiles.read(Checkpoint.from_directory(str(tmp_path))).restore()
+    assert sorted(os.listdir(restored.path)) == ["best", "empty", "step_3"]
+    assert Path(restored.path, "best/label.txt").read_text() == "cat"
 
 
 def test_a_predictor_may_read_in_its_checkpoints_folder_later_and_the_callers_stays(
