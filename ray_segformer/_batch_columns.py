@@ -34,10 +34,10 @@ def as_arrays(batch: Any) -> Any:
         if len({*rows.values()}) > 1:
             raise ValueError(f"columns of a batch have the same number of rows, and here they have {rows}")
         return columns
-    names = batch.columns if isinstance(batch, pd.DataFrame) else getattr(batch, "column_names", ())
-    twice = sorted({str(name) for name in names if [*names].count(name) > 1})
-    if twice:
-        raise ValueError(f"several columns of a batch are called {', '.join(twice)}; rename all but one")
+    names = pd.Index(batch.columns if isinstance(batch, pd.DataFrame) else getattr(batch, "column_names", ()))
+    if not names.is_unique:
+        twice = ", ".join(map(str, names[names.duplicated()].unique()))
+        raise ValueError(f"several columns of a batch are called {twice}; rename all but one")
     if not isinstance(batch, (np.ndarray, pd.DataFrame, pa.Table)):
         raise RuntimeError(
             f"Invalid input data type of {type(batch)}; a batch is a dict such as {{'image': ['a.jpg', 'b.jpg']}}, an "
