@@ -72,7 +72,7 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
             CheckpointError: the model's modules are not those of its configuration, such as another activation.
             TypeError: `model`, `image_processor` or `training` has another type.
             ValueError: `image_processor` is a `SegformerPreprocessor` with `resize`, which no file can hold.
-            FileExistsError: `path` is not empty.
+            FileExistsError: `path` is a file, or a directory that is not empty.
         """
         preprocessor = as_preprocessor(image_processor)
         if not is_segformer(model):
@@ -80,8 +80,8 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
                 f"model: expected a transformers SegformerForSemanticSegmentation, got {type(model).__name__}"
             )
         check_modules(model)
-        if path is not None and os.path.isdir(path) and os.listdir(path):
-            raise FileExistsError(f"{path} exists and is not empty; name a new directory")
+        if path is not None and os.path.exists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+            raise FileExistsError(f"{path} exists and is not an empty directory; name a new one")
         target = os.fspath(path) if path is not None else tempfile.mkdtemp(prefix="segformer_")
         # Written beside the target and then renamed, so that the target is never incomplete.
         os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)

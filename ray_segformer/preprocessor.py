@@ -106,7 +106,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         self.image_column = image_column
         self.annotation_column = annotation_column
         self.on_error = on_error
-        self.max_pixels = max_pixels
+        self.max_pixels = int(max_pixels)
         self.label_format = LabelFormat(label_map or {}, label_colors, self.do_reduce_labels)
 
     @classmethod
@@ -247,7 +247,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
 def _check_options(on_error: str, max_pixels: int, labels: Any, annotation_column: str | None) -> None:
     if on_error not in ("raise", "keep"):
         raise ValueError(f'on_error is "raise" or "keep", not {on_error!r}')
-    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+    if isinstance(max_pixels, bool) or not isinstance(max_pixels, (int, np.integer)) or max_pixels < 1:
         raise ValueError(f"max_pixels is a whole number of at least 1, not {max_pixels!r}")
     if labels and annotation_column is None:
         raise ValueError(

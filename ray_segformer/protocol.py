@@ -53,7 +53,11 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.resize is not None and self.resize not in _RESIZES:
             raise ValueError(f"resize (--resize) is one of {_RESIZES}, or None, not {self.resize!r}")
-        if not isinstance(self.flip, (bool, np.bool_)):  # any text would be true
+        for name in ("flip", "window", "stride"):
+            value = getattr(self, name)
+            if isinstance(value, np.generic):  # summaries are JSON, which holds Python's numbers
+                object.__setattr__(self, name, value.item())
+        if not isinstance(self.flip, bool):  # any text would be true
             raise ValueError(f"flip (--flip) is True or False, not {self.flip!r}")
         if self.window is not None:
             from ray_segformer.network import check_window  # not at the top, because it imports torch
@@ -62,7 +66,8 @@ class Protocol:
         elif self.stride is not None:
             raise ValueError("stride (--stride) needs sliding windows; give their size, window (--window)")
         try:
-            object.__setattr__(self, "scales", tuple(self.scales))
+            scales = (scale.item() if isinstance(scale, np.generic) else scale for scale in self.scales)
+            object.__setattr__(self, "scales", tuple(scales))
             are_scales = bool(self.scales) and all(0 < scale < 100 for scale in self.scales)
         except TypeError:  # one number, or text
             are_scales = False

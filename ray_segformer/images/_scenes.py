@@ -77,10 +77,10 @@ def black_or_white(path: str, bands: Bands) -> tuple[float, float, float]:
     Raises:
         ImageError: as for `read_scene`.
     """
-    if bands.low is None or bands.high is None or bands.percentile:
-        return 0.0, 0.0, 0.0
     with opened_scene(path) as scene:
         _check_bands(scene, bands)
+        if bands.low is None or bands.high is None or bands.percentile:
+            return 0.0, 0.0, 0.0
         values = np.concatenate([values[valid] for values, valid in _samples(scene, bands, _LOOKED_AT_BLOCKS)])
     if not values.size:
         return 0.0, 0.0, 0.0

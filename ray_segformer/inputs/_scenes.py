@@ -6,7 +6,7 @@ import itertools
 import posixpath
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from ray_segformer.images import (
     ImageError,
     ScenePart,
     black_or_white,
+    cause_of,
     scene_size,
 )
 from ray_segformer.inputs._find import find_rounds
@@ -45,6 +46,7 @@ def find_scenes(
     bands: Bands,
     windows: tuple[int, int] | None,
     *,
+    on_error: Literal["raise", "keep"] = "raise",
     exclude: Sequence[str] = (),
     distinct_names: bool = False,
     output: str | None = None,
@@ -58,6 +60,7 @@ def find_scenes(
         source, exclude, distinct_names, output: as for `find_rounds`. All files are GeoTIFF, or other TIFF.
         bands: what is read of each scene.
         windows: the side of sliding windows, and the pixels between them. None: scenes are not divided.
+        on_error: "keep" goes on where the bands or the range do not fit the first scene.
 
     Yields:
         The parts of the scenes of each round. They have the columns `row` and `column`, of their upper left corner.
@@ -66,6 +69,7 @@ def find_scenes(
 
     Raises:
         InputError: as for `find_rounds`; or a file is no TIFF file, or rasterio is not installed.
+        ImageError: the first scene has no such bands, or needs a range, and `on_error` is "raise".
     """
     try:
         import rasterio  # noqa: F401
@@ -76,7 +80,7 @@ def find_scenes(
         rows = files.take(files.rows)
         _check_suffixes(rows)
         if not count:
-            guesses = _guess_of_range(rows[0], bands)
+            guesses = _guess_of_range(rows[0], bands, on_error)
         for first in range(0, len(rows), _SCENES):
             some = rows[first : first + _SCENES]
             with ThreadPoolExecutor(_READERS) as pool:
@@ -128,11 +132,13 @@ def _divided(length: int, window: int, stride: int) -> list[tuple[range, range]]
     return parts
 
 
-def _guess_of_range(row: dict[str, Any], bands: Bands) -> list[Guess]:
+def _guess_of_range(row: dict[str, Any], bands: Bands, on_error: str) -> list[Guess]:
     """Return what is to be said about the range of a scene; nothing if the file cannot be read, as its row will say."""
     try:
         share, low, high = black_or_white(row["image"], bands)
-    except ImageError:
+    except ImageError as error:
+        if on_error == "raise" and cause_of(str(error)) == "wrong pixels":  # before an earlier output is deleted
+            raise ImageError(f'{row["path"]}: {error}. Pass on_error="keep" to keep such rows.') from error
         return []
     if share < _MOST_BLACK_OR_WHITE:
         return []

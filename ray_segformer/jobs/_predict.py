@@ -163,8 +163,15 @@ def predict(
             return find_rounds(source, exclude=exclude, every=every, distinct_names=distinct_names, output=output)
         if every is not None:
             raise InputError("every (--every) is for videos, and bands (--bands, --range) for scenes; leave one out")
-        windows = protocol.windows_alone
-        return find_scenes(source, bands, windows, exclude=exclude, distinct_names=distinct_names, output=output)
+        return find_scenes(
+            source,
+            bands,
+            protocol.windows_alone,
+            on_error=on_error,
+            exclude=exclude,
+            distinct_names=distinct_names,
+            output=output,
+        )
 
     rounds = listed()
     images = start_ray_during(partial(next, rounds))

@@ -133,8 +133,9 @@ def test_from_model_of_wrong_types(tmp_path, model, processor, message):
 
 def test_from_model_writes_over_nothing(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="not empty; name a new directory"):
-        SegformerCheckpoint.from_model(small_model(), path=tmp_path)
+    for path in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(FileExistsError, match=f"^{path} exists and is not an empty directory"):
+            SegformerCheckpoint.from_model(small_model(), path=path)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("notes.txt", "mine")]
 
 

@@ -236,7 +236,7 @@ def test_inputs_that_are_no_scenes_are_refused(tmp_path, values):
     (tmp_path / "b.png").write_bytes(encode(picture()))
     with pytest.raises(InputError, match=r"b\.png: bands .* are read of TIFF files .*--exclude"):
         next(find_scenes(str(tmp_path), Bands(), None))
-    (images,) = find_scenes(str(tmp_path), Bands(), None, exclude=["*.png"])
+    (images,) = find_scenes(str(tmp_path), Bands(), None, on_error="keep", exclude=["*.png"])
     (row,) = images.take(9)
     assert row["key"] == str(tmp_path / "a.tif") and ScenePart.of(row["image"]).core == WHOLE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ray_segformer import ImageError, SegformerCheckpoint, SegformerPredictor
 from ray_segformer.images import cause_of
 from ray_segformer.network import View, argmax_between, segment_views
 from ray_segformer.network._interpolation import Axis, Columns, add_by_torch, add_upsampled, scale_of
+from ray_segformer.protocol import Protocol
 
 CLASSES = 7
 
@@ -236,6 +238,15 @@ def test_an_image_that_is_too_small_is_an_error_of_its_row(small_dir, small, opt
         ImageError, match=r"row 1 of the batch: too small: .* at least 29 pixels on each side, and gets 28;"
     ):
         SegformerPredictor(small_dir, **options).predict({"image": images})
+
+
+def test_options_may_be_numbers_of_numpy():
+    """Summaries and settings of jobs are JSON, which does not hold them."""
+    options = {"flip": True, "window": 64, "stride": 48, "scales": (0.5, 1.0)}
+    of_numpy = {"flip": np.True_, "window": np.int64(64), "stride": np.uint8(48), "scales": np.float32([0.5, 1])}
+    assert json.dumps(Protocol(**of_numpy).options()) == json.dumps(Protocol(**options).options())
+    with pytest.raises(ValueError, match=r"window \(--window\) is a number of pixels"):
+        Protocol(window=np.float64(64))
 
 
 def test_a_scale_that_is_too_small(small_dir):

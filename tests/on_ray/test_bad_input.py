@@ -235,6 +235,7 @@ def test_a_wrong_limit(checkpoint, max_pixels):
     for make in (SegformerPreprocessor, lambda **options: SegformerPredictor(checkpoint, **options)):
         with pytest.raises(ValueError, match="max_pixels is a whole number of at least 1, not"):
             make(max_pixels=max_pixels)
+        assert make(max_pixels=np.int64(9))
 
 
 @pytest.fixture

@@ -208,6 +208,18 @@ def test_scenes_on_object_storage_and_other_options(
         9999,
     )
     assert code == 1 and "too large: a scene of 300 x 380 pixels" in error and "without --resize, --flip" in error
+    earlier = (tmp_path / "out/summary.json").read_bytes()
+    for wrong, message in (
+        (("--bands", "7"), "a scene of 4 bands has no band 7"),
+        (("--bands", "1"), "bands of uint16; .*--range LOW HIGH"),
+    ):
+        code, _, error = run_command(
+            "predict", folder / "large.tif", tmp_path / "out", "--model", small_dir, *wrong, "--overwrite"
+        )
+        assert code == 1 and re.search(rf"large\.tif: wrong pixels: {message}.* \(--on-error keep continues", error), (
+            error
+        )
+        assert (tmp_path / "out/summary.json").read_bytes() == earlier  # nothing was deleted for a run that cannot be
     with pytest.raises(SystemExit):
         run_command("predict", folder, tmp_path / "out2", "--bands", "r,g,b")
     assert "commas between them, such as 3,2,1, or one number; got r,g,b" in capsys.readouterr().err
