@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
 import math
 import os
 import time
@@ -19,13 +17,13 @@ from ray_segformer._segmenter import check_foreground_threshold
 from ray_segformer._stage_times import start_totals, totals_by_stage
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.images import MAX_PIXELS, Bands
-from ray_segformer.inputs import DoneRows, ImageInput, InputError, ListedAhead, Location, find_rounds, find_scenes
+from ray_segformer.inputs import DoneRows, ImageInput, InputError, Location, find_rounds, find_scenes
 from ray_segformer.jobs._cluster import resources_for, start_ray, start_ray_during, where_to_run
 from ray_segformer.jobs._compile import compile_ahead
 from ray_segformer.jobs._encoded_masks import encoded_masks
 from ray_segformer.jobs._preflight import check_nodes
-from ray_segformer.jobs._progress import progress_of_workers
 from ray_segformer.jobs._report import REPORT_NAME, report_page
+from ray_segformer.jobs._write_rounds import write_rounds
 from ray_segformer.outputs import CLASSES_NAME, LocalStorage, MaskOutput, OutputError, OutputFolder, Shards, WriteShards
 from ray_segformer.protocol import PLAIN, Protocol
 from ray_segformer.viz import class_palette
@@ -148,12 +146,7 @@ def predict(
         "model": checkpoint.content.digest(),
         "format": mask_format,
         "overlays": overlays,
-        "max_pixels": max_pixels,
-        "runtime": runtime,
-        "dtype": dtype,
-        "foreground_threshold": foreground_threshold,
-        "confidence": confidence,
-        **protocol.options(),
+        **{name: value for name, value in options.items() if name != "on_error"},
     }
     folder = OutputFolder(output, source=source, overwrite=overwrite, resume=resume, options=result_options)
     distinct_names = overlays or mask_format == "png"
@@ -215,30 +208,15 @@ def predict(
         write = WriteShards(folder.storage, mask_format, confidence=confidence, columns=images.columns)
         # These tasks mostly wait. A local folder is that of the driver's machine.
         where_to_write = where_to_run(0, here=isinstance(folder.storage, LocalStorage))
-        said = {guess.code for guess in images.guesses}
-        found, all_listed = resumed, False  # the images of the rounds so far
-        ahead = ListedAhead(itertools.chain([images], rounds))
-        with contextlib.ExitStack() as stack:
-            if progress:
-                stack.enter_context(progress_of_workers(totals, lambda: found if all_listed else None, resumed))
-            for images in ahead:
-                say(guess for guess in images.guesses if guess.code not in said)
-                said.update(guess.code for guess in images.guesses)
-                remaining = images.rows if done is None else int((~done.among(images.keys())).sum())
-                found, all_listed = found + remaining, images.is_last
-                if not remaining:
-                    continue
-                dataset = images.dataset(done, distinct_names=distinct_names)
-                dataset.context.execution_options.preserve_order = True
-                encoded = encoded_masks(dataset, checkpoint, options, palette, resources, images.columns)
-                written = encoded.map_batches(
-                    write, batch_format="pyarrow", batch_size=rows_per_shard, **where_to_write
-                )
-                for row in written.iter_rows():
-                    ahead.list_next()
-                    shards.add(json.loads(row["shard"]))
-                    folder.lease.check()
-        folder.lease.look()
+
+        def written(images: ImageInput) -> ray.data.Dataset:
+            dataset = images.dataset(done, distinct_names=distinct_names)
+            dataset.context.execution_options.preserve_order = True
+            encoded = encoded_masks(dataset, checkpoint, options, palette, resources, images.columns)
+            return encoded.map_batches(write, batch_format="pyarrow", batch_size=rows_per_shard, **where_to_write)
+
+        rounds = itertools.chain([images], rounds)
+        guesses = write_rounds(rounds, images.guesses, written, done, shards, folder, totals if progress else None)
         shards.settle()
         seconds = time.monotonic() - started
         count, causes, model = shards.rows, shards.causes, checkpoint.content.source
@@ -254,7 +232,7 @@ def predict(
             "stages": totals_by_stage(totals, count - resumed),
             "classes": shards.areas.as_json(names),
             "protocol": protocol.describe(checkpoint.get_preprocessor()),
-            "warnings": [guess.as_json(count) for guess in (*checkpoint.content.guesses, *images.guesses)],
+            "warnings": [guess.as_json(count) for guess in (*checkpoint.content.guesses, *guesses)],
         }
         if report:
             _write_report(folder, output, summary, source, progress)
