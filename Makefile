@@ -1,5 +1,7 @@
 # Each target sets up what it needs: a fresh machine with Python 3.10 or newer and make is enough.
 PYTHON ?= python3
+# Many versions in constraints.txt need Python 3.11. On 3.10, pip chooses.
+CONSTRAINTS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
 HAS_RAY_2_6 = $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'
 # Python compiles what is imported. Compiling all that is installed takes longer than installing it.
 PIP = -m pip install --quiet --no-compile
@@ -22,7 +24,7 @@ demo: .venv/ready
 	.venv/bin/ray-segformer demo out/demo
 
 benchmark: .venv/ready
-	.venv/bin/python $(PIP) -c constraints.txt -e ".[benchmarks]"
+	.venv/bin/python $(PIP) $(CONSTRAINTS) -e ".[benchmarks]"
 	.venv/bin/python -m benchmarks --output out/benchmarks
 
 # Strict: a broken link is an error. `--quiet` would hide warnings from it.
@@ -79,7 +81,7 @@ format: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python $(PIP) -c constraints.txt -e ".[ray,openvino,dev]"
+	.venv/bin/python $(PIP) $(CONSTRAINTS) -e ".[ray,openvino,dev]"
 	touch $@
 
 # Of the same versions as .venv but for Ray, so the other packages are those of .venv.
