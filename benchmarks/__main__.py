@@ -50,7 +50,7 @@ def main() -> int:
     )
     parser.add_argument("--output", default=REPOSITORY / "out" / "benchmarks", type=Path, help="folder of the results")
     parser.add_argument("--shared", default=REPOSITORY.parent / "shared", type=Path, help="folder with data/, models/")
-    parser.add_argument("--repeats", type=int, help="rounds of each table (default: each section has its own number)")
+    parser.add_argument("--repeats", type=int, help="rounds of tables with turns (default: each section has its own)")
     parser.add_argument("--threads", type=int, default=cores, help="threads of each contestant (default: all cores)")
     parser.add_argument(
         "--quick", action="store_true", help="smaller sizes: a quick look, with numbers that must not be quoted"
@@ -61,10 +61,10 @@ def main() -> int:
     if arguments.threads < 1 or (arguments.repeats is not None and arguments.repeats < 1):
         parser.error("--threads and --repeats are at least 1")
 
-    # The processes of contestants and of Ray inherit this: where the package is, and no log lines.
+    # The processes of contestants and of Ray inherit this: where the package is, no log lines, and a Ray of their own.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
-    os.environ.update(TQDM_DISABLE="1", PYTHONWARNINGS="ignore", RAY_BACKEND_LOG_LEVEL="fatal")
+    os.environ.update(TQDM_DISABLE="1", PYTHONWARNINGS="ignore", RAY_BACKEND_LOG_LEVEL="fatal", RAY_ADDRESS="local")
 
     import torch
 
@@ -82,9 +82,8 @@ def main() -> int:
             started = time.monotonic()
             tables = importlib.import_module(f"benchmarks.{SECTIONS[name]}").run(settings)
             report.add(name, tables, time.monotonic() - started, disturbances())
-    draw(report.content, arguments.output / "benchmarks.png")
-    drawn = draw_memory(report.content, arguments.output)
-    print(f"{arguments.output}: {', '.join(['results.json', 'results.md', 'benchmarks.png', *drawn])}")
+    drawn = draw(report.content, arguments.output / "benchmarks.png") + draw_memory(report.content, arguments.output)
+    print(f"{arguments.output}: {', '.join(['results.json', 'results.md', *drawn])}")
     return 0
 
 

@@ -26,7 +26,7 @@ def run(settings: Settings) -> list[Table]:
             f"{_LOOP}, {KEPT}": children.start(peers.tutorial_loop, model, keep_memory=True),
             "transformers' pipeline": children.start(peers.transformers_pipeline, model),
         }
-        openvino = children.start(peers.openvino_loop, model, settings.threads)
+        openvino = children.start(peers.openvino_loop, model, settings.threads, _BATCH_SIZE)
         theirs |= {f"the loop in OpenVINO, {dtype}": openvino.given(dtype) for dtype in ours.DTYPES}
         everyone = dict(theirs)
         for runtime in settings.runtimes:

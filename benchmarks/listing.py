@@ -46,7 +46,7 @@ def run(settings: Settings) -> list[Table]:
             progress(f"listing: {name}, the first images")
             seconds, at_first = _first_images(settings, source, f"{folder}/out{len(rows)}")
             progress(f"listing: {name}, all")
-            with Child(_drive, threads=1) as drive:
+            with Child(_drive, f"{folder}/spilled", threads=1) as drive:
                 listed, all_seconds, growth = drive(source)
             assert listed == count
             rows.append(
@@ -120,13 +120,13 @@ def _own_memory() -> float:
     return (memory.rss - memory.shared) / 1e6
 
 
-def _drive() -> Callable[[str], tuple[int, float, float]]:
+def _drive(spilled: str) -> Callable[[str], tuple[int, float, float]]:
     import ray
 
     from benchmarks.streaming import start_ray
     from ray_segformer.inputs import ListedAhead, find_rounds
 
-    start_ray(2, 2**30, tempfile.mkdtemp(prefix="segformer_benchmark_spilled_"))
+    start_ray(2, 2**30, spilled)
 
     def drive(source: str) -> tuple[int, float, float]:
         """List all rounds of an input, and make their datasets. Return the images, the seconds, and the MB at most."""

@@ -36,19 +36,19 @@ def _enlarged(photo: str, path: Path) -> str:
 
 def _peaks(settings: Settings, paths: list[str]) -> Table:
     model, threads = settings.model, settings.threads
+    # The loop holds the full-size logits of a whole batch. If they do not fit in memory, its batch is smaller.
+    need = _BATCH * 150 * _SIZE[0] * _SIZE[1] * 4 * 1.25
+    loops = _BATCH if _available() > need and not settings.quick else 4
     contestants: list[tuple[str, str, tuple[Any, ...], tuple[Any, ...], bool]] = [
         (_LOOP, "peer", (peers.tutorial_loop, model), (), False),
         ("transformers' pipeline", "peer", (peers.transformers_pipeline, model), (), False),
-        ("the loop in OpenVINO, float32", "peer", (peers.openvino_loop, model, threads), ("float32",), False),
+        ("the loop in OpenVINO, float32", "peer", (peers.openvino_loop, model, threads, loops), ("float32",), False),
     ]
     for runtime in settings.runtimes:
         factory = (ours.our_predictor, model, runtime, ("float32",))
         contestants.append((f"{runtime}, float32", "ours", factory, ("float32",), False))
         contestants.append((f"{runtime}, float32, {KEPT}", "ours", factory, ("float32",), True))
 
-    # The loop holds the full-size logits of a whole batch. If they do not fit in memory, its batch is smaller.
-    need = _BATCH * 150 * _SIZE[0] * _SIZE[1] * 4 * 1.25
-    loops = _BATCH if _available() > need and not settings.quick else 4
     rows: list[dict[str, Any]] = []
     for name, side, factory, options, keep_memory in contestants:
         progress(f"memory: {name}")

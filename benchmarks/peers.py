@@ -124,12 +124,17 @@ def windows_by_hand(directory: str, window: int, stride: int) -> Masks:
     return lambda paths, batch_size: [mask(path, batch_size) for path in paths]
 
 
-def openvino_loop(directory: str, threads: int) -> Callable[[Sequence[str], int, str], list[np.ndarray]]:
-    """Return the same loop with OpenVINO's model: `masks(paths, batch_size, dtype)`."""
+def openvino_loop(
+    directory: str, threads: int, batch_size: int
+) -> Callable[[Sequence[str], int, str], list[np.ndarray]]:
+    """Return the same loop with OpenVINO's model: `masks(paths, batch_size, dtype)`.
+
+    OpenVINO is faster with a fixed shape, so all batches are full, and of the `batch_size` given here.
+    """
     from transformers.modeling_outputs import SemanticSegmenterOutput
 
     _, processor = load(directory)
-    compiled = _openvino(directory, threads, shape=(-1, 3, 512, 512))
+    compiled = _openvino(directory, threads, shape=(batch_size, 3, 512, 512))
 
     def masks(paths: Sequence[str], batch_size: int, dtype: str) -> list[np.ndarray]:
         results = []

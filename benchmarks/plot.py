@@ -16,11 +16,11 @@ _TITLES = {
 _BAR, _MARGIN = 0.21, 0.75  # inches: the height of a row, and what a panel needs beside its rows
 
 
-def draw(results: dict[str, Any], path: Path) -> None:
-    """Draw those sections of `results` (see `Report.content`) that have a panel; draw nothing if none has."""
+def draw(results: dict[str, Any], path: Path) -> list[str]:
+    """Draw those sections of `results` (see `Report.content`) that have a panel. Return the file names."""
     panels = {name: results["sections"][name]["tables"][0]["rows"] for name in _TITLES if name in results["sections"]}
     if not panels:
-        return
+        return []
     from matplotlib.figure import Figure
 
     shown = {name: [row for row in rows if _is_shown(row)] for name, rows in panels.items()}
@@ -35,8 +35,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
         "In bold: times the speed of the panel's first row",
         fontsize=9,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=200)
+    return [path.name]
 
 
 def _is_shown(row: dict[str, Any]) -> bool:

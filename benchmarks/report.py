@@ -26,6 +26,7 @@ class Report:
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
+        folder.mkdir(parents=True, exist_ok=True)  # now: a folder that cannot be made would lose the first section
         self._folder = folder
         self.content: dict[str, Any] = {
             "machine": machine(settings.threads),
@@ -53,7 +54,6 @@ class Report:
         }
         for table in tables:
             print(markdown(dataclasses.asdict(table)))
-        self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "results.json").write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
         tables_so_far = [table for done in self.content["sections"].values() for table in done["tables"]]
         text = "\n".join([self._heading(), *map(markdown, tables_so_far)])

@@ -13,7 +13,7 @@ class Settings:
     Attributes:
         shared: the folder with `data/` and `models/`.
         threads: the number of threads of every contestant, and of Ray's CPUs.
-        repeats: rounds of each table; None for each section's own number.
+        repeats: rounds of the tables in which contestants take turns; None for each section's own number.
         quick: smaller sizes, for a quick look.
     """
 

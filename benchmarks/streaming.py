@@ -25,7 +25,7 @@ CURVES = {
 
 def run(settings: Settings) -> list[Table]:
     """Return a table of memory at the start, in the middle and at the end, and of its peak."""
-    count = settings.repeats or (300 if settings.quick else 5000)
+    count = 300 if settings.quick else 5000
     photos = (settings.photos * (count // len(settings.photos) + 1))[:count]
     progress(f"streaming: {count} photos")
     with (

@@ -105,12 +105,13 @@ def run(arguments: argparse.Namespace) -> int:
             sheet_columns=2,
         )
         folder.write_file("contact_sheet.png", encode(sheet, "PNG"))
-        ious = dict(zip(CLASSES, per_class_iou(confusion).tolist(), strict=True))
+        values = zip(CLASSES, per_class_iou(confusion).tolist(), strict=True)
+        ious = {name: None if math.isnan(value) else value for name, value in values}  # JSON has no NaN
         summary = {"images": len(paths), "failures": 0, "mean_iou": mean_iou(confusion), "iou": ious}
         folder.finish(summary, checkpoint.id2label)
     print(f"{'class':<12}{'IoU':>8}")
     for name, value in ious.items():
-        print(f"{name:<12}{'absent' if math.isnan(value) else f'{value:.4f}':>8}")
+        print(f"{name:<12}{'absent' if value is None else f'{value:.4f}':>8}")
     print(f"{'mean':<12}{mean_iou(confusion):>8.4f}")
     where = folder.storage.describe("contact_sheet.png")
     print(f"{counted(len(paths), 'scene')}, {len(paths) / seconds:.2f} images/s: {where}")

@@ -28,7 +28,7 @@ class Layout:
     """What a scene consists of.
 
     Attributes:
-        ground: the kind of ground, a key of `surroundings.GROUND_COLOURS`.
+        ground: the kind of ground, a key of `GROUND_COLOURS` in `_surroundings.py`.
         season: "summer", "autumn", "spring" or "winter".
         road: the road, if there is one.
         water: "sea", "river", "lake", "coast", or "" for none.

@@ -162,8 +162,8 @@ def main() -> None:
     parser.add_argument("--seed", type=_seed, default=0, help="seed of weights, order and augmentation")
     parser.add_argument("--evaluate", type=_positive, default=200, metavar="N", help="held-out scenes")
     arguments = parser.parse_args()
-    if arguments.output.is_dir() and any(arguments.output.iterdir()):
-        parser.error(f"{arguments.output} exists and is not empty; name a new directory")
+    if arguments.output.is_file() or (arguments.output.is_dir() and any(arguments.output.iterdir())):
+        parser.error(f"{arguments.output} exists and is not an empty directory; name a new one")
     started = time.perf_counter()
     # The training worker takes all processors. Ray Data needs one more to read at the same time.
     ray.init("local", num_cpus=(os.cpu_count() or 1) + 1, include_dashboard=False)

@@ -68,7 +68,8 @@ def refused(monkeypatch, capsys):
 
 def test_training_refuses_a_full_directory_before_it_starts(refused, tmp_path):
     (tmp_path / "stale.txt").write_text("from an earlier run")
-    assert f"{tmp_path} exists and is not empty" in refused("--output", tmp_path)
+    for taken in (tmp_path, tmp_path / "stale.txt"):
+        assert f"{taken} exists and is not an empty directory" in refused("--output", taken)
     assert [path.name for path in tmp_path.iterdir()] == ["stale.txt"]
 
 
