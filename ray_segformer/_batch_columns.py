@@ -17,22 +17,22 @@ from ray_segformer.images import ImageError, cells, object_array
 
 
 class RowError(RuntimeError):
-    """A row of a batch raised an exception that nobody foresaw. The message names the row and the exception."""
+    """A row of a batch raised an unexpected exception. The message names the row and the exception."""
 
 
 def as_arrays(batch: Any) -> Any:
     """Return a batch with arrays in place of a dict's lists, such as of paths or of Pillow's images.
 
     Raises:
-        RuntimeError: it is no batch, as of Ray's `Predictor`.
-        ValueError: a column is one cell, or something else that is neither a list nor an array; or columns have
-            different lengths, or one name.
+        RuntimeError: `batch` is of another type. Ray's `Predictor` raises the same.
+        ValueError: a column is neither a list nor an array, columns have different lengths, or two columns have the
+            same name.
     """
     if isinstance(batch, dict):
         columns = {name: _as_array(name, column) for name, column in batch.items()}
         rows = {name: len(column) for name, column in columns.items()}
         if len({*rows.values()}) > 1:
-            raise ValueError(f"columns of a batch have the same number of rows, and here they have {rows}")
+            raise ValueError(f"all columns of a batch must have the same number of rows; these have {rows}")
         return columns
     names = pd.Index(batch.columns if isinstance(batch, pd.DataFrame) else getattr(batch, "column_names", ()))
     if not names.is_unique:
@@ -61,8 +61,8 @@ def name_column(
 ) -> dict[str, npt.NDArray[Any]]:
     """Name the only column of a batch that came as a bare array.
 
-    Ray hands over a dataset of one column in this way. Rows of shape `(3, H, W)` become `pixel_values`, unless images
-    are called so. All other rows become images.
+    Ray hands over a dataset of one column in this way. Rows of shape `(3, H, W)` become `pixel_values`, unless
+    `image_column` is "pixel_values". All other rows become images.
 
     Args:
         array: `(N, ...)`, or an object array `(N,)`.
@@ -88,7 +88,9 @@ def name_column(
 
 
 def check_many(images: Any) -> None:
-    """Check that a column of images is not one image. An array `(N, H, 3)` is more likely that than N narrow grey ones.
+    """Check that a column of images is not a single image.
+
+    An array `(N, H, 3)` is more likely one RGB image than N grey images that are 3 pixels wide.
 
     Raises:
         ValueError: it looks like a single image.
@@ -100,16 +102,16 @@ def check_many(images: Any) -> None:
 
 
 def is_preprocessed(batch: Mapping[str, Any], image_column: str) -> bool:
-    """Return whether the `pixel_values` of a batch are those of a preprocessor.
+    """Return whether a batch has `pixel_values` that a preprocessor made.
 
-    If images are called so, they are raw unless `original_size` is there, too.
+    If `image_column` is "pixel_values", the column holds raw images unless the batch also has `original_size`.
 
     Args:
         batch: a dict of arrays or a DataFrame.
         image_column: the name of images.
 
     Raises:
-        ValueError: `pixel_values` holds raw images, and images are called otherwise.
+        ValueError: `pixel_values` holds raw images, but `image_column` is another name.
     """
     if "pixel_values" not in batch or "original_size" in batch:
         return "pixel_values" in batch
@@ -129,13 +131,13 @@ def is_preprocessed(batch: Mapping[str, Any], image_column: str) -> bool:
     return True
 
 
-def of_row(row: int, path: Any, why: Any) -> str:
+def row_error_text(row: int, path: Any, why: Any) -> str:
     """Return the text of the `error` column for a row. `ray_segformer.images.cause_of` reads it."""
     return f"row {row} of the batch" + (f" ({path})" if path else "") + f": {why}"
 
 
-def of_path(path: Any, error: Exception) -> ImageError | RowError:
-    """Return the exception of an image as one whose message names it: an `ImageError`, or else a `RowError`."""
+def error_with_path(path: Any, error: Exception) -> ImageError | RowError:
+    """Return an exception whose message also names the image: an `ImageError` if `error` is one, else a `RowError`."""
     return _named(f"{path}: ", error)
 
 
@@ -154,7 +156,7 @@ class RowErrors:
         on_error: "raise" or "keep".
 
     Raises:
-        ValueError: errors are kept, and the batch has a column `error` of something else.
+        ValueError: errors are kept, and the column `error` of the batch holds other values than text and nulls.
 
     Attributes:
         before: why each row failed in an earlier stage, by the column `error`; None if it did not.
@@ -185,9 +187,9 @@ class RowErrors:
 
         Raises:
             ImageError: `error` is one.
-            RowError: `error` is another exception, which nobody foresaw.
+            RowError: `error` is any other exception.
         """
-        problem = _named(of_row(row, path or self._paths[row], ""), error)
+        problem = _named(row_error_text(row, path or self._paths[row], ""), error)
         if fatal or isinstance(error, MemoryError):
             raise problem from error
         if not self._keep:

@@ -1,4 +1,4 @@
-"""What is guessed is said: a warning with a stable code, which can be filtered."""
+"""Warnings of what may change results, each with a stable code, by which they can be filtered."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class SegformerWarning(UserWarning):
-    """Something that changes results was not said, and is assumed.
+    """A warning of something that may change results, such as a missing setting that is assumed.
 
     Attributes:
-        code: what kind of assumption it is, such as "no-preprocessor-config".
+        code: the kind of warning, such as "no-preprocessor-config".
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -22,10 +22,10 @@ class SegformerWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Guess:
-    """Something that was not said, and is assumed.
+    """Something that may change results, such as a missing setting that is assumed.
 
     Attributes:
-        code: what kind of assumption it is; it stays the same in all versions.
+        code: the kind of guess; it stays the same in all versions.
         message: a sentence.
         rows: how many rows or files it concerns; None for all rows.
     """

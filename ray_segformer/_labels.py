@@ -1,7 +1,7 @@
 """What a model makes of a dataset's annotations: class ids that it knows, or a reason to refuse them.
 
-A dataset whose annotations do not fit a model gives scores and training that look fine and are wrong. What cannot be
-right is refused; a class that is hardly there is said.
+Annotations that do not fit a model give scores and trainings that look fine and are wrong. Annotations that cannot be
+right raise an error. A class that is hardly annotated causes a warning.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Labels:
         reduce_labels: whether annotations are numbered as in ADE20K's files: 0 is ignored, and classes count from 1.
             They are reduced after `label_map`.
         label_map, label_colors: see `LabelFormat`.
-        ignore_index: a further id of the annotations that is ignored, such as 65535; or an id that is ignored already,
-            which says that this is meant: see `check`. Default: None.
+        ignore_index: another id of the annotations to ignore, such as 65535. An id that is ignored already confirms
+            that this is on purpose, so that `check` accepts it. Default: None.
 
     Attributes:
         has_colors: whether there are `label_colors`.
 
     Raises:
-        ValueError: an id or a colour is none, or `label_map` gives `ignore_index` a class, or an id a class that the
-            model does not have.
+        ValueError: an id or a colour is invalid, `label_map` maps `ignore_index` to a class, or it maps an id to a
+            class that the model does not have.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Labels:
             cell, max_pixels: as for `LabelFormat.class_ids`.
 
         Returns:
-            `(H, W)`: classes of the model, and the first of `ignored_ids`; uint8 or uint16, or int32 if these do not
+            `(H, W)`: classes of the model, and the first of `ignored_ids`; uint8 or uint16, or int32 if neither can
             hold that id.
 
         Raises:
@@ -126,7 +126,7 @@ class Labels:
 
         Raises:
             InputError: every pixel is ignored; or only class 0 is annotated and other pixels are ignored, but no option
-                says so. Masks of 0 and 255 are so, and their foreground would never count.
+                says that this is on purpose. Masks of 0 and 255 are an example: their foreground would never count.
         """
         ignored, reduced = self.ignored_ids[0], self.reduce_labels
         if _all_ignored(counts):
@@ -138,19 +138,20 @@ class Labels:
         if self._is_two_valued(counts) and reduced:
             raise InputError(
                 "annotations hold only 1 and ids that are ignored, 0 among them, because labels are reduced; if 0 is a "
-                "class, --labels as-is (reduce_labels=False); if not, say so: --ignore-index 0 (ignore_index=0)"
+                "class, use --labels as-is (reduce_labels=False); if 0 is to be ignored, use --ignore-index 0 "
+                "(ignore_index=0)"
             )
         if self._is_two_valued(counts):
             raise InputError(
-                f"annotations hold only 0 and {ignored}, and {ignored} is ignored; foreground is to be 1: --label-map "
-                f"{ignored}=1 (label_map={{{ignored}: 1}}); or, if {ignored} is to be ignored, say so: --ignore-index "
-                f"{ignored} (ignore_index={ignored})"
+                f"annotations hold only 0 and {ignored}, and {ignored} is ignored; if {ignored} is the foreground, use "
+                f"--label-map {ignored}=1 (label_map={{{ignored}: 1}}); if {ignored} is to be ignored, use "
+                f"--ignore-index {ignored} (ignore_index={ignored})"
             )
 
     def look(self, sample: Callable[[int], Iterable[Mapping[str, Any]]], max_pixels: int = MAX_PIXELS) -> None:
-        """Look at some annotations of a dataset, before anything is made of it.
+        """Check some annotations of a dataset before it is used.
 
-        16 are looked at, or up to 256 while `in_doubt`, because a class may be rare.
+        16 are checked. While `in_doubt`, up to 256 are, because a class may be rare.
 
         Args:
             sample: returns as many rows as its argument says, or all there are, with `path` and `annotation`.
@@ -173,7 +174,7 @@ class Labels:
         return not self._ignores_on_purpose and (_all_ignored(counts) or self._is_two_valued(counts))
 
     def needs_more(self, counts: Counts, annotations: int) -> bool:
-        """Return whether more annotations are to be looked at than those that were counted; see `look`."""
+        """Return whether more annotations must be counted than the `annotations` counted so far; see `look`."""
         return annotations < (_LOOKED_AT_IN_DOUBT if self.in_doubt(counts) else _LOOKED_AT)
 
     def count_row(self, path: Any, cell: Any, max_pixels: int = MAX_PIXELS) -> Counts:
@@ -184,7 +185,7 @@ class Labels:
             raise ImageError(f"{path}: {error}") from error
 
     def guesses(self, counts: Counts, id2label: Mapping[int, str]) -> list[Guess]:
-        """Return what is to be said about the classes.
+        """Return the warnings about classes that are never or hardly annotated.
 
         "class-never-annotated" names classes without a pixel, "class-hardly-annotated" those with less than 0.01 % of
         the annotated pixels.

@@ -18,7 +18,7 @@ from ray_segformer.protocol import PLAIN, Protocol, resized
 if TYPE_CHECKING:
     from ray_segformer.network import Runtime, Segmentation
 
-_HUGE = 2**26  # pixels of an image whose decoder leaves much memory
+_HUGE = 2**26  # pixels: decoding an image this large leaves much freed memory in the process
 
 
 class Segmenter:
@@ -29,9 +29,9 @@ class Segmenter:
         settings: how pixel values are normalised.
         num_labels: the number of classes.
         ignored: the annotated class ids that the loss leaves out; see `SegformerContent.ignored_ids`.
-        ignore_index: the model's own one of these.
+        ignore_index: the one of these that the model's loss leaves out, `semantic_loss_ignore_index`.
         device: "cpu" or "cuda".
-        confidence: whether to compute the confidence, too.
+        confidence: whether to compute the confidence, as well.
         foreground_threshold: see `SegformerPredictor`.
         protocol: how images are shown to the network.
         smallest_side: the fewest rows and columns that the network takes. Default: it is not checked.
@@ -107,7 +107,7 @@ class Segmenter:
 
         for row, outcome in self._groups.run(self._forward, segmentations()):
             stage_times.count("network", 0.0, 1)
-            if isinstance(outcome, Exception):  # if torch has no memory, or no device, that is no fault of the row
+            if isinstance(outcome, Exception):  # a RuntimeError of torch, such as out of memory, is not the row's fault
                 failed(row, outcome, fatal=isinstance(outcome, RuntimeError))
                 masks[row], confidences[row] = installed.NULL_TENSOR, installed.NULL_TENSOR
             else:
@@ -125,7 +125,7 @@ class Segmenter:
             mask = np.empty(size, self.mask_dtype)
             confidence = np.empty(size, np.float32) if self._confidence else None
             views = protocol.views(pixel_values, size, self._settings)
-            # Of one class, probabilities are asked for, and these are not linear between logits.
+            # One class has a sigmoid, which is not linear between logits, so it needs the logit of each pixel.
             every_pixel = self.num_labels == 1 or self._device != "cpu"
             results = [result for result in (mask, confidence) if result is not None]
             yield from _timed(segment_views(views, self._class_map_between, results, every_pixel=every_pixel))
@@ -244,10 +244,10 @@ def _check_ids(labels: Any, num_labels: int, ignored: Sequence[int]) -> None:
 
 
 def check_foreground_threshold(threshold: float | None, num_labels: int) -> None:
-    """Check the option `foreground_threshold` of a model with `num_labels` classes. None is always right.
+    """Check the option `foreground_threshold` of a model with `num_labels` classes. None is always valid.
 
     Raises:
-        ValueError: the model has other than one class, or the threshold is not above 0 and below 1.
+        ValueError: the model does not have exactly one class, or the threshold is not above 0 and below 1.
     """
     if threshold is None:
         return

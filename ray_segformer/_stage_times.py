@@ -27,7 +27,7 @@ STAGES = ("decode", "resize", "network", "argmax", "encode", "write", "waiting")
 
 _TOTALS_NAME = "ray_segformer_stage_totals"
 _JOB = "ray_segformer_job"  # in Ray Data's context: which job a task belongs to
-_SECONDS_TO_NEXT_LOOKUP = 5.0  # if there are no totals yet; doubled after each lookup
+_SECONDS_TO_NEXT_LOOKUP = 5.0  # of the totals' actor, until there is one; doubled after each lookup
 _LATENCIES = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 
 # What this process counted since its last report.

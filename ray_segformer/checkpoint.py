@@ -71,7 +71,7 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
         Raises:
             CheckpointError: the model's modules are not those of its configuration, such as another activation.
             TypeError: `model`, `image_processor` or `training` has another type.
-            ValueError: `image_processor` is a `SegformerPreprocessor` with `resize`, which no file can hold.
+            ValueError: `image_processor` has `resize`, or `training` has NaN, which the files cannot store.
             FileExistsError: `path` is a file, or a directory that is not empty.
         """
         preprocessor = as_preprocessor(image_processor)
@@ -111,7 +111,7 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
         """Load a local directory, or a model of the Hugging Face Hub by its name (downloaded and cached).
 
         Warns:
-            SegformerWarning: something that changes results is not in the files, and is assumed.
+            SegformerWarning: the files miss or contradict something that changes results, such as image settings.
 
         Raises:
             CheckpointError: there is no such checkpoint, or it is incomplete or broken.
@@ -194,7 +194,8 @@ class SegformerCheckpoint(Checkpoint):  # type: ignore[misc] # The base class de
 
     def with_preprocessor_options(self, **options: Any) -> SegformerCheckpoint:
         """Return a copy whose `get_preprocessor()` has `options`. It shares the content of this checkpoint."""
-        checkpoint = copy.copy(self)  # by `__reduce__`: where Ray runs, it has a reference alone, which ends with Ray
+        # By `__reduce__`: the copy may hold only an ObjectRef, which is lost when Ray stops.
+        checkpoint = copy.copy(self)
         checkpoint._content = self.content
         checkpoint._preprocessor_options = options
         return checkpoint

@@ -40,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments. Default: those of the process.
 
     Returns:
-        The exit code: 0; 1 if images failed or the run stopped early; 2 if the arguments or the input are wrong; 130 if
-        it was interrupted before it wrote anything.
+        The exit code: 0; 1 if images failed, the run stopped early, `check` has findings, or masks differ in `compare`;
+        2 if the input, the output or the values of options do not fit; 130 if it was interrupted (`predict` and
+        `export` return 1 then).
+
+    Raises:
+        SystemExit: argparse ended the command: 0 after `--help` or `--version`, 2 if the arguments cannot be parsed.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -67,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         action=PrintCompletion,
         choices=("bash", "zsh", "tcsh"),
         metavar="SHELL",
-        help="print what lets bash, zsh or tcsh complete this command, to be put where the shell reads it",
+        help="print a completion script for bash, zsh or tcsh, to be saved where the shell loads completions",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (predict, compare, evaluate, export, report, check, info, demo):

@@ -123,8 +123,12 @@ def score_dataset(
         ignore_index: as for `SegmentationMetrics`.
         reduce_labels: as for `SegmentationMetrics`.
 
+    Returns:
+        The metrics of all rows. They are empty for a dataset without rows.
+
     Raises:
-        ValueError: in a batch, a column is missing, or sizes or ids do not fit. The message names the row.
+        ValueError: `num_classes` is below 1. In a batch (Ray may wrap it): a column is missing, which the message
+            names, or sizes or ids do not fit, and the message names the row.
     """
     from ray.data.aggregate import AggregateFn
 
@@ -160,12 +164,12 @@ def confusion_matrix(
         int64 `(num_classes, num_classes)`.
 
     Raises:
-        ValueError: the shapes differ, or an id is outside [0, num_classes), or numbers are no integers.
+        ValueError: the shapes differ, or an id is outside [0, num_classes), or a dtype is not an integer one.
     """
     prediction, annotation = np.asarray(prediction), np.asarray(annotation)
     for name, array in (("prediction", prediction), ("annotation", annotation)):
         if array.dtype.kind not in "biu":
-            raise ValueError(f"the {name} holds integers, class ids, not {array.dtype}; of logits, take the argmax")
+            raise ValueError(f"the {name} must hold integer class ids, not {array.dtype}; for logits, take the argmax")
     if prediction.shape != annotation.shape:
         advice = advice_on_size(annotation.shape, prediction.shape)
         raise ValueError(f"the prediction is {prediction.shape} but the annotation is {annotation.shape}; {advice}")

@@ -55,14 +55,14 @@ class SegformerPredictor(Predictor):
 
     * `segmentation`: class ids `(height, width)` at the image's own size, uint8, or uint16 above 255 classes. It is one
       array `(N, height, width)` if all sizes agree, else an object array of N. It equals the result of transformers'
-      `post_process_semantic_segmentation`: logits are resized bilinearly, then argmax. Of a model of one class this is
-      0 everywhere; `foreground_threshold` tells foreground from background instead.
+      `post_process_semantic_segmentation`: logits are resized bilinearly, then argmax. A model of one class
+      gives 0 everywhere, unless `foreground_threshold` tells foreground from background.
     * `confidence`, with `confidence=True`: float32 `(height, width)`, the winner's softmax probability in each pixel.
-      Of a model of one class, it is the sigmoid of the resized logit: the probability of the class, whatever the mask.
+      For a model of one class, it is the sigmoid of the resized logit: the probability of foreground.
     * `loss`, if the batch has `labels` or an annotation column: float32, transformers' `labels=` loss of that image
       alone. It leaves out the model's own `semantic_loss_ignore_index` and 255, which stands for null annotations and
       for 0 where labels are reduced. (255 counts if the model has a class 255 and another ignored index.) The loss is
-      NaN if every pixel is ignored. Of a model of one class, labels are 1 for foreground and 0 for background.
+      NaN if every pixel is ignored. For a model of one class, labels are 1 for foreground and 0 for background.
     * `error`, with `on_error="keep"`: null, or why the row's `segmentation` is null. `ray_segformer.images.cause_of`
       tells the cause of such a text, to count failures. Ray 2.6 has no nulls in such columns: there `error` is `""` and
       `segmentation` is `(0, 0)`.
@@ -74,9 +74,9 @@ class SegformerPredictor(Predictor):
 
     Args:
         source: a checkpoint, a transformers model, a directory, a name on the Hub, or an `ObjectRef` of one of these.
-        use_gpu: None for a GPU if the process has one; True or False to insist.
+        use_gpu: None uses a GPU if the process sees one. True requires one. False uses the CPU.
         runtime: "eager" (torch), "compile" (a program that torch compiles once for each machine, size and number of
-            threads) or "openvino" (needs that extra). "auto" is eager; on CPUs, that program as soon as it is there.
+            threads) or "openvino" (needs that extra). "auto" is eager, and on CPUs "compile" once the program is there.
         dtype: the dtype of the network's arithmetic. "auto" is "float32" on CPUs and "bfloat16" on GPUs, which is
             faster and less exact. "float16" is for GPUs.
         confidence: whether to add the column `confidence`.
@@ -93,7 +93,8 @@ class SegformerPredictor(Predictor):
         label_map, label_colors: how annotations are stored; see `SegformerPreprocessor`.
 
     Raises:
-        ValueError: an option has none of its values, or two options contradict each other, or do not fit the model.
+        TypeError: `source` has another type, or an option is unknown.
+        ValueError: an option has an invalid value, or options contradict each other or do not fit the model.
         RuntimeError: `use_gpu=True` without a GPU, or a package that the runtime needs is not installed.
         CheckpointError: the source holds no SegFormer.
     """
@@ -164,7 +165,7 @@ class SegformerPredictor(Predictor):
 
         Args:
             checkpoint: the user's checkpoint.
-            options: those of the class. They are checked. The preprocessor, which is the CPU stage, gets its share.
+            options: those of the class. Their names, and values that are one of a few, are checked here.
         """
         _check_options(cls, options)
         own = SegformerCheckpoint.from_checkpoint(checkpoint)
@@ -178,7 +179,7 @@ class SegformerPredictor(Predictor):
         return BatchFormat.NUMPY
 
     def predict(self, data: Any, **kwargs: Any) -> Any:
-        """Predict a batch, as Ray's `Predictor` does. Also, a dict may hold lists, and a DataFrame keeps its index."""
+        """Predict a batch, as Ray's `Predictor` does. A dict may also hold lists. A DataFrame keeps its index."""
         predictions: Any = super().predict(as_arrays(data), **kwargs)
         if isinstance(data, pd.DataFrame):
             predictions.index = data.index  # Ray converts to NumPy and back

@@ -63,7 +63,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
     passes only if it has `original_size`, too; else the column holds raw images.
 
     Args:
-        size: what images are resized to, in pixels; see `ImageSettings`.
+        size: what images are resized to, in pixels; see `ImageSettings`. Default: 512, a square.
         resize: None for what `do_resize` and `size` say, or one of `Protocol`'s: "square", "short-side" or "none".
         image_column: the column with image cells (see `ray_segformer.images`).
         annotation_column: the column with annotations, or None.
@@ -71,15 +71,16 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         label_map: other class ids for ids of the annotations, such as `{255: 1}`; see `LabelFormat`.
         label_colors: class ids by RGB colours, `{(r, g, b): id}`, for annotations of colours; see `LabelFormat`.
         max_pixels: an image with more pixels is an error, which is found before the image is decoded. Decoding takes
-            up to 18 bytes for each pixel: workers with little memory need a lower limit. In windows, predictors take
-            less than 2 GB above image and mask for 20,000 x 20,000 pixels, in `map_batches` and in `predict`, too.
+            up to 18 bytes for each pixel: workers with little memory need a lower limit. With windows, a predictor
+            needs less than 2 GB beside the image and its mask for 20,000 x 20,000 pixels.
         batch_format: "numpy" or "pandas".
-        batch_size: rows that are preprocessed at once.
+        batch_size: rows that are preprocessed at once; None for whole blocks. Default: 16.
         settings: further settings of `ImageSettings`, such as `do_resize` and `image_mean`.
 
     Raises:
-        ValueError: an option has none of its values, or is for annotations without a column of them. On a batch: a
-            column is missing, or the images are one image.
+        TypeError: a setting is unknown.
+        ValueError: an option has an invalid value, or needs `annotation_column`, which is None. On a batch: a column is
+            missing, or the images are a single image.
         ImageError: on a batch, with `on_error="raise"`: a cell holds no image.
         RowError: on a batch, with `on_error="raise"`: a row raised another exception. The message names both.
     """
@@ -159,7 +160,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
             threads: how many images to decode and resize at the same time. Pillow releases the GIL.
 
         Returns:
-            A new batch of the same type (a dict for an array).
+            A new batch of the same type (a dict for an array). A preprocessed batch is returned as it is.
         """
         if isinstance(batch, np.ndarray):
             batch = name_column(batch, self.image_column, (self.height, self.width) if self._has_one_size else None)
@@ -224,7 +225,7 @@ class SegformerPreprocessor(ImageSettings, BatchMapper):
         with stage_times.timed("resize"):
             height, width = resized(self.resize, self, *size)
             if (height, width) != size:
-                if max(size[0], height) * width > max(self.max_pixels, MAX_PIXELS):  # Pillow may hold all rows so wide.
+                if max(size[0], height) * width > max(self.max_pixels, MAX_PIXELS):  # Pillow first widens all rows.
                     raise ImageError(f"too large: {size[0]} rows, each resized from {size[1]} to {width} pixels")
                 rgb = np.asarray(Image.fromarray(rgb).resize((width, height), self.resample))
                 if labels is not None:

@@ -41,7 +41,7 @@ class Protocol:
 
     Raises:
         ValueError: an unknown `resize`, a `flip` that is not True or False, a `stride` without `window`, a window or
-            stride that `check_window` refuses, or a scale that is not above 0.
+            stride below 1, a stride above `window`, no scales, or a scale that is not above 0 and below 100.
     """
 
     resize: Literal["square", "short-side", "none"] | None = None

@@ -43,17 +43,17 @@ class BatchPredictor:
     * `predictor_cls.prepare_checkpoint(checkpoint, **predictor_kwargs)`, an optional classmethod, is called once, on
       the driver. Its result is sent to the workers instead of the checkpoint, and the result's `get_preprocessor()` is
       the CPU stage. This works for a plain `ray.train.Checkpoint` too, which has no preprocessor.
-    * A preprocessor of the predictor's own: Ray's class leaves it out, because the checkpoint's runs before. If there
-      is no other, ours refuses the predictor, unless `set_preprocessor(None)` was called.
+    * The predictor's own preprocessor: Ray's class removes it, because the checkpoint's has run. If there is no other
+      preprocessor, ours raises a ValueError in the workers, unless `set_preprocessor(None)` was called.
     * `pieces(batch)`, an optional method of a predictor, splits a preprocessed batch into parts. They are predicted one
       after the other, so that their predictions need not be in memory together.
-    * `to_block(batch)`, an optional method of a predictor, makes the block of the dataset of its predictions.
+    * `to_block(batch)`, an optional method of a predictor, converts predictions to a block of the returned dataset.
     * `writes_into_batches`, an optional attribute of a predictor: if False, it gets Ray Data's read-only views. By
       default it gets copies, which it may write into, as on Ray 2.6.
 
     Args:
         checkpoint: what `predictor_cls.from_checkpoint` loads.
-        predictor_cls: a subclass of `Predictor`. A TypeError says that it is no class.
+        predictor_cls: a subclass of `Predictor`. Anything that is not a class raises a TypeError.
         predictor_kwargs: further arguments for `predictor_cls.from_checkpoint`.
     """
 
@@ -118,7 +118,7 @@ class BatchPredictor:
             data: the dataset to score.
             feature_columns: columns of the preprocessed dataset that the predictor gets; None for all.
             keep_columns: columns of the preprocessed dataset to add to the predictions.
-            batch_size: rows in a batch.
+            batch_size: rows in a batch; None for whole blocks.
             min_scoring_workers: the number of actors at the start.
             max_scoring_workers: the most actors; None for as many as the cluster has room for.
             num_cpus_per_worker: CPUs that each actor reserves. The default is 1, or 0 with GPUs.
@@ -133,9 +133,9 @@ class BatchPredictor:
             A dataset with the predictions and the kept columns.
 
         Raises:
-            TypeError: `data` is no dataset, or columns are no list of names, or a number is none.
-            ValueError: a number is too small. On execution, if `feature_columns` or `keep_columns` are given and a
-                batch is a bare array; or if predictions have a kept column, too, which Ray 2.6.3 replaces.
+            TypeError: `data` is not a `Dataset`, columns are one name and not a list, or a count is not an integer.
+            ValueError: a number is too small. On execution: columns are named, but a batch is a bare array; or the
+                predictions already have a column of `keep_columns` (Ray 2.6.3 replaces it).
             KeyError: on execution, if one of `keep_columns` is not in the preprocessed batch.
         """
         check_predict_arguments(

@@ -1,4 +1,4 @@
-"""The arguments of `BatchPredictor.predict`, checked before anything runs: Ray finds them out in a worker, or never."""
+"""Checks the arguments of `BatchPredictor.predict` early. Ray finds wrong ones in a worker, or never."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def check_predict_arguments(
         resources: numbers of CPUs and GPUs by the names of the arguments.
 
     Raises:
-        TypeError: `data` is no dataset, columns are no list of names, or a number is none.
+        TypeError: `data` is not a `Dataset`, columns are one name and not a list, or a count is not an integer.
         ValueError: a number is too small, or there are more workers at the start than at most.
     """
     if not isinstance(data, Dataset):
-        raise TypeError(f"data is a Dataset, such as of ray.data.read_images(...), not {type(data).__name__}")
+        raise TypeError(f"data must be a Dataset, such as ray.data.read_images(...) returns, not {type(data).__name__}")
     for option, names in columns.items():
         if isinstance(names, str):
             raise TypeError(f"{option} is a list of names, not {names!r}")

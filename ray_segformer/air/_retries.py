@@ -1,4 +1,4 @@
-"""Limits on retries: how often a scoring worker may try to load its model, and how often a batch may be tried.
+"""Limits on retries: how many attempts a scoring worker has to load its model, and to score a batch.
 
 Ray Data has no such limits (seen on Ray 2.55 and 2.60):
 
@@ -40,7 +40,7 @@ class WorkerStartError(RuntimeError):
 
 
 def load_with_retries(load: Callable[[], T]) -> T:
-    """Call `load` in the constructor of an actor, and retry up to `MAX_LOAD_ATTEMPTS` times in all.
+    """Call `load` in the constructor of an actor. Retry temporary errors, up to `MAX_LOAD_ATTEMPTS` attempts in all.
 
     Attempts are counted over all processes of the actor.
 

@@ -45,10 +45,11 @@ def writable(batch: Any) -> Any:
 
 
 def rows_from_0(batch: Any) -> Any:
-    """Return a batch of a dataset whose rows count from 0, as a DataFrame of Ray 2.6 did. An Arrow table becomes one.
+    """Return a batch of a dataset with the index 0, 1, 2 and so on. An Arrow table becomes a DataFrame.
 
-    Today's Ray Data hands out the index of a frame that `ray.data.from_pandas` got. A function that makes a Series or a
-    frame of its own would meet other rows. Some of its preprocessors make tables, which were DataFrames on Ray 2.6.
+    Ray 2.6 handed out such DataFrames. Today's Ray Data keeps the index of a frame that `ray.data.from_pandas` got.
+    pandas aligns by index, so it would assign a Series that a function makes to other rows. Some of today's
+    preprocessors return Arrow tables where those of Ray 2.6 returned DataFrames.
     """
     batch = convert_to_pandas(batch) if isinstance(batch, pa.Table) else batch
     return batch.reset_index(drop=True) if isinstance(batch, pd.DataFrame) else batch

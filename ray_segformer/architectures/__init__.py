@@ -19,8 +19,8 @@ timeline. Replace it by `SegformerPredictor` to get the plain pattern. All have 
 Args:
     images: image cells (see `ray_segformer.images`): paths, encoded bytes, arrays.
     checkpoint: a `SegformerCheckpoint`, or any Ray checkpoint that holds a SegFormer.
-    workers: how many processes predict at the same time, at most. `sequential` ignores it.
-    batch_size: images in a batch.
+    workers: how many processes predict at the same time, at most; 2 by default. `sequential` ignores it.
+    batch_size: images in a batch; 4 by default.
     num_cpus: CPUs that a worker reserves. The default, None, is one CPU, or less if the cluster has too few. Not for
         `sequential`.
     num_gpus: GPUs that a worker reserves; 0 by default. Not for `sequential`.
@@ -31,6 +31,8 @@ Returns:
 
 Raises:
     ValueError: there are no images, or `workers` or `batch_size` is below 1.
+    RuntimeError: an image was predicted several times, or never.
+    ImageError: an image cannot be read, and `on_error` is "raise". Ray may wrap it.
 """
 
 from ray_segformer.architectures._actor_pool import actor_pool

@@ -64,7 +64,7 @@ class Recorder:
         self._events.append(Event(kind, self._node, os.getpid(), start, seconds, positions))
 
     def take(self) -> str:
-        """Return the events since the last call as JSON, because every version of Ray has columns of text."""
+        """Return the events since the last call as JSON text, a column type that every version of Ray supports."""
         events, self._events = self._events, []
         return json.dumps([asdict(event) for event in events])
 
@@ -106,12 +106,12 @@ class Timeline:
 
     @property
     def load_seconds(self) -> float:
-        """The sum of the seconds of all loads. They include the import of torch."""
+        """The sum of the seconds of all loads. A load includes the first import of torch in its process."""
         return sum(event.seconds for event in self.events if event.kind == "load")
 
     @property
     def seconds_to_first_mask(self) -> float:
-        """The seconds from the start of the run until the first batch was predicted."""
+        """The seconds from the start of the run until a worker had predicted the first batch."""
         return min(event.end for event in self.events if event.kind == "predict") - self.start
 
     @property

@@ -32,14 +32,14 @@ def add_label_options(command: argparse._ActionsContainer) -> None:
         "--label-map",
         action="append",
         metavar="FROM=TO[,FROM=TO...]",
-        help="other ids for ids of the annotations, such as 255=1; if these count classes from 1 (see --labels), TO "
-        "does, too; of Cityscapes, both are train ids; may be given several times",
+        help="map ids of the annotations to other ids, such as 255=1; if the annotations count classes from 1 (see "
+        "--labels), so does TO; for Cityscapes, both are train ids; may be given several times",
     )
     command.add_argument(
         "--ignore-index",
         type=class_id,
         metavar="N",
-        help="a further id of the annotations that is ignored, such as 65535, beside the model's own",
+        help="another id of the annotations to ignore, such as 65535, in addition to the model's own",
     )
     command.add_argument(
         "--label-colors",
@@ -52,7 +52,7 @@ def refuse_label_options(arguments: argparse.Namespace) -> None:
     """Refuse the options of `labels_of` for an input without annotations, where they would do nothing.
 
     Raises:
-        ValueError: there are some, which the message names.
+        ValueError: such options are given; the message names them.
     """
     given = {
         "--labels": arguments.labels != "auto",
@@ -82,7 +82,7 @@ def labels_of(arguments: argparse.Namespace, checkpoint: Any, reduced_in_layout:
     from ray_segformer.images import parse_label_map, read_label_colors
 
     if arguments.label_colors and checkpoint is None:
-        raise ValueError("--label-colors names the classes of a model; say which, with --model")
+        raise ValueError("--label-colors names the classes of a model; name the model with --model")
     if arguments.label_colors and arguments.labels == "reduce":
         raise ValueError("--label-colors names the classes of a model, and --labels reduce is for ids; leave one out")
     ignored_ids = checkpoint.content.ignored_ids if checkpoint is not None else (255,)

@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class PrintCompletion(argparse.Action):
-    """Prints what lets a shell complete the command, made by shtab, and ends the process."""
+    """Prints the completion script of the command for a shell, which shtab makes, and ends the process."""
 
     def __call__(
         self,

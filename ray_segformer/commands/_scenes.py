@@ -12,15 +12,15 @@ def add_scene_options(command: argparse._ActionsContainer) -> None:
         "--bands",
         type=_numbers,
         metavar="R,G,B",
-        help="read INPUT's TIFF files as georeferenced scenes, by these bands, from 1, such as 3,2,1; with --window, "
-        "large ones are divided among the workers (default with --range: 1,2,3)",
+        help="read INPUT's TIFF files as georeferenced scenes, with these bands, numbered from 1, as red, green and "
+        "blue, such as 3,2,1; with --window, large scenes are divided among the workers (default with --range: 1,2,3)",
     )
     command.add_argument(
         "--range",
         nargs="+",
         metavar="X",
-        help="of scenes, the values that become black and white: LOW HIGH; or 'percentile 2 98', of each band of a "
-        "scene; bands of other than 8 bits need it",
+        help="for scenes: the values that become black and white, LOW HIGH, or 'percentile 2 98' for percentiles of "
+        "each band; required unless bands have 8 bits",
     )
 
 

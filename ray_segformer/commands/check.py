@@ -1,4 +1,4 @@
-"""`ray-segformer check`: what a run would meet, without running a network."""
+"""`ray-segformer check`: which problems a run would have, without running a network."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def add_parser(commands: Any) -> None:
     check = commands.add_parser(
         "check",
         help="look at an input before a run",
-        description="Look at the images and annotations of an input, on Ray and without a network, and print what "
-        "predict or evaluate would meet. Writes nothing. The exit code is 1 if there are findings.",
+        description="Read the images and annotations of an input, on Ray and without a network, and print what they "
+        "are and which problems a run would have. Writes nothing. The exit code is 1 if there are findings.",
         epilog=example("check photos/ --model nvidia/segformer-b0-finetuned-ade-512-512"),
         formatter_class=HelpFormatter,
     )

@@ -21,7 +21,7 @@ MODEL_HELP = 'a directory, a name on the Hugging Face Hub, or "demo" for the pac
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Adds the default to the help of an option, but not where it says nothing, and keeps the lines of examples."""
+    """Adds the default to the help of an option, unless it is None or False, and keeps the lines of examples."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default, text = action.default, action.help or ""
@@ -83,7 +83,7 @@ def add_max_pixels(command: argparse._ActionsContainer) -> None:
 
 
 def add_exclude(command: argparse._ActionsContainer) -> None:
-    """Add the option `--exclude`, which all commands that read folders have. Its value is a list, empty by default."""
+    """Add the option `--exclude`, which all commands that read folders have. Its value is a list; None if not given."""
     command.add_argument(
         "--exclude",
         action="append",
@@ -102,7 +102,7 @@ def checkpoint_of(model: str) -> Any:
 
 @contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Print what is guessed on stderr, each guess once, in one line and without a line of code."""
+    """Print each `SegformerWarning` once on stderr, as one line without the line of code that raised it."""
     from ray_segformer._guesses import SegformerWarning
 
     said = set()
@@ -143,7 +143,7 @@ def fail_by_line(code: int, error: Any) -> int:
 def fail_in_job(error: BaseException, hint: str = "") -> int:
     """Print one line on stderr that says why a job ended, and return the exit code.
 
-    The whole traceback of an exception that nobody foresaw goes into a file, which the line names.
+    The traceback of an unexpected exception is written to a file, which the line names.
 
     Args:
         error: the exception that ended the job. Ray may have wrapped it.

@@ -60,13 +60,13 @@ def add_parser(commands: Any) -> None:
     read = predict.add_argument_group("what is read")
     add_exclude(read)
     add_scene_options(read)
-    read.add_argument("--every", type=positive, metavar="N", help="of a video, only the frames 0, N, 2 N and so on")
+    read.add_argument("--every", type=positive, metavar="N", help="for videos: only the frames 0, N, 2 N and so on")
     add_max_pixels(read)
     read.add_argument(
         "--on-error",
         choices=("raise", "keep"),
         default="raise",
-        help="stop at an image that cannot be read, or keep its row, with the error and without a mask",
+        help="raise: stop at an image that cannot be read; keep: keep its row, with the error and without a mask",
     )
     add_protocol_options(predict)
     written = predict.add_argument_group("what is written")
@@ -88,14 +88,14 @@ def add_parser(commands: Any) -> None:
         type=positive,
         default=1024,
         metavar="N",
-        help="images in a file of rows; a run that ends early loses the images that are in none yet",
+        help="images in a shard, a file of rows; a run that ends early loses the images that are in no shard yet",
     )
     earlier = runs.add_mutually_exclusive_group()
     earlier.add_argument("--overwrite", action="store_true", help="delete an earlier output first")
     earlier.add_argument(
         "--resume",
         action="store_true",
-        help="continue an interrupted run of the same options, if there is one; of a finished one, do what is missing",
+        help="continue an interrupted run of the same options, if there is one; if it is finished, do what is missing",
     )
     workers = predict.add_argument_group("workers and their speed")
     workers.add_argument(
@@ -113,13 +113,13 @@ def add_parser(commands: Any) -> None:
         choices=("auto", "eager", "compile", "openvino"),
         default="auto",
         help="what runs the network: torch (eager), torch.compile (compiles once on each machine), or OpenVINO; "
-        "on CPUs, auto is eager, and compiles beside the workers if each of these has 1500 images of one size or more",
+        "on CPUs, auto is eager at first, and compiles meanwhile if there are 1500 images of one size for each worker",
     )
     workers.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="the numbers that the network computes with; on CPUs, auto is float32, which is exact",
+        help="the dtype of the network's arithmetic; auto is float32 on CPUs, and bfloat16, less exact, on GPUs",
     )
     predict.set_defaults(run=run)
 
@@ -200,7 +200,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _what_is_saved(arguments: argparse.Namespace) -> str:
-    """Return what a run that ended early has left to go on with."""
+    """Return the end of the error message: whether the run that ended early can be resumed."""
     from ray_segformer.outputs import MaskOutput, OutputError
 
     try:

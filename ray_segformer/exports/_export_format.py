@@ -50,7 +50,7 @@ class ExportFormat(ABC):
         id2label: class names by class id.
 
     Attributes:
-        guesses: what is to be said about these classes; none by default.
+        guesses: the warnings about these classes; none by default.
         shows_files: whether its program opens the files of the images, and so needs images that have one each.
 
     Raises:

@@ -33,7 +33,7 @@ class LabelFormat:
         reduce_labels: whether 0 is to become 255 and k is to become k - 1, after `label_map`; see `reduce_labels`.
 
     Raises:
-        ValueError: an id or a colour is none.
+        ValueError: an id or a colour is invalid.
     """
 
     label_map: Mapping[int, int] = field(default_factory=dict)
@@ -68,8 +68,8 @@ class LabelFormat:
             `(H, W)`, uint8, or uint16 if any id is above 255.
 
         Raises:
-            ImageError: as for `to_rgb`; also if the format is a lossy one, if there are colours without `colors` or
-                that `colors` lacks, or if the pixels are neither ids nor colours.
+            ImageError: as for `to_rgb`; also if the file format is lossy, if pixels are colours and `colors` is None or
+                lacks them, or if pixels are neither ids nor colours.
         """
         if cell is None:
             raise ImageError("null: there is no annotation")
@@ -99,8 +99,13 @@ def reduce_labels(annotation: npt.NDArray[Any], ignore_index: int = 255) -> npt.
 
     Returns:
         The same shape and dtype; int64 if the dtype is bool, or cannot hold `ignore_index`.
+
+    Raises:
+        ValueError: the dtype is not an integer one.
     """
     kept = np.asarray(annotation).dtype
+    if kept.kind not in "biu":
+        raise ValueError(f"the annotation must hold integer class ids, not {kept}")
     if kept.kind == "b" or not np.iinfo(kept).min <= ignore_index <= np.iinfo(kept).max:
         kept = np.dtype(np.int64)
         annotation = np.asarray(annotation, np.int64)
@@ -109,14 +114,14 @@ def reduce_labels(annotation: npt.NDArray[Any], ignore_index: int = 255) -> npt.
 
 
 def advice_on_size(annotation: tuple[int, ...], image: tuple[int, ...]) -> str:
-    """Return what to do about an annotation of another size than its image: the end of an error's message.
+    """Return advice for an annotation whose size differs from its image: the end of an error message.
 
     Args:
         annotation, image: height and width of each.
     """
     if annotation == image[::-1]:
-        return "was it made of the image without its EXIF orientation? Then turn it"
-    return "an annotation has the size of its image"
+        return "if it was made without applying the image's EXIF orientation, rotate it"
+    return "an annotation must have the size of its image"
 
 
 def _is_whole(value: Any, end: int) -> bool:
@@ -170,9 +175,10 @@ def _stored(cell: Any, max_pixels: int, as_ids: bool) -> tuple[npt.NDArray[Any],
 
 
 def _check_greys(indices: npt.NDArray[Any], palette: list[int]) -> None:
-    """Refuse a palette of greys that are other numbers than their indices: programs save grey ids so, such as GIF.
+    """Refuse a grey palette whose grey levels differ from their indices: either may be the class ids.
 
-    Black and white is what a mask of two classes looks like.
+    Programs that save grey ids as GIF, for example, write such a palette. Black and white are accepted, because a mask
+    of two classes looks like that.
     """
     used = [index for index in np.flatnonzero(np.bincount(indices.ravel())).tolist() if 3 * index + 2 < len(palette)]
     colors = [tuple(palette[3 * index : 3 * index + 3]) for index in used]

@@ -1,4 +1,4 @@
-"""Stores of objects that are busy, or cannot be reached for a moment."""
+"""Retries of requests to object stores that are busy, or cannot be reached for a moment."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ _TRANSIENT = re.compile(
 
 
 def retried(call: Callable[..., _Result], *arguments: Any) -> _Result:
-    """Return what a call to a store returns. If the store is busy, call again, with growing pauses.
+    """Return what a call to a store returns. If the store is busy, retry with exponential backoff.
 
-    Busy is what S3 answers with 503 (SlowDown), for example. There are at most five further calls, in about 15 seconds,
-    beside the attempts that the store's own client makes in each.
+    S3 says that it is busy by 503 (SlowDown), for example. There are at most five retries, in about 15 seconds. The
+    store's own client makes further attempts in each of them.
 
     Raises:
-        OSError: of the last call; or of the first, if to call again does not help. It quotes no secrets.
+        OSError: the last retry failed, or the first call failed with an error that is not transient. The message quotes
+            no secrets.
     """
     for attempt in range(_ATTEMPTS):
         try:
@@ -44,6 +45,6 @@ def retried(call: Callable[..., _Result], *arguments: Any) -> _Result:
                 except TypeError:  # such as of huggingface_hub, which wants more than a message
                     clean = OSError(message)
                 raise clean from None
-            # A random pause, so that many workers do not come back at once.
+            # Random jitter, so that many workers do not retry at the same time.
             time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
     raise AssertionError("unreachable")

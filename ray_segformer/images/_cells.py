@@ -15,8 +15,8 @@ A cell is one of
 Each kind of image has one defined result. As in transformers' pipelines, EXIF orientation is applied, alpha is dropped,
 greyscale is repeated, and palette and CMYK images are converted by Pillow. A 16-bit image gives its high byte (Pillow
 alone would clip such images to white). An animation gives its first frame. Three bands of a TIFF file that have no
-meaning (MinIsBlack) are red, green and blue. A TIFF file of other bands, or of signed or 32-bit integers, is refused by
-what it is. Text and colour profiles are not used.
+meaning (MinIsBlack) are red, green and blue. A TIFF file of other bands, or of signed or 32-bit integers, is refused,
+and the message says what it is. Text and colour profiles are not used.
 """
 
 from __future__ import annotations

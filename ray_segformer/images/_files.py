@@ -35,7 +35,7 @@ def open_file(path: str) -> Any:
     """Open the file at a path or URI, to be read at any place of it.
 
     Returns:
-        A binary file. A store that is busy is asked again, as by `retried`.
+        A binary file. Its reads are retried if the store is busy; see `retried`.
 
     Raises:
         ImageError: it cannot be opened.
@@ -57,7 +57,7 @@ def local_path(path: str) -> str:
 
 
 class _RetriedFile(contextlib.AbstractContextManager[Any]):
-    """A file of a store. Each read that fails because the store is busy is repeated."""
+    """A file of a store. A read that fails because the store is busy is retried."""
 
     def __init__(self, file: pa.NativeFile) -> None:
         self._file = file

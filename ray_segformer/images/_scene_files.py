@@ -16,7 +16,7 @@ SCENE_SUFFIXES = frozenset((".tif", ".tiff"))
 """The suffixes of the files that can be scenes."""
 
 NO_RASTERIO = 'scenes (--bands, --range) need rasterio: pip install "ray_segformer[geo]"'
-"""What is said where rasterio is not installed."""
+"""The message where rasterio is not installed."""
 
 _NAME = "scene"  # of the only file that GDAL is given
 _CACHE_MEGABYTES = 64  # of decoded blocks

@@ -90,7 +90,9 @@ def black_or_white(path: str, bands: Bands) -> tuple[float, float, float]:
 
 def _check_area(scene: Any, part: ScenePart, max_pixels: int) -> None:
     if not part.area.height:
-        raise ImageError("cannot read the file: only now it can, but not when the input was listed; start again")
+        raise ImageError(
+            "cannot read the file: when the input was listed, it was unreadable, so its size is unknown; start again"
+        )
     if (part.area.height, part.area.width) == scene.shape and scene.height * scene.width > max_pixels:
         raise ImageError(
             f"too large: a scene of {scene.width} x {scene.height} pixels, above the limit of {max_pixels}; go over it "

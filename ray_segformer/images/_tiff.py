@@ -80,7 +80,7 @@ def readable(content: bytes) -> bytes:
     image.
 
     Args:
-        content: a file that starts with one of `MAGICS`. Pillow is to refuse a damaged one.
+        content: a file that starts with one of `MAGICS`. A damaged one is returned as it is, for Pillow to refuse.
 
     Raises:
         ImageError: the bands are no image of 8 or 16 bits in grey, with or without alpha, or RGB.

@@ -26,15 +26,15 @@ VIDEO_SUFFIXES = frozenset(
 """The suffixes of the files that count as videos."""
 
 NO_PYAV = 'videos need PyAV: pip install "ray_segformer[video]"'
-"""What is said where PyAV is not installed."""
+"""The message where PyAV is not installed."""
 
 # FFmpeg's names of the demuxers of these. None of them reads other files than the one that it is given.
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg"
 _CONTAINERS = "MP4, MOV, 3GP, Matroska, WebM, AVI, MPEG-TS or MPEG-PS"
 
-_BUFFER_BYTES = 2**20  # read at once: a store of objects answers each read as a request
+_BUFFER_BYTES = 2**20  # read at once: each read of an object store is a request
 REORDERED = 64  # frames: more than any codec decodes before the one that is shown next
-_BACK = 1.0  # seconds by which times of decoding may err
+_BACK = 1.0  # seconds that decoding timestamps (DTS) may go back
 _ALIGNED_PIXELS = 2**23  # that decoders add, since they make sides longer
 _DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 

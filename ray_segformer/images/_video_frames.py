@@ -29,8 +29,8 @@ FRAME_CELL = pa.struct(
 )
 """The type of a frame as an image cell."""
 
-_NEAR = 2.0  # seconds that are sooner read over than looked up
-_FURTHER_BACK = 10.0  # seconds: from some key frames on, a picture is refreshed only bit by bit
+_NEAR = 2.0  # seconds: to read up to a key frame this near is faster than to seek
+_FURTHER_BACK = 10.0  # seconds: after some key frames, the picture is refreshed in parts (intra refresh)
 _KEPT = 8  # frames that were decoded last: threads do not ask for them in order
 
 _lock = threading.Lock()
@@ -130,7 +130,7 @@ class _Decoder:
         try:
             frame = self._found(pts, start)
         except BaseException:
-            self._forget()  # where it is
+            self._forget()  # the position in the file is unknown after an error
             raise
         if self._damaged.get(start, pts + 1) <= pts:
             since = self._file.seconds(self._damaged[start])

@@ -43,7 +43,7 @@ class AnnotatedInput:
             It has all rows, or about as many as its argument says, spread over the input.
         convert: makes another file of the bytes of an annotation of `cells`, if `dataset` has that one.
         reduce_labels: whether annotations are numbered as in ADE20K's files; None if the layout does not say.
-        guesses: what is to be said about the input, such as files that are not looked at.
+        guesses: the warnings about the input, such as files that are not looked at.
         without_annotation: the paths of images without annotation; see `find_annotated`.
         without_image: the paths of annotations without image, where the layout pairs files by name.
         file: a file that tasks read, as an image cell: an image, or parquet. "" if tasks read no files.
@@ -173,8 +173,8 @@ def _own_name(row: Row) -> str:
     return posixpath.splitext("/".join(parts[-1 - row["name"].count("/") :]))[0]
 
 
-def also(others: int) -> str:
-    """Return how an error about one image says that it is not the only one."""
+def and_others(others: int) -> str:
+    """Return the part of an error about one image that says how many others have the same problem; "" for none."""
     return f" (nor have {others} others)" if others else ""
 
 

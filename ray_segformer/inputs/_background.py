@@ -1,4 +1,4 @@
-"""Work beside what else a process does, which does not keep the process from ending."""
+"""Calls in a daemon thread, which does not keep the process from ending."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _T = TypeVar("_T")
 
 
 def in_background(call: Callable[..., _T], *arguments: Any) -> Future[_T]:
-    """Call a function in a thread of its own, and return the future of its result.
+    """Call a function in a daemon thread, and return the future of its result.
 
-    Nobody waits for the thread when the process ends: a store that does not answer may hold it for minutes. For those
-    of `concurrent.futures.ThreadPoolExecutor`, Python waits.
+    A store that does not answer may block the thread for minutes. Python does not wait for a daemon thread when the
+    process ends. It does wait for the threads of `concurrent.futures.ThreadPoolExecutor`.
     """
     future: Future[_T] = Future()
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ray_segformer._guesses import Guess
 from ray_segformer.images import encode, to_class_ids
-from ray_segformer.inputs._annotated import AnnotatedInput, also, of_files
+from ray_segformer.inputs._annotated import AnnotatedInput, and_others, of_files
 from ray_segformer.inputs._image_input import InputError
 from ray_segformer.inputs._splits import choose_split
 from ray_segformer.inputs._tree import Tree
@@ -57,7 +57,7 @@ def find_cityscapes(
     missing = [stem for stem in stems if stem + ending not in there]
     if missing and strict:
         raise InputError(
-            f"{images}/{missing[0]}{suffix} has no annotation" + also(len(missing) - 1) + f": expected "
+            f"{images}/{missing[0]}{suffix} has no annotation" + and_others(len(missing) - 1) + f": expected "
             f"{annotations}/{missing[0]}{ending}, of the dataset's {kind} archive, below {tree.shown}"
         )
     rows = []

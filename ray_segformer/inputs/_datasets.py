@@ -99,8 +99,8 @@ def read_cityscapes(root: str | os.PathLike[str], split: str = "val", *, train_i
         As `read_images`. Annotations that had other ids are PNGs made by the reading tasks.
 
     Raises:
-        InputError: there is no such split, an image has no annotation, which the message names, or the split's
-            annotations are withheld: those of "test", which ignore every pixel.
+        InputError: there is no such split, an image has no annotation, which the message names, or, with `train_ids`,
+            the annotations of "test" are withheld: they ignore every pixel.
     """
     return _dataset(find_cityscapes(os.fspath(root), split, train_ids=train_ids))
 
@@ -178,13 +178,14 @@ def from_huggingface(
         As `read_images`. `path` is "row-<number>" for a row without a path.
 
     Raises:
-        InputError: the dataset has no such column or split, or it has splits and `split` names none; the message lists
-            those that are there.
+        InputError: the dataset has no such column or split, or it has splits and `split` names none (the message
+            lists those that are there), or it has no rows, or a column holds no images.
+        ImportError: the package `datasets` is not installed.
     """
     return _dataset(find_huggingface(dataset, split, image_column, annotation_column))
 
 
 def _dataset(found: AnnotatedInput) -> ray.data.Dataset:
-    """Return the dataset of an input, and say what is to be said about it."""
+    """Return the dataset of an input, and warn of its guesses."""
     say(found.guesses)
     return found.dataset()

@@ -67,8 +67,8 @@ def find_rounds(
     """Find the images of an input, some at a time, so that the first of millions can be read at once.
 
     Args:
-        source, exclude, every: as for `find_images`. The list of a list file is compared with the deepest folder that
-            the files of the first round are below.
+        source, exclude, every: as for `find_images`. For a list file, paths are compared relative to the deepest folder
+            that contains the files of the first round.
         first: the number of images in the first round. Later rounds have more. None: all are in one round.
             Default: 50,000.
         distinct_names: whether names in later rounds are to differ from all before. Default: False.
@@ -81,7 +81,7 @@ def find_rounds(
         are listed at first, and frames in rounds.
 
     Raises:
-        InputError: as for `find_images`, when it is found out: of a glob of `exclude`, when all is listed.
+        InputError: as for `find_images`. For a glob of `exclude` that matches nothing, only when all files are listed.
     """
     if every is not None and every < 1:
         raise ValueError(f"every (--every) is a whole number of at least 1, not {every}")

@@ -37,7 +37,7 @@ class ImageInput:
         keys: returns the keys of all rows, in any order.
         take: returns the first rows of the dataset, as many as its argument says, without Ray.
         file: a file that tasks read, as an image cell: an image, or parquet.
-        guesses: what is to be said about the input, such as files that are not looked at.
+        guesses: the warnings about the input, such as files that are not looked at.
         is_last: whether these are the last images of the input, or all. Rounds are not, but for the last one.
         rows_at_once: the most rows of a batch; fewer than in other inputs if images are large. None: any number.
         columns: what else says which image a row is, where a file has several. Outputs have these columns, too.

@@ -61,7 +61,7 @@ class Location:
         if not source:  # else it would be the current folder
             raise InputError("the path of the input is empty; name a file or a folder")
         if typed := _ONE_SLASH.match(source):  # else it would be a local folder of this name
-            raise InputError(f"a path begins with {typed[0]}, and a URI with {typed[0]}/; write that")
+            raise InputError(f"the path begins with {typed[0]}, but a URI begins with {typed[0]}/; write that")
         self.shown = public_uri(readable(source))
         self._head = self._options = self._root = ""
         self._is_encoded = is_percent_encoded(source)
@@ -161,7 +161,7 @@ class Location:
         """
         if "://" in text:
             return self._of_uri(text)
-        if os.path.isabs(text) and not posixpath.isabs(self.path):  # a store of objects has no absolute paths
+        if os.path.isabs(text) and not posixpath.isabs(self.path):  # an object store has no absolute paths
             return FileName(text, text, text)
         path = posixpath.join(posixpath.dirname(self.path), text)
         return self.file(path if self.is_local else posixpath.normpath(path))

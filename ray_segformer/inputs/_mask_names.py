@@ -22,7 +22,7 @@ _IMAGE_STEM = "_leftImg8bit"  # what Cityscapes adds to the names of images
 
 
 def masks_among(relative: Sequence[str], shown: str) -> list[Guess]:
-    """Return what is to be said about images that look like masks of others: `a_mask.png` beside `a.jpg`.
+    """Return the warning about images that look like masks of other images: `a_mask.png` beside `a.jpg`.
 
     Args:
         relative: the images' paths, relative to the input.

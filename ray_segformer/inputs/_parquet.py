@@ -50,7 +50,7 @@ def images_in_parquet(
         image_column: None for the column `image`, else the first column that can hold encoded images, else one of
             paths.
         annotation_column: None for no annotations.
-        guesses: what is to be said about the input already.
+        guesses: the warnings about the input so far.
 
     Raises:
         InputError: there are no files or no rows, or a column is missing or of a wrong type, or the name of a file is

@@ -27,7 +27,7 @@ def image_column_of(schema: pa.Schema, shown: str) -> tuple[str, list[Guess]]:
     Of several that can, one that is called like an image comes first.
 
     Returns:
-        Its name, and what is to be said if others could be meant.
+        Its name, and a warning if other columns could be meant.
 
     Raises:
         InputError: there is no such column.

@@ -64,8 +64,8 @@ def find_scenes(
 
     Yields:
         The parts of the scenes of each round. They have the columns `row` and `column`, of their upper left corner.
-        `image` is the cell of a `ScenePart`. A file that cannot be read is one part, whose error is found again. It is
-        said if a range makes the first scene black and white.
+        `image` is the cell of a `ScenePart`. A file that cannot be read is one part, whose task fails again. A
+        warning says if the range makes the first scene black and white.
 
     Raises:
         InputError: as for `find_rounds`; or a file is no TIFF file, or rasterio is not installed.
@@ -133,7 +133,7 @@ def _divided(length: int, window: int, stride: int) -> list[tuple[range, range]]
 
 
 def _guess_of_range(row: dict[str, Any], bands: Bands, on_error: str) -> list[Guess]:
-    """Return what is to be said about the range of a scene; nothing if the file cannot be read, as its row will say."""
+    """Return a warning if the range does not fit a scene; none if the file is unreadable, because its row will fail."""
     try:
         share, low, high = black_or_white(row["image"], bands)
     except ImageError as error:

@@ -29,7 +29,7 @@ def below(path: str, folder: str) -> str:
 
 
 class Selection:
-    """Which files of an input are looked at, and what is to be said about the others.
+    """Which files of an input are looked at, and the warnings about the others.
 
     Args:
         folder: the input's folder; paths are compared relative to it.
@@ -85,11 +85,11 @@ class Selection:
 
     @property
     def excluded(self) -> str:
-        """What is to be said where no file is left: "" if none was excluded."""
+        """The end of an error message where no file is left; "" if none was excluded."""
         return f"; exclude (--exclude) leaves out {self._excluded} files" if self._excluded else ""
 
     def guesses(self) -> list[Guess]:
-        """Return what is to be said about the files so far that are not looked at."""
+        """Return the warnings about the files so far that are not looked at."""
         return [*self._guess_of_hidden(), *self._guess_of_others()]
 
     def _guess_of_hidden(self) -> list[Guess]:

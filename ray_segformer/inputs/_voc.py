@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from dataclasses import replace
 
-from ray_segformer.inputs._annotated import AnnotatedInput, also, by_name, of_files
+from ray_segformer.inputs._annotated import AnnotatedInput, and_others, by_name, of_files
 from ray_segformer.inputs._image_input import InputError
 from ray_segformer.inputs._splits import choose_split
 from ray_segformer.inputs._tree import Tree
@@ -53,7 +53,7 @@ def find_voc(root: str, split: str | None = "val", *, strict: bool = True) -> An
         if row["annotation"] not in there:
             missing = sum(row["annotation"] not in there for row in rows)
             raise InputError(
-                f"{tree.shown}: {row['image']}, of {_LISTS}/{split}.txt, has no annotation{also(missing - 1)}: "
+                f"{tree.shown}: {row['image']}, of {_LISTS}/{split}.txt, has no annotation{and_others(missing - 1)}: "
                 f"expected {row['annotation']}"
             )
         if row["image"] not in there:

@@ -28,7 +28,7 @@ nothing is written until all images are preprocessed.
 _T = TypeVar("_T")
 _SOON = 0.5  # seconds
 _TRIES, _SECONDS_TO_ANSWER = 5, 5  # of a cluster, which may just be starting
-_DECODING_SHARE = 8  # of so many CPUs, one is left to decode and resize images
+_DECODING_SHARE = 8  # one CPU in eight is left to decode and resize images
 _WORKER_MEMORY = 2 * 2**30  # bytes: a copy of torch, the network and its activations
 
 
@@ -77,8 +77,8 @@ def resources_for(
     Args:
         rows: the number of rows of the dataset.
         batch_size, gpus_per_worker: as for `predict`.
-        workers: the most workers. Default: with GPUs, as many as they allow; else one for each CPU but every eighth, as
-            far as there are 2 GiB of the cluster's memory for each.
+        workers: the most workers. Default: with GPUs, as many as they allow. Else one for each CPU, except that one in
+            eight CPUs is left for decoding; but at most one for each batch, and one for each 2 GiB of memory.
 
     Raises:
         ResourceError: the cluster has fewer GPUs than a worker reserves.
@@ -99,10 +99,12 @@ def resources_for(
 
 
 def check_gpus(gpus_per_worker: float, available: Mapping[str, float]) -> None:
-    """Raise a `ResourceError` if a cluster of these resources has fewer GPUs than a worker reserves: it would wait."""
+    """Raise a `ResourceError` if a worker reserves more GPUs than are `available`, because it would wait forever."""
     there = available.get("GPU", 0)
     if gpus_per_worker > there:
-        raise ResourceError(f"--gpus-per-worker {gpus_per_worker:g}: the cluster has {there:g} GPU(s)")
+        raise ResourceError(
+            f"--gpus-per-worker {gpus_per_worker:g}: the cluster has {there:g} GPU(s); reserve fewer, or add GPUs"
+        )
 
 
 def where_to_run(num_cpus: float, *, here: bool) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def where_to_run(num_cpus: float, *, here: bool) -> dict[str, Any]:
 
 
 def _check_address(address: str) -> None:
-    """Look whether something listens at an address `host:port` or `ray://host:port`. Ray waits there for minutes."""
+    """Check that something listens at `host:port` or `ray://host:port`. Ray's own timeout takes minutes."""
     try:
         place = urlsplit(address if "://" in address else f"//{address}")
         host, port = place.hostname, place.port

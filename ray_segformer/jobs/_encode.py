@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ray_segformer import _stage_times as stage_times
-from ray_segformer._batch_columns import of_row
+from ray_segformer._batch_columns import row_error_text
 from ray_segformer.images import MAX_PIXELS, ImageError, ScenePart, encode, has_data, to_rgb
 from ray_segformer.outputs import schema_of
 from ray_segformer.viz import overlay
@@ -69,7 +69,7 @@ class EncodeMasks:
         try:
             return {**encoded, **self._images(values)}
         except ImageError as problem:  # such as a file that was deleted after it was predicted
-            error = of_row(row, values["path"], problem)
+            error = row_error_text(row, values["path"], problem)
             if "error" not in values:
                 raise ImageError(error) from problem
             return {**encoded, "error": error}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
-from ray_segformer._batch_columns import of_path
+from ray_segformer._batch_columns import error_with_path
 from ray_segformer._guesses import Guess
 from ray_segformer._labels import Labels
 from ray_segformer.images import MAX_PIXELS, ImageError, encode
@@ -71,7 +71,7 @@ def evaluate(
 
     Returns:
         The metrics of all images, which leave out the class ids `labels.ignored_ids`; the images with the lowest
-        accuracy (the worst first); the number of images; and what is to be said about the annotations: see
+        accuracy (the worst first); the number of images; and the warnings about the annotations: see
         `Labels.guesses`.
 
     Raises:
@@ -143,7 +143,7 @@ class _Score:
             except ValueError as error:  # of `class_ids` or `update`; an ImageError is a ValueError
                 raise ImageError(f"{path}: {error}") from error
             except Exception as error:
-                raise of_path(path, error) from error
+                raise error_with_path(path, error) from error
             places = np.flatnonzero(metrics.confusion)
             columns["counts"].append(np.stack([places, metrics.confusion.ravel()[places]]).tobytes())
             columns["ignored"].append(annotation.size - int(metrics.confusion.sum()))

@@ -1,4 +1,4 @@
-"""Export images one by one: a task exports a file of rows, and then files are made of what all tasks say."""
+"""Export images one by one: a task exports a shard and writes its record. Then all records make the joint files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ray_segformer.jobs._cluster import ENCODING_CPUS, where_to_run
 from ray_segformer.jobs._progress import with_progress
 from ray_segformer.outputs import MaskOutput, OutputFolder, Storage
 
-RECORDS = ".records"  # the folder of what tasks say of each file of rows, until the export is finished
+RECORDS = ".records"  # the folder with the record of each exported shard, until the export is finished
 _WRITERS = 16  # files that are written at the same time
 
 
@@ -51,7 +51,7 @@ def export_images(
 
     Args:
         output: the output of `predict`.
-        shards: its files of rows.
+        shards: the names of its shards.
         to_format: the format.
         folder: where the files go. It may have those of an interrupted export.
         is_local: whether the output or the folder are on the driver's machine alone.
@@ -80,7 +80,7 @@ def export_images(
 
 
 def by_shard(shards: list[str]) -> ray.data.Dataset:
-    """Return a dataset of the names of files of rows, `shard`, each of which is a task."""
+    """Return a dataset with one row, and so one task, for each shard: its name in the column `shard`."""
     return installed.from_items([{"shard": shard} for shard in shards], len(shards))
 
 
@@ -134,7 +134,7 @@ class _Names:
 
 
 class _ExportShard:
-    """Writes the files of the images of a shard, and then what all files together need of them. For `map_batches`."""
+    """Writes the files of a shard's images, and then the record that joint files are made from. For `map_batches`."""
 
     def __init__(self, output: MaskOutput, to_format: ExportFormat, storage: Storage, names: _Names) -> None:
         self._output, self._format, self._storage, self._names = output, to_format, storage, names
@@ -178,12 +178,12 @@ def _decoded(path: str) -> str:
 
 
 def _record_of(shard: str) -> str:
-    """Return the name of the file of what is said of a shard."""
+    """Return the name of the file with the record of a shard."""
     return f"{RECORDS}/{posixpath.basename(shard)}.jsonl"
 
 
 def _lines(storage: Storage, shard: str) -> Iterator[str]:
-    """Yield the lines of what is said of a shard."""
+    """Yield the lines of the record of a shard: first the counts, then a line for each image."""
     with storage.open(_record_of(shard)) as file:
         yield from file.read().decode().split("\n")
 

@@ -80,8 +80,8 @@ def _sources(
 ) -> dict[str, dict[str, Any]]:
     """Return what there is of each file of the input, by its path.
 
-    `images` and `failures` are the numbers of rows with a mask and without. `shards` are the files of rows that have
-    masks of it, each with the place of the first one, in ascending order.
+    `images` and `failures` are the numbers of rows with a mask and without. `shards` are the shards with masks of the
+    file, each with the place of its first mask, in ascending order.
     """
 
     def look(batch: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
@@ -138,8 +138,8 @@ class _ExportSource:
     def _parts(self, path: str, shards: list[tuple[list[Any], str]]) -> Iterator[SourcePart]:
         """Yield the images of a file that have a mask, each once, in the order of their places.
 
-        Of several runs, a later one wrote the rows that an earlier one had left out. So files of rows may have to be
-        read side by side. One is opened when its first row is due.
+        A resumed run wrote the rows that an earlier run had left out, so places of several shards may alternate. The
+        shards are merged. Each is opened when its first row is due.
         """
         heap: list[tuple[list[Any], str, Iterator[dict[str, Any]] | None, dict[str, Any]]]
         heap = [(first, shard, None, {}) for first, shard in shards]
@@ -156,7 +156,7 @@ class _ExportSource:
                 heapq.heappush(heap, ([following[name] for name in self._columns], shard, rows, following))
 
     def _rows(self, path: str, shard: str) -> Iterator[dict[str, Any]]:
-        """Yield the rows with a mask that a file of rows has of a file of the input, in the order of their places."""
+        """Yield the rows of a shard that have a mask and belong to an input file, in the order of their places."""
         table = self._output.rows(shard)
         has_mask = pa.compute.is_null(table.column("error"))
         table = table.filter(pa.compute.and_(pa.compute.equal(table.column("path"), path), has_mask))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import ray
 
-# Of this package. Their messages say all that a user needs.
+# Exceptions of this package whose messages say all that a user needs.
 _FORESEEN = frozenset(
     (
         *("ImageError", "InputError", "CheckpointError", "ExportError", "OutputError", "ResourceError"),
@@ -57,8 +57,8 @@ class Failure:
 def failure_of(error: BaseException) -> Failure:
     """Return what went wrong, from an exception that a job raised.
 
-    Ray wraps the exceptions of its workers. Of some, it hands over the exception itself; of others, such as those in
-    Ray Data or in the constructor of an actor, only the text of the traceback, which is read here.
+    Ray wraps the exceptions of its workers. It hands over some of them as exceptions. Of others, such as those in
+    Ray Data or in the constructor of an actor, it hands over only the text of the traceback, which is parsed here.
     """
     cause = error
     while isinstance(cause, ray.exceptions.RayTaskError) and isinstance(cause.cause, BaseException):
@@ -75,7 +75,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def explain(error: BaseException, hint: str = "") -> str:
-    """Return in one sentence what went wrong and, of an exception that nobody foresaw, where the whole traceback is.
+    """Return in one sentence what went wrong and, for an unexpected exception, where the whole traceback is.
 
     The traceback is written into a new file in the temporary folder. It is not written into an output, which must not
     look finished, nor get files that a resumed job does not expect.

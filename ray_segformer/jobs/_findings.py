@@ -44,12 +44,12 @@ class Finding:
 
 
 def findings_of_guesses(guesses: Iterable[Guess]) -> list[Finding]:
-    """Return what is to be said about the input or the model, without what says only that hidden files are hidden."""
+    """Return the guesses about the input or the model as findings, except those about hidden files."""
     return [Finding(guess.code, guess.message, guess.rows) for guess in guesses if guess.code != HIDDEN]
 
 
 def findings_of_images(totals: Totals) -> list[Finding]:
-    """Return what there is to say about the images and about their preprocessing."""
+    """Return the findings about the images and their preprocessing."""
     found = _unreadable("unreadable-image", totals.images.unreadable, "image", "--on-error keep goes on without them")
     found += _of_case(totals, "first-frame-only")
     squashed, shrunk = totals.cases.get("squashed"), totals.cases.get("shrunk")
@@ -65,7 +65,7 @@ def findings_of_images(totals: Totals) -> list[Finding]:
 
 
 def findings_of_annotations(totals: Totals, labels: Labels, id2label: Mapping[int, str] | None) -> list[Finding]:
-    """Return what there is to say about the annotations.
+    """Return the findings about the annotations.
 
     Args:
         totals: the facts.
@@ -92,7 +92,7 @@ def findings_of_annotations(totals: Totals, labels: Labels, id2label: Mapping[in
 
 
 def findings_of_pairs(totals: Totals, without_annotation: Sequence[str], without_image: Sequence[str]) -> list[Finding]:
-    """Return what there is to say about images without annotation, and annotations without image.
+    """Return the findings about images without annotation, and annotations without image.
 
     Args:
         totals: the facts, where null annotations are.

@@ -64,9 +64,9 @@ def predict(
 
     Args:
         source: the input: a folder (searched recursively), a glob, a list file, an image, a video, or parquet; or a
-            URI. Of more than 50,000 images, the first are segmented while the others are listed; see `find_rounds`.
+            URI. With more than 50,000 images, the first are segmented while the others are listed; see `find_rounds`.
         output: the folder to make: a path on this machine, or a URI of pyarrow's file systems with its options. Tasks
-            write to it: of a local folder on this machine, else on all. It gets these files:
+            write to it, on this machine alone if it is a local folder. It gets these files:
 
             * `masks/part-*.parquet`: shards, with the columns of `schema_of`. A shard is there as a whole or not at
               all, and does not change. Names sort as the input.
@@ -119,7 +119,7 @@ def predict(
 
     Raises:
         InputError: there are no images, or `every` is given for others than videos, or a glob of `exclude` matches
-            nothing: of more than 50,000 images, this is found out when all are listed.
+            nothing. With more than 50,000 images, the latter is found only when all are listed.
         OutputError: the output cannot be written there, or the run to resume had other options.
         ResourceError: the cluster has fewer GPUs than an actor reserves; or a node has other packages, cannot read the
             input or write the output, or its torch finds no GPU. See `check_nodes`.
@@ -131,6 +131,8 @@ def predict(
     # Not imported at the top, because it imports torch: processes that only encode masks import this room, too.
     from ray_segformer.network import check_options
 
+    if mask_format not in ("parquet", "png"):
+        raise ValueError(f'mask_format is "parquet" or "png", not {mask_format!r}')
     check_options(runtime, dtype, "cuda" if gpus_per_worker else "cpu")
     check_foreground_threshold(foreground_threshold, checkpoint.content.num_labels)
     protocol.check_window(checkpoint.content.smallest_side)

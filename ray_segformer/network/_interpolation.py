@@ -180,7 +180,7 @@ def add_upsampled(logits: torch.Tensor, down: Axis, row_shares: Weights, columns
 
 
 def add_by_torch(logits: torch.Tensor, down: Axis, row_shares: Weights, columns: Columns, sums: torch.Tensor) -> None:
-    """Do what `add_upsampled` does, on any device."""
+    """Do the same as `add_upsampled`, on any device."""
 
     def on_device(values: Indices | Weights) -> torch.Tensor:
         return torch.from_numpy(values).to(logits.device)

@@ -1,4 +1,4 @@
-"""Class ids from several looks at an image: in sliding windows, mirrored, and at several sizes.
+"""Class ids from several views of an image (looks): in sliding windows, mirrored, and at several sizes.
 
 The results are those of mmsegmentation's mode "slide" and of its test-time augmentation: the logits of all looks,
 upsampled to the image, are averaged. This is done for a small part of the image at a time, a tile, so full-size logits

@@ -38,8 +38,8 @@ class OutputFolder:
 
     Args:
         path: a local path or a URI.
-        source: what the job reads: a path or a URI. An output that it is in, or a file that a list names, is not
-            replaced. Default: nothing.
+        source: what the job reads: a path or a URI. An output that contains it, or contains a file of its list file,
+            is not replaced. Default: nothing.
         overwrite: replace an earlier output. Default: False.
         resume: continue what an interrupted job of the same options left, if it left anything. Default: False.
         options: the options on which the results depend, of a job that can be resumed. JSON must be able to hold them.
@@ -54,7 +54,7 @@ class OutputFolder:
 
     Raises:
         OutputError: pyarrow does not know the URI; or there is an earlier output, without `overwrite` or `resume`; or
-            there is something else; or the source is there, and would be deleted. On entering: another job writes
+            other files are there; or the source is there, and would be deleted. On entering: another job writes
             there; or the folder cannot be written; or the earlier job had other options.
     """
 
@@ -112,10 +112,10 @@ class OutputFolder:
         return self
 
     def reopen(self) -> None:
-        """Take the finished job for an interrupted one, because some of what it wrote is not there any more.
+        """Turn the finished job into an interrupted one, because some of its files are missing.
 
         Raises:
-            OutputError: that cannot be written down.
+            OutputError: the storage cannot be written.
         """
         self.storage.write(JOB_NAME, _json(self._options).encode())
         self.storage.delete([self._summary_name])
@@ -129,13 +129,13 @@ class OutputFolder:
                 them.
 
         Raises:
-            OutputError: that is not possible.
+            OutputError: the storage cannot be written.
         """
         if self.resumes:
             self.storage.tidy()
         else:
             self._begun = True
-            if self._overwrite:  # what remains of a deletion that is interrupted can be overwritten, and not resumed
+            if self._overwrite:  # after an interrupted deletion, the rest can be overwritten but not resumed
                 self.storage.write(JOB_NAME, b"{}")
             self.storage.delete([self._summary_name])  # first, so that what remains does not look finished
             self.storage.delete_all(but={LEASE_NAME, JOB_NAME})

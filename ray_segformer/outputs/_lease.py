@@ -20,22 +20,22 @@ LEASE_NAME = "lease.json"
 
 _SECONDS_BETWEEN_BEATS = 5.0
 _SECONDS_UNTIL_FREE = 20.0
-# After which the file is read again, where another job may have written it in the same moment.
+# The file is read again after these pauses, because another job may have written it at the same time.
 _SECONDS_TO_CHECK, _SECONDS_TO_CHECK_LOCALLY = 1.0, 0.2
 
 
 class Lease:
     """The right to write to an output. It is a small file, which its holder changes every 5 seconds (a beat).
 
-    A lease that did not change for 20 seconds is free: its holder is dead. The one who waits measures this time by a
-    clock of its own, so clocks need not agree. A holder that died on this machine is known to be dead at once. A holder
-    that finds another one's name in the file stops.
+    A lease that did not change for 20 seconds is free, because its holder is dead. The waiting job measures this
+    timeout by its own clock, so clocks need not agree. If the holder died on this machine, the lease is free at once. A
+    holder that finds the name of another one in the file stops.
 
-    What is promised depends on the storage. In a local folder, only one of two jobs that start together gets a new
-    lease. Stores of objects have no locks, and neither has a lease that is taken from the dead: there, both may believe
-    for a moment to hold it. Each reads the file again after a moment, and at each beat, and then one stops. A job that
-    loses the lease while it runs may have tasks that still write. Their shards are whole. The job that goes on deletes
-    those it does not know, before it writes its summary.
+    In a local folder, a new lease is exclusive: only one of two jobs that start together gets it. There is a race on
+    object stores, which have no locks, and where a dead holder's lease is taken: both jobs may believe for a moment
+    that they hold it. Each job reads the file again after a moment, and at each beat, and then one of them stops. A job
+    that loses the lease while it runs may have tasks that still write. Their shards are whole. The other job deletes
+    the shards that it does not know, before it writes its summary.
 
     Use it as a context manager.
 
@@ -82,7 +82,7 @@ class Lease:
             raise self._taken(self._holder())
 
     def look(self) -> None:
-        """Do the same after a look at the storage: before something is deleted, or the job counts as finished."""
+        """Read the lease, and raise an `OutputError` if another job took it. Call it before deleting or finishing."""
         holder = self._holder()
         self.lost = self.lost or bool(holder and holder.get("owner") != self._owner)
         self.check()
@@ -92,8 +92,8 @@ class Lease:
         content = self._storage.read(LEASE_NAME) or b""
         if self._content() != content and self._content() in content:
             raise OutputError(
-                f"{self._storage.shown}: this store adds to what is written there: it does not know the checksums of "
-                "newer clients of S3. Set AWS_REQUEST_CHECKSUM_CALCULATION=when_required on all machines"
+                f"{self._storage.shown}: this store changes the content of files: it does not know the checksums of "
+                "newer S3 clients. Set AWS_REQUEST_CHECKSUM_CALCULATION=when_required on all machines"
             )
         if self._holder().get("owner") != self._owner:
             raise self._taken(self._holder())
@@ -109,7 +109,7 @@ class Lease:
             return {}
         try:
             return {"owner": "", **json.loads(content)}
-        except (TypeError, ValueError):  # its holder is just writing it, or was killed then
+        except (TypeError, ValueError):  # the holder is writing it now, or was killed while writing
             return {"owner": ""}
 
     def _wait_until_free(self) -> None:
@@ -140,7 +140,7 @@ class Lease:
 
 
 def _machine() -> str:
-    """Return what is equal for two processes if their process ids can be compared: of one machine, in one container."""
+    """Return an id of this machine and container. Process ids can be compared only where it is the same."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
@@ -150,7 +150,7 @@ def _machine() -> str:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Return whether the holder of a lease ran on this machine and is no more. False if that cannot be known."""
+    """Return whether the holder of a lease was a process of this machine that has ended. False if that is not known."""
     if holder.get("machine") != _machine() or not isinstance(holder.get("process"), int):
         return False
     return not psutil.pid_exists(holder["process"])

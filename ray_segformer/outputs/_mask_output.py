@@ -66,10 +66,10 @@ class MaskOutput:
         return self.summary is not None
 
     def shards(self) -> list[str]:
-        """Return the names of the files of rows, in the order of the input.
+        """Return the names of the shards, in the order of the input.
 
         Raises:
-            OutputError: of a finished run, there are fewer or more than it wrote.
+            OutputError: the run is finished, and there are fewer or more shards than it wrote.
         """
         folder = folder_of_shards(self.mask_format)
         names = shards_in(self.storage, folder)
@@ -77,7 +77,7 @@ class MaskOutput:
         if len(names) != written:
             raise OutputError(
                 f"{self.storage.describe(folder)}: there are {len(names)} files of rows, and {SUMMARY_NAME} counts "
-                f"{written}; predict puts that right with --resume"
+                f"{written}; repair this with predict --resume"
             )
         return names
 
@@ -91,13 +91,13 @@ class MaskOutput:
             return reader.read(columns)
 
     def place_columns(self, shard: str) -> pa.Schema:
-        """Return the columns that say where an image is in its file; none if each has its own. See `ImageInput`."""
+        """Return the columns that say where an image is in its file; none if images are files. See `ImageInput`."""
         with self._opened(shard) as reader:
             schema = reader.schema_arrow
         return pa.schema([*schema][schema.get_field_index("index") + 1 : schema.get_field_index("height")])
 
     def cell_of(self, path: str) -> str:
-        """Return the `path` of a row as the cell of an image. On the store of this output, it has its options."""
+        """Return the image cell of a row's `path`. A URI on the store of this output gets the options of its URI."""
         return self._location.named_in(path).cell
 
     def tables(self, shards: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:

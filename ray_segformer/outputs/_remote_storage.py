@@ -20,10 +20,10 @@ from ray_segformer.outputs._storage import Storage
 class RemoteStorage(Storage):
     """A folder of one of pyarrow's file systems. An object is there when its upload is complete.
 
-    Azure has it before, without a byte: pyarrow makes an empty object, and then gives it its content. If a process is
-    killed between these, the empty object stays. No file of an output is empty, so this one is no whole file.
+    On Azure, an empty object is there first: pyarrow creates it, and then writes its content. If a process is killed in
+    between, the empty object stays. No file of an output is empty, so an empty object counts as incomplete.
 
-    A store that is busy, such as S3 that answers 503 (SlowDown), is asked again, up to five times, with growing pauses.
+    Requests to a busy store, such as S3 that answers 503 (SlowDown), are retried; see `retried`.
 
     Args:
         location: the folder.
@@ -42,7 +42,7 @@ class RemoteStorage(Storage):
         # An upload is completed as soon as its stream is closed or deleted, with whatever was written until then. So it
         # has a thread of its own: what a signal raises (Ctrl-C, or Ray that ends a worker) comes to the main thread.
         with self._errors(name, "written"), ThreadPoolExecutor(1) as uploader:
-            uploader.submit(int).result()  # the thread has started: an exception in `submit` would leave it behind else
+            uploader.submit(int).result()  # starts the thread first: an exception in `submit` would otherwise leak it
             uploader.submit(retried, self._upload, name, content).result()
 
     def write_parts(self, name: str, parts: Iterable[bytes]) -> None:

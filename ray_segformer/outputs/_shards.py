@@ -1,4 +1,4 @@
-"""Shards: files of rows that workers write, and from which an interrupted job knows what is done."""
+"""Shards: files of rows that workers write. A job that resumes reads from them which rows are done."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _MOST_BYTES = 2**27  # of images in a shard
 class WriteShards:
     """Writes each batch as a shard, and its images as files. For `map_batches`; returns a row for each shard.
 
-    Batches are tables of `EncodeMasks`. First come the files of the rows, then the shard: what a shard names is there.
-    The name of a shard has its first row's `index`, so that names sort as the input, and a digest of the keys. So a
-    task that is repeated writes the same files again. A shard's metadata hold the digests of the keys and the counts: a
-    job that resumes reads only these.
+    Batches are tables of `EncodeMasks`. The files of the rows are written before their shard, so each file that a shard
+    names exists. The name of a shard has its first row's `index`, so that names sort as the input, and a digest of the
+    keys. So writing is idempotent: a repeated task writes the same files again. A shard's metadata hold the digests of
+    the keys and the counts. A job that resumes reads only these.
 
         masks/part-*.parquet        the rows; with PNG files, rows/part-*.parquet
         masks/*.png                 with the format "png"
@@ -114,11 +114,11 @@ class WriteShards:
 class Shards:
     """The shards of a job, as its driver knows them: those that it found when it resumed, and those reported since.
 
-    Each row is in one of them. What else is in the folder, `settle` deletes: a task that was declared dead, or one of a
-    driver that was, may have written it later. So may a listing that lags behind: the rows of a shard that it misses
-    are done again, and the shard is deleted in the end.
+    Each row is in one of them. `settle` deletes all other shards in the folder, because they hold duplicates. A task
+    that was declared dead, or a task of a dead driver, may have written one later. The listing of a store may also lag
+    behind: the rows of a shard that it misses are predicted again, and the shard is deleted in the end.
 
-    Whoever reads shards while a job runs sees whole ones, and each row once, but for such rows.
+    A reader sees whole shards while a job runs, and each row once, except for these duplicates.
 
     Args:
         storage, mask_format: as for `WriteShards`.
@@ -147,8 +147,8 @@ class Shards:
         lost its lease can leave such shards; see `Lease`.
 
         Args:
-            with_files: delete shards of which a PNG file is missing, too. It takes a list of all files. Only somebody
-                else can have deleted one: a shard is written after its files. Default: False.
+            with_files: also delete shards of which a PNG file is missing. This lists all files. A shard is written
+                after its files, so a missing file was deleted by somebody else. Default: False.
 
         Raises:
             OutputError: a shard cannot be read.

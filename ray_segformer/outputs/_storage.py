@@ -23,8 +23,8 @@ class Storage(ABC):
 
     Attributes:
         shown: the path or URI without user, password and options, for messages.
-        has_locks: whether of several processes that call `create`, only one succeeds. Stores of objects only look
-            whether there is such a file before.
+        has_locks: whether `create` is atomic: if several processes call it, only one succeeds. On object stores it
+            first checks and then writes, which is a race.
     """
 
     shown: str
@@ -39,7 +39,7 @@ class Storage(ABC):
 
         Args:
             name: the file.
-            advice: what to do if the file holds something else: the end of the error's message.
+            advice: the end of the error message, if the file is not a JSON object.
 
         Raises:
             OutputError: it holds something else.
@@ -62,8 +62,8 @@ class Storage(ABC):
         Args:
             name: the file.
             content: the whole content.
-            durable: flush a local file to disk, so that it is whole also after a power failure. Default: True. Of
-                many small files, `flush` is faster.
+            durable: flush a local file to disk, so that it is whole also after a power failure. Default: True. For
+                many small files, one `flush` at the end is faster.
         """
 
     @abstractmethod

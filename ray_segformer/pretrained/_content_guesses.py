@@ -21,7 +21,7 @@ def guesses_of(
     weights: Mapping[str, npt.NDArray[Any]],
     classes: int,
 ) -> list[Guess]:
-    """Return what is to be said about a checkpoint once.
+    """Return the warnings about a checkpoint.
 
     Args:
         source, config, preprocessor, weights: see `SegformerContent`.

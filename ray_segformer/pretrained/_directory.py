@@ -155,8 +155,8 @@ class SegformerContent:
         """The annotated class ids that loss, scores and training leave out. The first stands for "not annotated".
 
         The model's own `ignore_index` is one of them, also if it is one of the model's classes. 255 is another: null
-        annotations, and 0 where labels are reduced, become 255 whatever the model says, as in transformers. It is none
-        only if the model has a class 255 and does not ignore it.
+        annotations, and 0 where labels are reduced, become 255 whatever the model says, as in transformers. It counts
+        only if the model has a class 255 and another ignore index.
         """
         own = self.ignore_index
         return (own,) if self.num_labels > 255 or own == 255 else (255, own)

@@ -49,7 +49,7 @@ def _download(repository: str) -> str:
         if not any(settings):
             try:
                 fetch(PREPROCESSOR_NAME, required=True)
-            except OSError as error:  # without settings, defaults are taken: not for a request that was not answered
+            except OSError as error:  # a failed request does not mean that the file is missing
                 if isinstance(error.__cause__, LocalEntryNotFoundError) and not HF_HUB_OFFLINE:
                     raise
         fetch(TRAINING_NAME, required=False)
@@ -61,7 +61,7 @@ def _download(repository: str) -> str:
                 break
         else:
             fetch(WEIGHTS_NAME, required=True)
-    except Exception as error:  # of a lost connection, they are those of the Hub's HTTP client, which changes
+    except Exception as error:  # a lost connection raises errors of the Hub's HTTP client, which its versions differ in
         raise CheckpointError(
             f"{repository!r} is not a local directory, and loading it from the Hugging Face Hub failed: {error}"
         ) from error

@@ -71,7 +71,7 @@ class ImageSettings:
         width: the same for the width.
 
     Raises:
-        ValueError: a setting has none of its values.
+        ValueError: a setting has an invalid value.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class ImageSettings:
         self.image_mean = _by_channel("image_mean", image_mean)
         self.image_std = _by_channel("image_std", image_std)
         if 0 in self.image_std:
-            raise ValueError(f"image_std is what pixels are divided by, so no number is 0; got {self.image_std}")
+            raise ValueError(f"image_std: pixels are divided by it, so it must not contain 0; got {self.image_std}")
         self.do_reduce_labels = _flag("do_reduce_labels", do_reduce_labels)
 
     def to_config(self) -> dict[str, Any]:
@@ -205,8 +205,8 @@ def _check_class(config: Mapping[str, Any], settings: Mapping[str, Any]) -> None
         return
     if name not in _LIKE_SEGFORMER | _CROP_BY_DEFAULT:
         raise ValueError(
-            f"{kind} does other things to an image than SegformerImageProcessor; if the steps in this file are all, "
-            "call it SegformerImageProcessor there (image_processor_type)"
+            f"{kind} does other things to an image than SegformerImageProcessor; if this file "
+            "lists all steps, set its image_processor_type to SegformerImageProcessor"
         )
     missing = [setting for setting in _SETTINGS if setting not in settings and setting not in _SAME_DEFAULTS]
     if name in _CROP_BY_DEFAULT and "do_center_crop" not in config:

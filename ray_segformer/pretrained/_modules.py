@@ -14,7 +14,7 @@ _SAME = {"SyncBatchNorm": "BatchNorm2d"}  # in prediction
 def check_modules(model: Any) -> None:
     """Check that no module of a model was replaced by another kind, such as an activation or a norm.
 
-    Only weights and configuration are taken of a model, so the masks would not be those of the model.
+    Only the model's weights and configuration are used, so its masks would differ from those of the model itself.
 
     Args:
         model: a transformers `SegformerForSemanticSegmentation`, or a wrapper of one.

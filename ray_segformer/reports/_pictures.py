@@ -33,7 +33,7 @@ RANDOM, LEAST_CONFIDENT = "random", "least"  # groups; those of the classes are 
 _LEAST_CONFIDENT = 12  # images
 _MOST_PIXELS = 2**30  # whose confidence is looked at
 _WIDTH = 640  # pixels of a picture in the page, at most
-_TRIES = 3  # of remote images in a row: each may wait for minutes for a store that is not reached
+_TRIES = 3  # failures of remote images in a row before no more are read: each may be a timeout of minutes
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class _Photos:
 
 
 def _confidence_of(output: MaskOutput, places: list[Place]) -> dict[Place, float]:
-    """Return the mean confidence of rows, over pixels with data. Of large images, fewer are looked at."""
+    """Return the mean confidence of rows, over pixels with data. If images are large, fewer are read."""
     means, pixels = dict[Place, float](), 0
     for place, row in _rows(output, places):
         try:

@@ -30,7 +30,7 @@ class Place(NamedTuple):
 class Survey:
     """Counts all rows of an output, and finds those that are to be shown. It keeps few of them, however many there are.
 
-    Of one output, it always finds the same rows.
+    For the same output, it always finds the same rows.
 
     Args:
         shards: the names of all shards, in order.
@@ -112,7 +112,7 @@ class Survey:
     def best(self) -> dict[int, list[Place]]:
         """Return for each class the rows in which it has the largest shares of the image; the largest first.
 
-        Of many classes, those with the most pixels. The class with the most pixels comes first.
+        If there are many classes, only those with the most pixels are included. The class with the most comes first.
         """
         ids, pixels, _ = self.areas.as_lists()
         largest = sorted(zip(pixels, ids, strict=True), key=lambda each: (-each[0], each[1]))[:_BEST]

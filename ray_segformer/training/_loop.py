@@ -38,12 +38,12 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
     `ray_segformer.datasets`. Each epoch reports these metrics:
 
     * `epoch`: from 1.
-    * `loss`: the training loss, the mean over the epoch's steps.
+    * `loss`: the training loss, averaged over the epoch's steps of all workers.
     * `learning_rate`: of the last step.
     * `mean_iou`, `mean_accuracy`, `overall_accuracy`: see `SegmentationMetrics`, of all validation images together, at
       their own sizes, and shown to the network as the setting `protocol` says.
-    * `val_loss`: the mean over the validation images of transformers' loss, at the network's input size.
-    * `validation_images`: their number.
+    * `val_loss`: transformers' loss at the network's input size, averaged over the images with annotated pixels.
+    * `validation_images`: the number of validation images.
 
     Losses and scores leave out annotated pixels of 255, and of the model's own `semantic_loss_ignore_index`.
 
@@ -206,7 +206,7 @@ def train_step(
         batch: `pixel_values`, uint8 `(N, 3, height, width)`, and `labels`, int64 `(N, height, width)`, on the device.
             Labels of 255 are ignored, whatever class id the model's own loss ignores.
         rate: the learning rate.
-        half: whether the forward pass is autocast to bfloat16.
+        half: whether the forward pass runs in torch's autocast to bfloat16.
 
     Returns:
         transformers' loss before the step; None if all pixels are ignored.

@@ -49,7 +49,7 @@ class TrainingRows:
 
     Args:
         preprocessor: the model's preprocessor. It has the input size and whether to reduce annotations.
-        num_classes: the number of classes. A higher class id is an error.
+        num_classes: the number of classes. A class id of `num_classes` or above is an error.
         ignore_index: the model's own ignored class id. Annotated pixels that have it, after they are reduced, become
             255, which is ignored, too.
         augmented: whether training images are changed at random, or resized as for validation.
@@ -118,7 +118,7 @@ class TrainingRows:
         )
 
     def first_pass(self, shard: Any, device: torch.device, images: int | None = None) -> int:
-        """Count the rows of all workers' shards, and look at some annotations, before the first step.
+        """Count the rows of all workers' shards, and check some annotations, before the first step.
 
         Args:
             shard: this worker's.

@@ -52,7 +52,7 @@ class TrainingRun:
         start: a hash of what the run started from; None for runs of earlier versions.
         images: the number of training images of all workers; None if they are not counted yet.
         step: the number of steps so far.
-        steps_an_epoch: those of an epoch, as far as the number of images tells; 0 before it is known.
+        steps_an_epoch: the steps of an epoch, from the number of images; 0 before that is known.
         history: the metrics of each epoch so far.
         optimizer: the optimizer's state dict; None before the first step.
     """
@@ -125,7 +125,9 @@ def new_run(settings: Settings) -> TrainingRun:
         changes["do_reduce_labels"] = settings.reduce_labels
     preprocessor = SegformerPreprocessor.from_config({**options, **changes})
     if "height" not in preprocessor.size:
-        raise ValueError(f"the model's size {preprocessor.size} has no fixed shape, as crops need it; set size=")
+        raise ValueError(
+            f"the model's size {preprocessor.size} keeps the aspect ratio, but crops need height and width; set size="
+        )
     smallest = smallest_side(model.config.to_dict())
     if min(preprocessor.height, preprocessor.width) < smallest:
         shape = f"{preprocessor.height} x {preprocessor.width}"
@@ -140,7 +142,7 @@ def new_run(settings: Settings) -> TrainingRun:
 
 
 def guesses_of(run: TrainingRun, settings: Settings) -> list[Guess]:
-    """Return what a new run takes for granted: "labels-reduced", if the model's numbering is taken for own classes."""
+    """Return what a new run assumes: "labels-reduced", if own classes are taken to be numbered as the model's are."""
     if settings.id2label is None or settings.reduce_labels is not None or not run.preprocessor.do_reduce_labels:
         return []
     message = (
@@ -183,7 +185,7 @@ def resumed_run(checkpoint: Any, settings: Settings) -> TrainingRun | None:
         if start not in (None, digest_of_start(settings)):
             kind = "config" if settings.model is None else "model"
             raise ValueError(
-                f"{directory}: the run started from another model than this {kind}, and would go on from its own; "
+                f"{directory}: the run started from another model than this {kind}, and would go on from that one; "
                 f"{_ADVICE}"
             )
     model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(content.config))
@@ -211,7 +213,7 @@ def _check_unchanged(before: Mapping[str, Any], settings: Settings, directory: s
     changed = [name for name in _FIXED if now[name] != before[name] and not (now[name] is None and name in _OF_MODEL)]
     if changed:
         were = "; ".join(f"{name} was {before[name]}, now {now[name]}" for name in changed)
-        raise ValueError(f"{directory}: {were}: a run that is resumed keeps them; {_ADVICE}")
+        raise ValueError(f"{directory}: {were}: a resumed run must keep these settings; {_ADVICE}")
 
 
 def save_run(

@@ -48,7 +48,7 @@ def digest_of_start(settings: Settings) -> str:
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Refuse keys that `SegformerConfig` takes and does not use, and lists that are not as long as there are stages."""
+    """Refuse keys that `SegformerConfig` accepts but ignores, and lists without exactly one entry for each stage."""
     defaults = SegformerConfig().to_dict()
     known = {*defaults, *_HARMLESS}
     unknown = sorted(name for name in config if name not in known and not name.startswith("_"))
@@ -56,7 +56,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         near = difflib.get_close_matches(unknown[0], known, n=1)
         raise ValueError(
             f"config has keys that SegformerConfig does not use: {', '.join(unknown)}"
-            + (f"; is {unknown[0]} {near[0]}?" if near else "")
+            + (f"; did you mean {near[0]}?" if near else "")
         )
     stages = config.get("num_encoder_blocks", defaults["num_encoder_blocks"])
     lists = {name: config.get(name, default) for name, default in defaults.items() if isinstance(default, list)}

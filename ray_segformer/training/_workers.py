@@ -52,7 +52,9 @@ class TuneTrial:
         if not {"train", "validation"} <= {*datasets}:
             raise ValueError(f"datasets needs 'train' and 'validation', and has {sorted(datasets)}")
         if ray.tune.get_context().get_trial_id() is None:
-            raise RuntimeError("train_in_trial is for the trials of a Tuner, and this process is none")
+            raise RuntimeError(
+                "train_in_trial is for the trials of a Tuner, but this process is not one; pass it to ray.tune.Tuner"
+            )
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.checkpoint = ray.tune.get_checkpoint()
         self.shards = {name: datasets[name].iterator() for name in ("train", "validation")}

@@ -30,6 +30,7 @@ def draw_curves(training: Mapping[str, Any]) -> Image.Image:
 
     Raises:
         ValueError: `history` is missing or empty.
+        KeyError: an epoch lacks one of these values.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -90,8 +90,8 @@ def visualize_predictions(
         An RGB image.
 
     Raises:
-        ValueError: there are no images, arguments have different lengths, or a mask or annotation has not its image's
-            size; the message names the row and both sizes.
+        ValueError: there are no images, arguments have different lengths, or the size of a mask or annotation is not
+            that of its image; the message names the row and both sizes.
         ImageError: an image with a mask is unreadable, or a mask or annotation is; the message names the row.
     """
     given = {"images": images, "masks": masks, "annotations": annotations, "losses": losses, "names": names}

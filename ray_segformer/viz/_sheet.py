@@ -37,7 +37,7 @@ def contact_sheet(
         captions: a text for each row, or an empty sequence for no captions.
         legend: the colour, RGB from 0 to 255, of each class name.
         title: a line above everything else; "" for none.
-        tile_width: the width in pixels that pictures are scaled to. None is higher than four times that.
+        tile_width: the width in pixels that pictures are scaled to. No picture becomes higher than four times that.
         sheet_columns: how many rows to put next to each other.
 
     Returns:

@@ -236,7 +236,7 @@ def test_missing_files_of_every_layout_are_listed(tmp_path):
     ("options", "message"),
     [
         ((), "no such file or folder"),
-        (("--label-colors", "colors.txt"), "say which, with --model"),
+        (("--label-colors", "colors.txt"), "name the model with --model"),
         (("--label-map", "255"), "expected FROM=TO"),
         (("--labels", "reduce", "--ignore-index", "0"), "--labels, --ignore-index: the input has no annotations"),
         (("--split", "val"), "no split 'val'"),

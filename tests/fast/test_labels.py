@@ -77,8 +77,8 @@ MASKS = [png(0, 255), png(0), png(255, 0, 255)]
 def test_masks_of_0_and_255_are_refused_from_a_sample_and_from_the_counts(classes):
     labels = Labels(classes)
     expected = (
-        "annotations hold only 0 and 255, and 255 is ignored; foreground is to be 1: --label-map 255=1 "
-        "(label_map={255: 1}); or, if 255 is to be ignored, say so: --ignore-index 255 (ignore_index=255)"
+        "annotations hold only 0 and 255, and 255 is ignored; if 255 is the foreground, use --label-map 255=1 "
+        "(label_map={255: 1}); if 255 is to be ignored, use --ignore-index 255 (ignore_index=255)"
     )
     with pytest.raises(InputError, match=re.escape(expected)):
         labels.look(rows(*MASKS))

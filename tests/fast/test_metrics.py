@@ -51,11 +51,13 @@ def test_wrong_maps_are_refused_and_not_counted():
     with pytest.raises(ValueError, match=r"prediction has class ids in \[0, 9\], expected \[0, 4\)"):
         metrics.update(np.array([0, 9]), np.array([0, 1]))
     with pytest.raises(
-        ValueError, match="the prediction holds integers, class ids, not float32; of logits, take the argmax"
+        ValueError, match="the prediction must hold integer class ids, not float32; for logits, take the argmax"
     ):
         metrics.update(np.array([0.2, 0.9], np.float32), np.array([0, 1]))
-    with pytest.raises(ValueError, match="the annotation holds integers, class ids, not float64"):
+    with pytest.raises(ValueError, match="the annotation must hold integer class ids, not float64"):
         metrics.update(np.array([0, 1]), np.array([0.0, 1.0]))
+    with pytest.raises(ValueError, match="the annotation must hold integer class ids, not float64"):
+        SegmentationMetrics(4, reduce_labels=True).update(np.array([0, 1]), np.array([0.0, 1.0]))
     with pytest.raises(ValueError, match="num_classes is 1 or more, not 0"):
         SegmentationMetrics(0)
     assert not metrics.confusion.any()

@@ -633,7 +633,7 @@ def test_columns_may_be_lists_and_series_but_not_one_cell(predictor):
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ({"image": ["a.jpg", "b.jpg"], "annotation": ["a.png"]}, "same number of rows, .*'image': 2, 'annotation': 1"),
+        ({"image": ["a.jpg", "b.jpg"], "annotation": ["a.png"]}, "same number of rows; .*'image': 2, 'annotation': 1"),
         ({"image": np.array("a.jpg", object)}, "the column 'image' is a ndarray, .* of one cell, give a list of it"),
         (pd.DataFrame([["a.jpg", "b.jpg"]], columns=["image", "image"]), "several columns of a batch are called image"),
     ],

@@ -98,8 +98,9 @@ def test_sizes_are_transformers_to_the_byte(size, tmp_path):
     reference = SegformerImageProcessorPil(size=size)
     reference.save_pretrained(tmp_path)
     for preprocessor in (SegformerPreprocessor(size), SegformerPreprocessor.from_pretrained(tmp_path)):
-        batch = preprocessor.preprocess({"image": objects(*PICTURES)})
-        for image, pixel_values in zip(PICTURES, batch["pixel_values"], strict=True):
+        images = [*PICTURES, picture(21, 31)]  # which is smaller than all sizes
+        batch = preprocessor.preprocess({"image": objects(*images)})
+        for image, pixel_values in zip(images, batch["pixel_values"], strict=True):
             assert np.array_equal(pixel_values, resized(reference, Image.fromarray(image)))
 
 
@@ -190,7 +191,7 @@ def test_what_a_setting_that_is_false_or_null_does_is_what_transformers_does(var
     [
         ({"resample": None}, "resample: null, although do_resize is on"),
         ({"image_mean": None, "image_std": None}, "image_mean, image_std: null, although do_normalize is on"),
-        ({"image_std": [0.2, 0, 0.2]}, r"image_std is what pixels are divided by, .*got \(0.2, 0.0, 0.2\)"),
+        ({"image_std": [0.2, 0, 0.2]}, r"image_std: pixels are divided by it, .*got \(0.2, 0.0, 0.2\)"),
         ({"image_mean": float("nan")}, "image_mean is a finite number, not nan"),
         ({"do_reduce_labels": "false"}, "do_reduce_labels is true or false, not 'false'"),
         ({"rescale_factor": float("inf")}, "rescale_factor is a finite number, not inf"),

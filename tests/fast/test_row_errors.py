@@ -1,4 +1,4 @@
-"""Exceptions that nobody foresaw, in a row: they name the row, and are kept like unreadable images."""
+"""Unexpected exceptions in a row: they name the row, and are kept like unreadable images."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from reference import agreement, encode, objects, picture
 
-from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor, SegformerPreprocessor
+from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor, SegformerPreprocessor, jobs
 from ray_segformer.cli import main
 from ray_segformer.images import CAUSES, MAX_PIXELS, ImageError, cause_of, to_class_ids, to_rgb
 from ray_segformer.jobs import EncodeMasks
@@ -236,6 +236,11 @@ def test_a_wrong_limit(checkpoint, max_pixels):
         with pytest.raises(ValueError, match="max_pixels is a whole number of at least 1, not"):
             make(max_pixels=max_pixels)
         assert make(max_pixels=np.int64(9))
+
+
+def test_a_wrong_format(tmp_path):
+    with pytest.raises(ValueError, match=r"""^mask_format is "parquet" or "png", not 'tiff'$"""):
+        jobs.predict(str(tmp_path), str(tmp_path / "out"), SegformerCheckpoint.demo(), mask_format="tiff")
 
 
 @pytest.fixture

@@ -91,7 +91,10 @@ def test_what_cannot_be_right_is_refused_before_the_first_image(command, tmp_pat
         write(tmp_path / f"data/masks/{number}.png", encode(np.tile(np.array([0, 255], np.uint8), (5, number + 1))))
     asked = (tmp_path / "data", "--model", model, "--output", tmp_path / "out")
     code, _, error = command(*asked)
-    assert code == 2 and "annotations hold only 0 and 255, and 255 is ignored; foreground is to be 1" in error
+    assert (
+        code == 2
+        and "annotations hold only 0 and 255, and 255 is ignored; if 255 is the foreground, use --label-map" in error
+    )
     write(tmp_path / "data/masks/1.png", encode(np.full((5, 4), 65535, np.uint16)))
     code, _, error = command(*asked)
     assert code == 1 and "/1.jpg: wrong annotation: the class ids 65535 (in 20 of 20 pixels) are none of" in error

@@ -117,7 +117,7 @@ def from_scratch(ray_session, scenes, tmp_path_factory):
     """A run from scratch: each epoch is one step with all training images, as they are."""
     storage = tmp_path_factory.mktemp("from_scratch")
     settings = {"size": (64, 96), "epochs": EPOCHS, "batch_size": 8, "learning_rate": 5e-3, "augment": False}
-    return fit(scenes, storage, config=TINY, **settings)
+    return fit(scenes, storage, config=TINY, weight_decay=0.1, **settings)
 
 
 def test_the_scores_are_those_of_transformers(from_scratch, scenes):
@@ -164,6 +164,21 @@ def test_a_step_has_the_loss_and_the_gradients_of_transformers(from_scratch, sce
     for number, parameter in enumerate(model.parameters()):
         gradient = moments[f"{number}.exp_avg"] / 0.1  # AdamW's first moment after a step
         np.testing.assert_allclose(gradient, parameter.grad, rtol=1e-2, atol=1e-5 * largest)
+    # Each epoch is AdamW's step of its moments, by its definition, with a rate that falls in a line.
+    weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    for step, (checkpoint, metrics) in enumerate(from_scratch.best_checkpoints, 1):
+        rate = 5e-3 * (1 - (step - 1) / EPOCHS)
+        assert metrics["learning_rate"] == pytest.approx(rate)
+        moments = load_file(Path(checkpoint.path) / "optimizer.safetensors")
+        after = {
+            name: parameter.detach().numpy() for name, parameter in Reference(checkpoint.path).model.named_parameters()
+        }
+        for number, name in enumerate(weights):
+            mean = moments[f"{number}.exp_avg"] / (1 - 0.9**step)
+            square = moments[f"{number}.exp_avg_sq"] / (1 - 0.999**step)
+            expected = weights[name] * (1 - rate * 0.1) - rate * mean / (np.sqrt(square) + 1e-8)
+            np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6, err_msg=name)
+            weights[name] = after[name]
 
 
 def test_a_loss_that_is_not_finite_ends_the_training():
@@ -252,7 +267,7 @@ def test_wrong_settings_are_refused(config, message):
     ("config", "message"),
     [
         ({"config": {**TINY, "hidden_size": [16], "embed": 3}}, "does not use: embed, hidden_size"),
-        ({"config": {**TINY, "hidden_size": [16]}}, "hidden_size; is hidden_size hidden_sizes"),
+        ({"config": {**TINY, "hidden_size": [16]}}, "hidden_size; did you mean hidden_sizes"),
         ({"config": {**TINY, "depths": [1, 1]}}, r"an entry for each of 4 num_encoder_blocks; depths is \[1, 1\]"),
         ({"config": {**TINY, "depths": 2}}, "an entry for each of 4 num_encoder_blocks; depths is 2"),
         ({"config": {**TINY, "hidden_act": "none"}}, "config: transformers builds no SegFormer of it: KeyError"),
@@ -306,6 +321,13 @@ def test_a_run_that_is_resumed_goes_on_with_its_learning_rate_whatever_the_steps
     assert run.step == steps
     run.count_steps(3 * an_epoch)  # with a third of the batch size, or three times the images
     assert run.step == 3 * steps and schedule(run.step, 3 * an_epoch * 2 * EPOCHS) == pytest.approx(1 / 2)
+
+
+def test_the_learning_rate_rises_for_a_tenth_of_the_steps_or_1500_and_falls_to_nothing():
+    assert [schedule(step, 40) for step in (0, 1, 3, 4, 20, 39)] == pytest.approx(
+        [1 / 4, 2 / 4 * 39 / 40, 37 / 40, 36 / 40, 20 / 40, 1 / 40]
+    )
+    assert [schedule(step, 100_000) for step in (749, 1499, 1500)] == pytest.approx([0.5 * 0.99251, 0.98501, 0.985])
 
 
 def test_a_damaged_state_is_named(from_scratch, tmp_path):
@@ -475,6 +497,24 @@ def test_validation_images_are_looked_at_before_the_first_epoch(ray_session, sce
         few_classes.look_at_validation(images.drop_columns(["annotation"]).iterator(), cpu)
     with pytest.raises(ValueError, match="the dataset 'validation' has no rows"):
         few_classes.look_at_validation(images.limit(0).iterator(), cpu)
+
+
+def test_each_epoch_has_all_images_in_an_order_of_its_own(ray_session, scenes):
+    folders = (str(scenes / "train" / kind) for kind in ("images", "annotations"))
+    images = read_images(next(folders), annotations=next(folders)).materialize()
+
+    def order(epoch):
+        rows = TrainingRows(SegformerPreprocessor(32), len(CLASSES), augmented=False, epoch=epoch)
+        batches = rows.training_batches(images.iterator(), 3)
+        return [int(pixels.sum()) for batch in batches for pixels in batch["pixel_values"]]
+
+    paths = images.take_all()
+    unshuffled = TrainingRows(SegformerPreprocessor(32), len(CLASSES), augmented=False)
+    columns = {name: objects(*(row[name] for row in paths)) for name in ("image", "annotation")}
+    expected = [int(pixels.sum()) for pixels in unshuffled.for_training(columns)["pixel_values"]]
+    first, second = order(0), order(1)
+    assert sorted(first) == sorted(second) == sorted(expected) and len({*expected}) == 8
+    assert first != second and expected not in (first, second)
 
 
 # Curves
