@@ -62,13 +62,18 @@ def ray_of_their_own():
 
 @pytest.fixture(scope="session", autouse=True)
 def program_cache(tmp_path_factory):
-    """Compiled programs that all processes of these tests share: none from before, and none in the user's cache."""
+    """Compiled programs that all processes of these tests share: none from before, and none in the user's cache.
+
+    It is a link of this process alone. A test that wants another cache turns the link, and disturbs no other process.
+    """
     folder = tmp_path_factory.getbasetemp()
     directory = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "programs"
     directory.mkdir(mode=0o700, exist_ok=True)
+    link = folder / "cache"
+    link.symlink_to(directory)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_SEGFORMER_CACHE", str(directory))
-        yield directory
+        patch.setenv("RAY_SEGFORMER_CACHE", str(link))
+        yield link
 
 
 @pytest.fixture(scope="session")

@@ -111,9 +111,9 @@ def test_parts_of_an_image_fit_together(monkeypatch):
 def test_the_way_of_other_devices_adds_the_same():
     """It has not been run on a GPU yet."""
     torch.manual_seed(0)
-    logits = torch.randn(3, 16, 16, CLASSES)
+    logits = torch.randn(3, 13, 16, CLASSES)
     rows, columns = (np.unique(np.random.default_rng(0).integers(0, 560, 90)) / 4 for _ in range(2))
-    down, row_shares = Axis.at(rows, scale_of(16, 140), 16), np.linspace(0.2, 1, len(rows), dtype=np.float32)
+    down, row_shares = Axis.at(rows, scale_of(13, 140), 13), np.linspace(0.2, 1, len(rows), dtype=np.float32)
     places = Columns.of(columns, np.linspace(1, 0.1, len(columns), dtype=np.float32), [0, 41, 89], 51, 16)
     sums = [torch.ones(len(rows), len(columns), CLASSES) for _ in range(2)]
     for add, own in zip((add_upsampled, add_by_torch), sums, strict=True):

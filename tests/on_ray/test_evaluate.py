@@ -18,8 +18,10 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from ray_segformer import ImageError, SegformerCheckpoint
 from ray_segformer.cli import main
 from ray_segformer.demo import CLASSES, write_scenes
-from ray_segformer.jobs import EvaluationPredictor
+from ray_segformer.jobs import EvaluationPredictor, most_confused
+from ray_segformer.metrics import SegmentationMetrics
 from ray_segformer.protocol import Protocol, short_side_size
+from ray_segformer.viz import visualize_predictions
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -93,6 +95,7 @@ def test_scores_are_those_of_transformers_by_the_same_protocol(
     assert ("mirror image" in printed) == flip and ("short side 512" in printed) == flip
     worst = [image["path"] for image in found["worst"]]
     assert worst == sorted(accuracies, key=accuracies.__getitem__)
+    assert [image["accuracy"] for image in found["worst"]] == pytest.approx(sorted(accuracies.values()), abs=1e-4)
     assert Image.open(tmp_path / "out" / "worst.png").height > 100 * count
     assert Image.open(tmp_path / "out" / "confusion.png").width > 300
 
@@ -139,7 +142,7 @@ def test_the_model_s_own_ignored_id_is_left_out_and_said(command, tmp_path):
     model = small_model()
     model.config.semantic_loss_ignore_index = 2
     reference = Reference(save_small(tmp_path / "model", model))
-    matrix = MulticlassConfusionMatrix(7, ignore_index=255)
+    matrix, pairs = MulticlassConfusionMatrix(7, ignore_index=255), []
     for folder in ("images", "annotations"):
         (tmp_path / "in" / folder).mkdir(parents=True)
     for number in range(2):
@@ -152,14 +155,39 @@ def test_the_model_s_own_ignored_id_is_left_out_and_said(command, tmp_path):
         Image.fromarray(annotation).save(tmp_path / "in" / "annotations" / f"{number}.png")
         left_out = np.where(annotation == 2, 255, annotation).astype(np.int64)
         matrix.update(torch.from_numpy(mask), torch.from_numpy(left_out))
+        pairs.append((image, mask, left_out))
     code, printed, error = command(tmp_path / "in", "--output", tmp_path / "out", "--model", tmp_path / "model")
     assert code == 0, error
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert found["protocol"]["ignore_index"] == [255, 2]
     assert "annotated pixels of the class id 2 or 255 are left out" in printed
-    mean_iou, accuracy = scores(matrix.compute().numpy())
+    counts = matrix.compute().numpy()
+    mean_iou, accuracy = scores(counts)
     assert found["mean_iou"] == pytest.approx(mean_iou, abs=1e-3)
     assert found["overall_accuracy"] == pytest.approx(accuracy, abs=1e-3)
+    # By class, whose names are in the order of their ids; a class that is in neither map, or not annotated, has none.
+    right, annotated, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+    assert list(found["classes"]) == [f"class {number}" for number in range(7)]
+    for number, own in enumerate(found["classes"].values()):
+        for score, whole in (("iou", annotated + predicted - right), ("accuracy", annotated)):
+            expected = right[number] / whole[number] if whole[number] else None
+            assert own[score] == (expected if expected is None else pytest.approx(expected, abs=5e-3))
+    assert found["mean_accuracy"] == pytest.approx(np.mean((right / np.maximum(annotated, 1))[annotated > 0]), abs=1e-3)
+    first, *_ = found["classes"].values()
+    assert re.search(rf"^class 0 +{first['iou']:.4f} +{first['accuracy']:.4f}$", printed, re.M)
+    # The worst images first, each with its annotation and then its mask.
+    pairs.sort(key=lambda pair: (pair[1] == pair[2]).sum() / (pair[2] != 255).sum())
+    images, masks, annotations = zip(*pairs, strict=True)
+    names = {number: f"class {number}" for number in range(7)}
+    sheet = visualize_predictions(images, masks, names, annotations=annotations, names=["scene"] * 2)
+    with Image.open(tmp_path / "out" / "worst.png") as worst:
+        assert worst.size == sheet.size and (np.asarray(worst) == np.asarray(sheet)).mean() > 0.95  # all but captions
+
+
+def test_classes_are_confused_by_the_pixels_of_both():
+    metrics = SegmentationMetrics(4)
+    metrics.confusion[:] = [[9, 0, 1, 0], [0, 9, 3, 0], [0, 0, 9, 0], [0, 0, 0, 9]]
+    assert most_confused(metrics) == [2, 1, 0] and most_confused(metrics, 2) == [2, 1]
 
 
 @pytest.mark.parametrize("size", [(683, 512), (500, 375), (375, 500), (4000, 300), (64, 64)])

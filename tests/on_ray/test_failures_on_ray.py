@@ -38,18 +38,23 @@ def test_a_worker_that_cannot_start(ray_session, program_cache, tmp_path, tempor
     Image.fromarray(picture()).save(tmp_path / "in" / "a.png")
     arguments = ["predict", str(tmp_path / "in"), str(tmp_path / "out"), "--runtime", "openvino", "--workers", "1"]
     arguments += ["--model", str(model), "--foreground-threshold", "0.9999", "--format", "png"]
-    program_cache.chmod(0o777)
+    shared, open_to_all = program_cache.readlink(), temporary_folder.with_name("cache")
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    program_cache.unlink()
+    program_cache.symlink_to(open_to_all)
     try:
         assert main(arguments) == 1
     finally:
-        program_cache.chmod(0o700)
+        program_cache.unlink()
+        program_cache.symlink_to(shared)
     line = capsys.readouterr().err.splitlines()[-1]
     (file,) = temporary_folder.iterdir()
     assert line.startswith(f"ray-segformer: error: RuntimeError: {program_cache}")
     said = "; no image is saved: results are written for each 1024 images (--shard-rows)"
     assert line.endswith(f"{said} (traceback: {file})")
     assert "in cache_directory" in file.read_text("utf-8")
-    assert sorted(os.listdir(tmp_path)) == ["in", "model", "tmp"]  # no output, and none that looks unfinished
+    assert sorted(os.listdir(tmp_path)) == ["cache", "in", "model", "tmp"]  # no output, and none that looks unfinished
     assert main([*arguments, "--resume"]) == 0
     assert json.loads((tmp_path / "out" / "classes.json").read_text()) == {"0": "background", "1": "class 0"}
     assert not np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png")).any()

@@ -65,11 +65,11 @@ def test_a_dataset_without_rows_has_no_scores():
 
 def test_a_dataset_of_many_sizes_with_a_failed_row():
     pairs = [maps(seed, 8, (10 + seed, 20)) for seed in range(9)]
-    rows = [{"prediction": mask, "truth": truth, "error": None} for mask, truth in pairs]
-    rows.append({"prediction": np.zeros((0, 0), np.uint8), "truth": pairs[0][1], "error": "not an image"})
-    found = score_dataset(
-        ray.data.from_items(rows), 8, prediction_column="prediction", annotation_column="truth"
-    ).confusion
+    truths = [np.where(truth == 255, 99, truth).astype(np.uint8) for _, truth in pairs]  # 99 is ignored here
+    rows = [{"prediction": mask, "truth": truth, "error": None} for (mask, _), truth in zip(pairs, truths, strict=True)]
+    rows.append({"prediction": np.zeros((0, 0), np.uint8), "truth": truths[0], "error": "not an image"})
+    columns = {"prediction_column": "prediction", "annotation_column": "truth"}
+    found = score_dataset(ray.data.from_items(rows), 8, ignore_index=99, **columns).confusion
     np.testing.assert_array_equal(found, sum(counted(*pair, 8) for pair in pairs))
 
 

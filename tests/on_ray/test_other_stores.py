@@ -27,6 +27,7 @@ import pytest
 from kills.drivers import ROWS, write_rows
 from PIL import Image
 from reference import encode, picture
+from sessions import server_port
 
 from ray_segformer.images import to_rgb
 from ray_segformer.inputs import find_images
@@ -44,9 +45,7 @@ SIGNED = {"sp": "racwdl", "se": "2099-01-01T00:00:00Z", "sv": "2021-12-02", "sr"
 @contextlib.contextmanager
 def server(*command):
     """A server in a process of its own, and its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = server_port()
     command = [part.format(port=port) for part in command]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
@@ -89,7 +88,7 @@ def signature():
 
 
 @pytest.fixture(scope="module", params=[gcs, azure], ids=["gcs", "azure"])
-def place(request):
+def place(request, ray_session):
     """The URI of a path in a bucket, to be formatted."""
     with request.param() as uri:
         yield uri

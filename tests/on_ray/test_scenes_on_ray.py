@@ -25,6 +25,9 @@ pytestmark = [
 WINDOWS = {"window": 64, "stride": 48}
 OPTIONS = ("--bands", "3,2,1", "--range", "100", "5200", "--window", "64", "--stride", "48", "--workers", "2")
 NO_DATA = (slice(40, 90), slice(100, 180))
+# The parameters of a camera, by which images of satellites without a map projection have their place.
+POLYNOMIALS = ("line_num_coeff", "line_den_coeff", "samp_num_coeff", "samp_den_coeff")
+OFFSETS = [f"{name}_{kind}" for name in ("height", "lat", "line", "long", "samp") for kind in ("off", "scale")]
 
 
 @pytest.fixture(scope="module")
@@ -161,16 +164,30 @@ def test_masks_of_whole_files_get_their_place_on_earth(small_dir, run_command, t
     (tmp_path / "in/a").mkdir(parents=True)
     place = {"crs": "EPSG:4326", "transform": rasterio.Affine(0.1, 0, 7, 0, -0.1, 50)}
     size = {"count": 3, "height": 60, "width": 80, "dtype": "uint8", "nodata": 0}
-    for name, each in (("a/1.tif", place), ("2.tif", {})):
+    points = [rasterio.control.GroundControlPoint(*point) for point in ((0, 0, 7, 50), (0, 80, 15, 51), (60, 0, 6, 44))]
+    polynomials = {name: np.linspace(number, 1, 20).tolist() for number, name in enumerate(POLYNOMIALS)}
+    rpcs = rasterio.rpc.RPC(**polynomials, **{name: number for number, name in enumerate(OFFSETS, 1)})
+    places = {"a/1.tif": place, "2.tif": {}, "3.tif": {"gcps": points, "crs": "EPSG:4326"}, "4.tif": {"rpcs": rpcs}}
+    for name, each in places.items():
         with rasterio.open(tmp_path / "in" / name, "w", driver="GTiff", **each, **size) as scene:
             scene.write(rgb)
+            if name == "a/1.tif":
+                scene.update_tags(AREA_OR_POINT="Point")
     assert run_command("predict", tmp_path / "in", tmp_path / "out", "--model", small_dir)[0] == 0
     code, _, error = run_command("export", tmp_path / "out", tmp_path / "maps", "--format", "geotiff")
     assert code == 0, error
     masks = {row["path"]: row["segmentation"] for row in pa.parquet.read_table(tmp_path / "out/masks").to_pylist()}
-    for name in ("a/1.tif", "2.tif"):
+    for name in places:
         with rasterio.open(tmp_path / "maps" / name) as made, rasterio.open(tmp_path / "in" / name) as source:
             assert (made.crs, made.transform) == (source.crs, source.transform)
+            assert made.tags().get("AREA_OR_POINT", "Area") == ("Point" if name == "a/1.tif" else "Area")
+            found, (expected, crs) = made.gcps[0], source.gcps
+            assert made.gcps[1] == crs and len(expected) == (3 if name == "3.tif" else 0)
+            assert [(each.row, each.col, each.x, each.y) for each in found] == [
+                (each.row, each.col, each.x, each.y) for each in expected
+            ]
+            assert (made.rpcs and made.rpcs.to_dict()) == (source.rpcs and source.rpcs.to_dict())
+            assert (made.rpcs is not None) == (name == "4.tif")
             expected = np.asarray(decode(masks[str(tmp_path / "in" / name)])).copy()
             expected[10:20] = 255
             np.testing.assert_array_equal(made.read(1), expected)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from reference import decode, encode, objects, picture
+from sessions import server_port
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor
 
@@ -46,9 +46,7 @@ def ask(address, body):
 @pytest.fixture(scope="module")
 def address(ray_address, small_dir, tmp_path_factory):
     """The address of the example. Ctrl-C ends it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = server_port()
     log = tmp_path_factory.mktemp("serve") / "log"
     environment = {**os.environ, "RAY_ADDRESS": ray_address, "PORT": str(port)}
     with log.open("wb") as file:

@@ -78,6 +78,9 @@ def test_predictions_are_laid_over_their_images():
     assert found[tuple(palette[0])] == 19 * 19  # the legend
     assert found[tuple(palette[1])] == 19 * 19 + 40  # the legend and the border
     assert found[(0, 0, 0)] == 40  # the border of what is ignored, but nothing in the legend
+    tiles = [np.asarray(sheet)[34 + 20, left : left + 60].tolist() for left in (24, 24 + 72, 24 + 144)]
+    right = [tile[45] for tile in tiles]  # of the image, its annotation and the mask, in this order
+    assert right == [list(colour) for colour in (grey, mixed(grey, (0, 0, 0)), mixed(grey, palette[1]))]
 
 
 def test_predictions_have_the_classes_colours():
