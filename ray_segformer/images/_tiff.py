@@ -6,6 +6,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+import PIL
+
 from ray_segformer.images._errors import ImageError
 
 _BIG_BIG_ENDIAN = b"MM\0+"
@@ -143,10 +145,11 @@ def correct_tiles(image: Any) -> None:
         return
     if tags.get(_PLANAR) != 2 or tags.get(_COMPRESSION, 1) != 1 or max(tags.get(_BITS, (1,))) <= 8 or not image.tile:
         return
-    raw_mode = {"RGB": "RGB;16N", "RGBA": "RGBA;16N", "CMYK": "CMYK;16N"}.get(image.mode)
+    raw_mode = {mode: f"{mode};16N" for mode in ("RGB", "RGBX", "RGBA", "CMYK")}.get(image.mode)
     if raw_mode:
         image.use_load_libtiff = True
-        tile = ("libtiff", (0, 0, *image.size), 0, (raw_mode, False, tags.offset))
+        compression = () if int(PIL.__version__.split(".")[0]) >= 13 else ("raw",)  # older versions ask for it
+        tile = ("libtiff", (0, 0, *image.size), 0, (raw_mode, *compression, False, tags.offset))
         image.tile = [_tile_like(image.tile[0], tile)]
 
 

@@ -364,14 +364,17 @@ def test_an_output_with_other_files_of_rows_says_so_and_is_put_right_by_resume(
     first.unlink()
     for command in (("export", tmp_path / "out", "--format", "coco"), ("report",)):
         said = said_of(*command)
-        assert f"{output}/masks: there are 2 files of rows, and summary.json counts 3; predict puts " in said
+        assert (
+            f"{output}/masks: there are 2 files of rows, and summary.json counts 3; repair this with predict --resume"
+            in said
+        )
     options = ("--model", small_dir, "--on-error", "keep", "--workers", 1, "--shard-rows", 2)
     code, printed, _ = run_command("predict", scenes, output, *options, "--resume")
     assert code == 1 and "done before: 4 images" in printed and "6 images, 1 failed" in printed
     assert rows() == whole and first.exists()
     assert not (output / "job.json").exists()
     shutil.copy(first, output / "masks/part-copy.parquet")
-    assert "there are 4 files of rows, and summary.json counts 3; predict puts" in said_of("report")
+    assert "there are 4 files of rows, and summary.json counts 3; repair this" in said_of("report")
     code, printed, _ = run_command("predict", scenes, output, *options, "--resume")
     assert code == 1 and "done before: 6 images" in printed and rows() == whole
     assert run_command("report", output)[0] == 0

@@ -303,7 +303,7 @@ def test_features_and_kept_columns_are_taken_after_preprocessing(numbers, checkp
 @pytest.mark.parametrize(
     ("data", "options", "error", "message"),
     [
-        ("photos/", {}, TypeError, r"data is a Dataset, .*, not str"),
+        ("photos/", {}, TypeError, r"data must be a Dataset, .*, not str"),
         (None, {"keep_columns": "id"}, TypeError, "keep_columns is a list of names, not 'id'"),
         (None, {"feature_columns": "x"}, TypeError, "feature_columns is a list of names, not 'x'"),
         (None, {"batch_size": "16"}, TypeError, "batch_size is a whole number, not '16'"),
