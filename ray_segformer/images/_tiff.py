@@ -129,27 +129,28 @@ def refusal(content: bytes) -> str:
 
 
 def correct_tiles(image: Any) -> None:
-    """Change how Pillow is to decode two kinds of files, of which it makes wrong pixels.
+    """Change how Pillow is to decode three kinds of files. It makes wrong pixels of the first two.
 
-    Compressed signed integers in big-endian order: Pillow swaps the bytes that libtiff has swapped already. 16 bits in
-    separate planes: Pillow's own decoder takes their bytes for 8 bits, so libtiff decodes them.
+    * Compressed signed integers in big-endian order: Pillow swaps the bytes that libtiff has swapped already.
+    * 16 bits in separate planes: Pillow's own decoder takes their bytes for 8 bits, so libtiff decodes them.
+    * The same, compressed, with a fourth band that has no meaning: Pillow before 12.3 expects the bands together.
 
     Args:
         image: a `TiffImageFile` that is not decoded yet.
     """
     tags = image.tag_v2
-    if image.tile and image.tile[0][0] == "libtiff" and str(image.tile[0][3][0]).endswith("BS"):
-        image.tile = [
-            _tile_like(each, (*each[:3], (each[3][0].replace("BS", "NS"), *each[3][1:]))) for each in image.tile
-        ]
+    if image.tile and image.tile[0][0] == "libtiff":
+        raw_mode = str(image.tile[0][3][0]).replace("BS", "NS")
+        if tags.get(_PLANAR) == 2 and image.mode == "RGB":
+            raw_mode = raw_mode.replace("RGBX;16", "RGB;16")
+        image.tile = [_tile_like(each, (*each[:3], (raw_mode, *each[3][1:]))) for each in image.tile]
         return
     if tags.get(_PLANAR) != 2 or tags.get(_COMPRESSION, 1) != 1 or max(tags.get(_BITS, (1,))) <= 8 or not image.tile:
         return
-    raw_mode = {mode: f"{mode};16N" for mode in ("RGB", "RGBX", "RGBA", "CMYK")}.get(image.mode)
-    if raw_mode:
+    if image.mode in ("RGB", "RGBX", "RGBA", "CMYK"):
         image.use_load_libtiff = True
         compression = () if int(PIL.__version__.split(".")[0]) >= 13 else ("raw",)  # older versions ask for it
-        tile = ("libtiff", (0, 0, *image.size), 0, (raw_mode, *compression, False, tags.offset))
+        tile = ("libtiff", (0, 0, *image.size), 0, (f"{image.mode};16N", *compression, False, tags.offset))
         image.tile = [_tile_like(image.tile[0], tile)]
 
 
