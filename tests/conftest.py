@@ -69,7 +69,7 @@ def program_cache(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
     directory = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "programs"
     directory.mkdir(mode=0o700, exist_ok=True)
-    link = folder / "cache"
+    link = folder / "link_to_programs"
     link.symlink_to(directory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_SEGFORMER_CACHE", str(link))
