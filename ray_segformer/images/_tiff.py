@@ -147,7 +147,7 @@ def correct_tiles(image: Any) -> None:
         return
     if tags.get(_PLANAR) != 2 or tags.get(_COMPRESSION, 1) != 1 or max(tags.get(_BITS, (1,))) <= 8 or not image.tile:
         return
-    if image.mode in ("RGB", "RGBX", "RGBA", "CMYK"):
+    if image.mode in ("RGB", "RGBA", "CMYK"):
         image.use_load_libtiff = True
         compression = () if int(PIL.__version__.split(".")[0]) >= 13 else ("raw",)  # older versions ask for it
         tile = ("libtiff", (0, 0, *image.size), 0, (f"{image.mode};16N", *compression, False, tags.offset))
