@@ -68,12 +68,15 @@ class StageTotals:
     def __init__(self) -> None:
         self._job: str | None = None
         self._totals = _no_totals()
+        self._decoded = threading.Event()
 
     def add(self, job: str | None, seconds: dict[str, float], rows: dict[str, int]) -> None:
         """Add the counts of a process. Those of an earlier job, whose last tasks may still run, are dropped."""
         for stage in seconds if job == self._job else ():
             self._totals[stage]["seconds"] += seconds[stage]
             self._totals[stage]["rows"] += rows[stage]
+        if self._totals["decode"]["rows"]:
+            self._decoded.set()
 
     def get(self) -> dict[str, dict[str, float]]:
         """Return `seconds` and `rows` by stage."""
@@ -82,6 +85,13 @@ class StageTotals:
     def start(self, job: str | None) -> None:
         """Start again at zero, for another job."""
         self._job, self._totals = job, _no_totals()
+        self._decoded.set()  # for who waits for an image of the earlier job
+        self._decoded = threading.Event()
+
+    @ray.method(concurrency_group="waiting")  # Others are answered meanwhile.
+    def wait_for_images(self) -> None:
+        """Return when the job's first images are decoded, or when another job starts."""
+        self._decoded.wait()
 
 
 def _no_totals() -> dict[str, dict[str, float]]:
@@ -97,7 +107,8 @@ def start_totals() -> Any:
     context = ray.get_runtime_context()
     driver = (context.get_node_id(), context.get_worker_id())  # They change with `ray.shutdown`.
     if _started is None or _started[0] != driver:
-        actor: Any = ray.remote(num_cpus=0)(StageTotals)
+        of_class: Any = {"num_cpus": 0, "concurrency_groups": {"waiting": 1}}  # Ray's types lack the latter
+        actor: Any = ray.remote(**of_class)(StageTotals)
         here = NodeAffinitySchedulingStrategy(context.get_node_id(), soft=True)  # lost only if the driver's node is
         options = {"name": _TOTALS_NAME, "get_if_exists": True, "max_restarts": -1, "scheduling_strategy": here}
         _started = driver, actor.options(**options).remote()

@@ -18,18 +18,25 @@ _WORTH_COMPILING = 1500  # for each worker
 
 
 def compile_ahead(
-    checkpoint: SegformerCheckpoint, size: tuple[int, int] | None, images: float, workers: int, **options: Any
+    checkpoint: SegformerCheckpoint,
+    size: tuple[int, int] | None,
+    images: float,
+    workers: int,
+    totals: Any,
+    **options: Any,
 ) -> None:
-    """Start a task on each machine that compiles the network, if the job is long enough for that to pay.
+    """Let each machine compile the network in a task, if the job is long enough for that to pay.
 
-    The task has the lowest priority. It returns at once if the machine has the program. Workers with `runtime="auto"`
-    take the program when it is there; see `ray_segformer.network`. They go on as they are if a task fails.
+    The task starts when the first images are decoded, because until then the job's workers need the CPUs to start. It
+    has the lowest priority, and returns at once if the machine has the program. Workers with `runtime="auto"` take the
+    program when it is there; see `ray_segformer.network`. They go on as they are if a task fails.
 
     Args:
         checkpoint: the model.
         size: height and width of what the network is shown. None if images differ: nothing is compiled then.
         images: the number of images of the job; infinite if it is not known yet, and large.
         workers: the most workers.
+        totals: the `StageTotals` actor of the job.
         options: those of `SegformerContent.make_runtime`, except `runtime`.
     """
     if size is None or images < _WORTH_COMPILING * workers:
@@ -37,14 +44,16 @@ def compile_ahead(
     # max_calls: the process has a low priority, and must not be used for other tasks.
     # max_retries: where memory is short, Ray first ends what it can start again.
     task = ray.remote(num_cpus=0, max_retries=1, max_calls=1)(_compile)
+    decoded = totals.wait_for_images.remote()
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     for node in nodes:
         if node["Alive"] and node["Resources"].get("CPU"):
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task.options(scheduling_strategy=here).remote(checkpoint, size, options)
+            task.options(scheduling_strategy=here).remote(checkpoint, size, options, decoded)
 
 
-def _compile(checkpoint: SegformerCheckpoint, size: tuple[int, int], options: dict[str, Any]) -> None:
+def _compile(checkpoint: SegformerCheckpoint, size: tuple[int, int], options: dict[str, Any], decoded: None) -> None:
+    """Compile the network. Ray starts the task when its arguments are there; `decoded` is only to be waited for."""
     import torch
 
     if hasattr(os, "nice"):

@@ -197,12 +197,12 @@ def predict(
             rows_per_shard = min(rows_per_shard, _BATCHES_PER_SHARD * images.rows_at_once)
         resources = resources_for(images.rows, batch_size, workers, gpus_per_worker)
         check_nodes(folder.storage, images.file, with_gpus=gpus_per_worker > 0)
+        totals = start_totals()
         if runtime == "auto" and not gpus_per_worker:
             size = protocol.network_size(checkpoint.get_preprocessor())
             most = resources["max_scoring_workers"]
             to_do = images.rows - resumed if images.is_last else math.inf  # not all are listed yet: there are many
-            compile_ahead(checkpoint, size, to_do, most, dtype=dtype, device="cpu")
-        totals = start_totals()
+            compile_ahead(checkpoint, size, to_do, most, totals, dtype=dtype, device="cpu")
         if is_finished:
             folder.reopen()
         folder.begin(names)
