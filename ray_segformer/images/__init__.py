@@ -10,6 +10,7 @@ from ray_segformer.images._busy_stores import retried
 from ray_segformer.images._cells import cells, describe, object_array, to_rgb
 from ray_segformer.images._encoded import MAX_PIXELS, SUFFIXES, encode, encoded_bytes
 from ray_segformer.images._errors import CAUSES, ImageError, cause_of
+from ray_segformer.images._file_systems import file_system_at
 from ray_segformer.images._files import local_path
 from ray_segformer.images._header import Header, read_header
 from ray_segformer.images._label_options import parse_label_map, read_label_colors
@@ -45,6 +46,7 @@ __all__ = [
     "encode",
     "encoded_bytes",
     "escaped_uri",
+    "file_system_at",
     "frame_header",
     "frames_in",
     "has_data",

@@ -13,7 +13,8 @@ import pyarrow.fs
 
 from ray_segformer.images._busy_stores import retried
 from ray_segformer.images._errors import ImageError, as_image_error
-from ray_segformer.images._uris import escaped_uri, public_uri
+from ray_segformer.images._file_systems import file_system_at
+from ray_segformer.images._uris import public_uri
 
 
 def read_file(path: str, limit: int) -> bytes:
@@ -80,7 +81,7 @@ def _size_of_local(path: str) -> int:
 
 def _object_at(uri: str) -> tuple[pa.fs.FileSystem, str]:
     try:
-        return pa.fs.FileSystem.from_uri(escaped_uri(uri))  # type: ignore[no-any-return]
+        return file_system_at(uri)
     except ValueError as error:  # its text has the URI, with any password
         raise OSError(f"{public_uri(uri)}: not a URI that pyarrow's file systems know") from error
 

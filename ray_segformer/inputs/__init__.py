@@ -19,6 +19,7 @@ from ray_segformer.inputs._find import find_images, find_parquet, find_rounds, f
 from ray_segformer.inputs._image_input import ImageInput, InputError
 from ray_segformer.inputs._layouts import find_annotated, find_input
 from ray_segformer.inputs._location import Location, joined
+from ray_segformer.inputs._lookup import listed, type_at
 from ray_segformer.inputs._output_names import (
     digests_of_names,
     file_name_of,
@@ -62,6 +63,7 @@ __all__ = [
     "is_video",
     "joined",
     "key_of_part",
+    "listed",
     "name_of_part",
     "read_ade20k",
     "read_cityscapes",
@@ -71,6 +73,7 @@ __all__ = [
     "readable",
     "repeated",
     "small_blocks",
+    "type_at",
     "unique_names",
     "with_digest",
 ]

@@ -16,6 +16,7 @@ import pyarrow.fs
 from ray_segformer.images import retried, without_options
 from ray_segformer.inputs._image_input import InputError
 from ray_segformer.inputs._location import FileName, Location
+from ray_segformer.inputs._lookup import listed, type_at
 from ray_segformer.inputs._paths import readable
 from ray_segformer.inputs._s3_pages import has_pages, pages_of_s3
 from ray_segformer.inputs._selection import below, is_hidden, matches, names_hidden
@@ -32,7 +33,7 @@ def kind_of(file_system: pa.fs.FileSystem, path: str) -> pa.fs.FileType:
     """
     if not isinstance(file_system, pa.fs.LocalFileSystem):
         try:
-            return file_system.get_file_info(path).type
+            return type_at(file_system, path)
         except (OSError, pa.ArrowException) as error:
             reason = without_options(str(error))
             if "wrong version number" in reason:  # of OpenSSL
@@ -146,7 +147,7 @@ def folders_in(location: Location) -> list[str]:
         return sorted(name[:-1] for name in _names_in(location.path, len(location.path)) if name.endswith("/"))
     selector = pa.fs.FileSelector(location.path)
     try:
-        infos = retried(location.file_system.get_file_info, selector)
+        infos = retried(listed, location.file_system, selector)
     except OSError as error:
         raise InputError(f"{location.shown}: cannot be listed: {error}") from error
     return sorted(info.base_name for info in infos if info.type == pa.fs.FileType.Directory)
@@ -226,7 +227,7 @@ def _listed(location: Location, folder: str) -> list[pa.fs.FileInfo]:
     """Return what is in a folder, or all below it where that is the only way, in the order of paths."""
     selector = pa.fs.FileSelector(folder, allow_not_found=True, recursive=not location.finds_folders)
     try:
-        return sorted(retried(location.file_system.get_file_info, selector), key=_path_in_order)
+        return sorted(retried(listed, location.file_system, selector), key=_path_in_order)
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed: {error}") from error
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 import pyarrow as pa
 import pyarrow.fs
 
-from ray_segformer.images import escaped_uri, is_percent_encoded, public_uri, quoted
+from ray_segformer.images import escaped_uri, file_system_at, is_percent_encoded, public_uri, quoted
 from ray_segformer.inputs._image_input import InputError
 from ray_segformer.inputs._paths import readable
 
@@ -71,7 +71,7 @@ class Location:
             return
         uri = escaped_uri(source)
         try:
-            self.file_system, self.path = pa.fs.FileSystem.from_uri(uri)
+            self.file_system, self.path = file_system_at(uri)
         except (pa.ArrowInvalid, OSError, ImportError) as error:
             reason = str(error).replace(uri, public_uri(uri))
             if "Cannot parse URI" in reason:  # It quotes parts of the URI.

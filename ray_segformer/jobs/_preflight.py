@@ -8,12 +8,10 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.fs
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ray_segformer.images import escaped_uri, public_uri, without_options
+from ray_segformer.images import file_system_at, public_uri, without_options
 from ray_segformer.inputs import is_video
 from ray_segformer.jobs._cluster import ResourceError
 from ray_segformer.outputs import LocalStorage, Storage
@@ -113,7 +111,7 @@ def _problem_of_input(file: str) -> str | None:
     """Return why a file cannot be opened from here; None if it can."""
     try:
         if "://" in file:
-            file_system, path = pa.fs.FileSystem.from_uri(escaped_uri(file))
+            file_system, path = file_system_at(file)
             file_system.open_input_file(path).close()
         else:
             open(file, "rb").close()

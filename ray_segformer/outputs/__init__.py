@@ -5,13 +5,14 @@ job resumes. Add a column of an output, or another kind of storage, here. This r
 """
 
 from ray_segformer.outputs._errors import OutputError
-from ray_segformer.outputs._folder import CLASSES_NAME, OutputFolder, storage_at
+from ray_segformer.outputs._folder import CLASSES_NAME, OutputFolder
 from ray_segformer.outputs._local_storage import LocalStorage
 from ray_segformer.outputs._mask_output import MaskOutput
 from ray_segformer.outputs._mask_rows import ClassAreas, schema_of
 from ray_segformer.outputs._shards import Shards, WriteShards, folder_of_shards
 from ray_segformer.outputs._single_file import write_file
 from ray_segformer.outputs._storage import Storage
+from ray_segformer.outputs._storage_at import storage_at
 
 __all__ = [
     "CLASSES_NAME",

@@ -8,12 +8,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ray_segformer.inputs import InputError, Location, first_read_from
+from ray_segformer.inputs import first_read_from
 from ray_segformer.outputs._errors import OutputError
 from ray_segformer.outputs._lease import LEASE_NAME, Lease
-from ray_segformer.outputs._local_storage import LocalStorage
-from ray_segformer.outputs._remote_storage import RemoteStorage
-from ray_segformer.outputs._storage import Storage
+from ray_segformer.outputs._storage_at import storage_at
 
 SUMMARY_NAME = "summary.json"
 
@@ -204,23 +202,6 @@ class OutputFolder:
                 "--overwrite"
             )
         self.resumes = True
-
-
-def storage_at(path: str) -> Storage:
-    """Return the storage of a local path or a URI.
-
-    Raises:
-        OutputError: it is empty, or pyarrow does not know the URI.
-    """
-    if not path:  # else it would be the current folder
-        raise OutputError("the path of the output is empty; name a folder")
-    try:
-        location = Location(path)
-    except InputError as error:
-        raise OutputError(str(error)) from error
-    if "://" not in path:
-        return LocalStorage(path)
-    return LocalStorage(location.path) if location.is_local else RemoteStorage(location)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

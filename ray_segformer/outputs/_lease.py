@@ -60,7 +60,7 @@ class Lease:
     def __enter__(self) -> Lease:
         if not self._storage.create(LEASE_NAME, self._content()):
             self._wait_until_free()
-            self._storage.write(LEASE_NAME, self._content())
+            self._storage.rewrite(LEASE_NAME, self._content())
             time.sleep(_SECONDS_TO_CHECK_LOCALLY)
         if not self._storage.has_locks:
             time.sleep(_SECONDS_TO_CHECK)
@@ -136,7 +136,7 @@ class Lease:
                     self.lost = True
                     return
                 self._beat += 1
-                self._storage.write(LEASE_NAME, self._content(), durable=False)
+                self._storage.rewrite(LEASE_NAME, self._content())
 
 
 def _machine() -> str:

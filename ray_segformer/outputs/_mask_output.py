@@ -17,9 +17,10 @@ import pyarrow.parquet
 from ray_segformer.images import ImageError, to_class_ids
 from ray_segformer.inputs import Location
 from ray_segformer.outputs._errors import OutputError
-from ray_segformer.outputs._folder import CLASSES_NAME, JOB_NAME, SUMMARY_NAME, storage_at
+from ray_segformer.outputs._folder import CLASSES_NAME, JOB_NAME, SUMMARY_NAME
 from ray_segformer.outputs._mask_rows import schema_of
 from ray_segformer.outputs._shards import folder_of_shards, shards_in
+from ray_segformer.outputs._storage_at import storage_at
 
 _READERS = 8  # shards that are read at the same time: each waits for the storage
 _ADVICE = "A damaged file can be deleted: predict makes its images again with --resume"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from ray_segformer.images import retried
-from ray_segformer.inputs import Location
+from ray_segformer.inputs import Location, listed
 from ray_segformer.outputs._errors import OutputError
 from ray_segformer.outputs._storage import Storage
 
@@ -127,7 +127,7 @@ class RemoteStorage(Storage):
     def _list(self, folder: str, *, recursive: bool) -> list[pa.fs.FileInfo]:
         selector = pa.fs.FileSelector(self._at(folder), allow_not_found=True, recursive=recursive)
         with self._errors(folder, "listed"):
-            return retried(self._file_system.get_file_info, selector)
+            return retried(listed, self._file_system, selector)
 
     def _download(self, name: str) -> bytes:
         with self._file_system.open_input_file(self._at(name)) as file:

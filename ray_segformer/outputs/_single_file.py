@@ -9,7 +9,7 @@ import uuid
 
 from ray_segformer.inputs import InputError, Location, readable
 from ray_segformer.outputs._errors import OutputError
-from ray_segformer.outputs._remote_storage import RemoteStorage
+from ray_segformer.outputs._storage_at import remote_storage
 
 
 def write_file(path: str, content: bytes) -> str:
@@ -32,7 +32,7 @@ def write_file(path: str, content: bytes) -> str:
             raise OutputError(str(error)) from error
         if not location.is_local:
             folder, name = posixpath.split(location.path)
-            RemoteStorage(location.at(folder)).write(name, content)
+            remote_storage(location.at(folder)).write(name, content)
             return location.shown
         path = location.path
     try:

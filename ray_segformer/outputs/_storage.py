@@ -66,6 +66,13 @@ class Storage(ABC):
                 many small files, one `flush` at the end is faster.
         """
 
+    def rewrite(self, name: str, content: bytes) -> None:
+        """Replace the content of a small file, which stays there all the time. A reader may find it empty.
+
+        Where storage has no locks, only a file that stays there keeps another process from creating it.
+        """
+        self.write(name, content, durable=False)
+
     @abstractmethod
     def write_parts(self, name: str, parts: Iterable[bytes]) -> None:
         """Write a file of many parts, of which one is in memory at a time. An object is first written to a local disk.

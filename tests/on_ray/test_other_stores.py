@@ -1,7 +1,7 @@
-"""Input and output on Google Cloud Storage and on Azure, as emulators of them speak, over sockets.
+"""Input and output on Google Cloud Storage, on Azure and on HDFS, over sockets.
 
-On Google's, the list of a folder has no folders in it, but for those that pyarrow made. The emulator of Azure is
-Azurite, which npm installs.
+The first two are emulators. On Google's, the list of a folder has no folders in it, but for those that pyarrow made.
+The emulator of Azure is Azurite, which npm installs. HDFS is Hadoop's own; see `.ci/hadoop`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import contextlib
 import hashlib
 import hmac
 import json
+import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from urllib.parse import urlencode
@@ -87,7 +89,47 @@ def signature():
     return base64.b64encode(hmac.new(base64.b64decode(KEY), text.encode(), hashlib.sha256).digest()).decode()
 
 
-@pytest.fixture(scope="module", params=[gcs, azure], ids=["gcs", "azure"])
+@contextlib.contextmanager
+def hdfs():
+    if shutil.which("java") is None or "ARROW_LIBHDFS_DIR" not in os.environ:
+        pytest.skip("no Hadoop: needs java, and CLASSPATH and ARROW_LIBHDFS_DIR as .ci/run sets them")
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        settings = Path(folder, "settings")
+        for service in ("hdfs", "datanode"):  # of their web pages
+            (settings / "webapps" / service).mkdir(parents=True)
+        names, any_port = f"hdfs://127.0.0.1:{server_port()}", "127.0.0.1:0"
+        values = {
+            "fs.defaultFS": names,
+            "dfs.namenode.http-address": any_port,
+            "dfs.namenode.name.dir": f"file://{folder}/names",
+            "dfs.datanode.data.dir": f"file://{folder}/data",
+            "dfs.replication": "1",
+            "dfs.webhdfs.enabled": "false",
+            **{f"dfs.datanode.{key}": any_port for key in ("address", "http.address", "ipc.address")},
+        }
+        rows = (f"<property><name>{name}</name><value>{value}</value></property>" for name, value in values.items())
+        text = f"<configuration>{''.join(rows)}</configuration>"
+        for name in ("core-site.xml", "hdfs-site.xml"):
+            (settings / name).write_text(text)
+        classes = f"{settings}:{os.environ['CLASSPATH']}"
+        java = ["java", *os.environ.get("LIBHDFS_OPTS", "").split(), "-cp", classes]
+        service = "org.apache.hadoop.hdfs.server.{}"
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        name_node = [*java, service.format("namenode.NameNode")]
+        subprocess.run([*name_node, "-format", "-nonInteractive"], check=True, **quiet)
+        for command in (name_node, [*java, service.format("datanode.DataNode")]):
+            stack.callback(stack.enter_context(subprocess.Popen(command, **quiet)).kill)
+        store, _ = pa.fs.FileSystem.from_uri(f"{names}/")  # asks until the name node answers
+        while True:
+            with contextlib.suppress(OSError), store.open_output_stream("/bucket/first") as file:
+                file.write(b"1")  # which needs the data node
+            if store.get_file_info("/bucket/first").size:
+                break
+            time.sleep(0.1)
+        yield f"{names}/bucket/{{}}"
+
+
+@pytest.fixture(scope="module", params=[gcs, azure, hdfs], ids=["gcs", "azure", "hdfs"])
 def place(request, ray_session):
     """The URI of a path in a bucket, to be formatted."""
     with request.param() as uri:
@@ -95,27 +137,31 @@ def place(request, ray_session):
 
 
 @pytest.fixture(scope="module")
-def names_in(place):
+def store(place):
+    """The bucket, as a file system."""
+    return pa.fs.SubTreeFileSystem(*reversed(pa.fs.FileSystem.from_uri(place.format(""))))
+
+
+@pytest.fixture(scope="module")
+def names_in(store):
     """Lists the names of the objects below a path."""
-    store, _ = pa.fs.FileSystem.from_uri(place.format(""))
 
     def names(path):
-        infos = store.get_file_info(pa.fs.FileSelector(f"bucket/{path}", recursive=True, allow_not_found=True))
-        return sorted(info.path.removeprefix(f"bucket/{path}/") for info in infos if info.type == pa.fs.FileType.File)
+        infos = store.get_file_info(pa.fs.FileSelector(path, recursive=True, allow_not_found=True))
+        return sorted(info.path.removeprefix(f"{path}/") for info in infos if info.type == pa.fs.FileType.File)
 
     return names
 
 
 @pytest.fixture(scope="module")
-def scenes(place, tmp_path_factory):
+def scenes(store, tmp_path_factory):
     """The same images on the store and in a local folder, which is returned."""
-    store, _ = pa.fs.FileSystem.from_uri(place.format(""))
     folder = tmp_path_factory.mktemp("scenes")
     for number, name in enumerate(IMAGES):
         content = encode(picture(40 + number, 50, number))
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-        with store.open_output_stream(f"bucket/in/{name}") as file:
+        with store.open_output_stream(f"in/{name}") as file:
             file.write(content)
     return folder
 
@@ -124,11 +170,10 @@ def test_files_in_folders_are_found_in_order(place, scenes):
     assert [row["name"] + ".png" for row in find_images(place.format("in")).take(9)] == sorted(IMAGES)
 
 
-def test_a_list_names_images_by_path_and_by_uri(place, scenes):
-    store, _ = pa.fs.FileSystem.from_uri(place.format(""))
+def test_a_list_names_images_by_path_and_by_uri(place, store, scenes):
     plain = place.partition("?")[0].replace("anonymous@", "")
     elsewhere = plain.replace("127.0.0.1", "localhost").format("in/c/3.png")
-    with store.open_output_stream("bucket/list.txt") as file:
+    with store.open_output_stream("list.txt") as file:
         file.write("\n".join(["in/a-b.png", plain.format("in/a/1.png"), elsewhere]).encode())
     cells = [row["image"] for row in find_images(place.format("list.txt")).take(9)]
     for cell, name in zip(cells, ("a-b.png", "a/1.png"), strict=False):
@@ -137,16 +182,15 @@ def test_a_list_names_images_by_path_and_by_uri(place, scenes):
 
 
 def test_an_output_is_that_of_a_local_run_and_can_be_replaced(
-    place, scenes, names_in, small_dir, ray_session, tmp_path, run_command
+    place, store, scenes, names_in, small_dir, ray_session, tmp_path, run_command
 ):
     options = ["--model", small_dir, "--workers", "1", "--format", "png", "--overlay"]
     assert run_command("predict", scenes, tmp_path / "out", *options)[0] == 0
     assert run_command("predict", place.format("in"), place.format("out"), *options)[0] == 0
-    store, _ = pa.fs.FileSystem.from_uri(place.format(""))
     files = {path.relative_to(tmp_path / "out").as_posix(): path for path in (tmp_path / "out").rglob("*.*g")}
     assert len(files) == 8 and {name for name in names_in("out") if name[-3:] in ("png", "jpg")} == files.keys()
     for name, path in files.items():
-        with store.open_input_file(f"bucket/out/{name}") as file:
+        with store.open_input_file(f"out/{name}") as file:
             assert file.read() == path.read_bytes()
     again = ["predict", place.format("in"), place.format("out"), *options, "--overwrite", "--exclude", "a*"]
     assert run_command(*again)[0] == 0
@@ -164,32 +208,30 @@ def test_what_an_interrupted_job_wrote_stays(place, names_in):
         assert folder.resumes and json.loads(folder.storage.read("job.json")) == {"input": "in"}
 
 
-def test_what_an_upload_left_that_was_cut_off_is_no_file(place, names_in, monkeypatch):
+def test_what_an_upload_left_that_was_cut_off_is_no_file(place, store, names_in, monkeypatch):
     """An object of no bytes, which a process leaves on Azure that is killed between two requests of an upload."""
     monkeypatch.setattr(_lease, "_SECONDS_UNTIL_FREE", 0.0)  # nobody holds the empty leases, and nobody shall wait
-    store, _ = pa.fs.FileSystem.from_uri(place.format(""))
     output = place.format("cut")
-    store.open_output_stream("bucket/cut/lease.json").close()  # the first object of a job
+    store.open_output_stream("cut/lease.json").close()  # the first object of a job
     write_rows(output, ROWS)
     before = names_in("cut")
-    store.delete_file("bucket/cut/summary.json")
+    store.delete_file("cut/summary.json")
     shard = next(name for name in before if name.startswith("masks/"))
-    with store.open_output_stream("bucket/cut/job.json") as file:
+    with store.open_output_stream("cut/job.json") as file:
         file.write(b'{"model": "a"}')
     for name in (shard, "masks/part-other.parquet", "summary.json", "lease.json"):
-        store.open_output_stream(f"bucket/cut/{name}").close()
+        store.open_output_stream(f"cut/{name}").close()
     write_rows(output, ROWS)
     assert names_in("cut") == before
-    shards = [store.open_input_file(f"bucket/cut/{name}") for name in before if name.startswith("masks/")]
+    shards = [store.open_input_file(f"cut/{name}") for name in before if name.startswith("masks/")]
     rows = pa.concat_tables(map(pa.parquet.read_table, shards)).sort_by("index")
     assert rows["segmentation"].to_pylist() == [row["segmentation"] for row in ROWS]
 
 
-def test_a_lease_that_its_holder_is_just_writing_is_not_free(place):
+def test_a_lease_that_its_holder_is_just_writing_is_not_free(place, store):
     """On Azure, it is an empty object for a moment at each beat."""
-    store, _ = pa.fs.FileSystem.from_uri(place.format(""))
     with OutputFolder(place.format("held"), options={"input": "in"}) as folder:
-        store.open_output_stream("bucket/held/lease.json").close()
+        store.open_output_stream("held/lease.json").close()
         assert not folder.storage.create("lease.json", b"{}")
 
 
