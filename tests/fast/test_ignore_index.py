@@ -12,11 +12,14 @@ from PIL import Image
 from reference import Reference, objects, picture, save_small, small_model, small_processor
 
 from ray_segformer import SegformerCheckpoint, SegformerPredictor
-from ray_segformer.images import ImageError
+from ray_segformer._labels import Labels
+from ray_segformer.images import MAX_PIXELS, ImageError, to_class_ids
+from ray_segformer.jobs._evaluate import _Score
 from ray_segformer.preprocessor import SegformerPreprocessor
 from ray_segformer.pretrained import CheckpointError
 from ray_segformer.training import TrainingRows
 from ray_segformer.training._loop import train_step
+from ray_segformer.training._validation import _losses
 
 PICTURES = [picture(40, 70, seed=1), picture(33, 21, seed=2)]
 OWN = [0, 3, 254, 255, -100, 65535]
@@ -89,6 +92,14 @@ def test_255_is_a_class_where_the_model_says_so(tmp_path):
         SegformerPredictor(reference.directory, annotation_column="annotation", reduce_labels=True)
 
 
+def test_pixels_that_are_ignored_are_none_of_256_classes_in_a_picture_of_them():
+    annotation = np.array([[0, 255, 65535]], np.uint16)
+    batch = {"path": ["a"], "image": [b""], "annotation": objects(annotation), "segmentation": [annotation * 0]}
+    scored = _Score(Labels(256, ignored_ids=(65535,)), MAX_PIXELS)(batch)
+    np.testing.assert_array_equal(to_class_ids(scored["annotation"][0]), annotation)
+    assert scored["ignored"] == [1] and scored["accuracy"] == [0.5]
+
+
 @pytest.mark.parametrize(
     ("ignored", "expected"), [(0, "6, or 255"), (65535, "6, or 255, or 65535"), (255, "6, or 255")]
 )
@@ -134,6 +145,19 @@ def test_a_training_step_has_the_loss_of_transformers(tmp_path, ignored, reduce_
     optimizer = torch.optim.SGD(model.parameters(), lr=0)
     found = train_step(model, optimizer, preprocessor, batch, 0.0, False)
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_losses_of_validation_are_those_of_each_image(tmp_path):
+    """Whatever the number of its pixels that count; those without any are left out."""
+    reference = model_of(tmp_path, 255)
+    pixels = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    labels = torch.from_numpy(np.random.default_rng(0).choice([0, 3, 6, 255], (3, 64, 96)))
+    labels[1, 5:], labels[2] = 255, 255
+    with torch.no_grad():
+        outputs = [reference.model(pixel_values=pixels[row, None], labels=labels[row, None]) for row in range(3)]
+    logits = torch.cat([output.logits for output in outputs]).permute(0, 2, 3, 1)
+    total, images = _losses(logits, labels)
+    assert images == 2 and total == pytest.approx(sum(output.loss.item() for output in outputs[:2]), rel=1e-5)
 
 
 def test_a_training_step_without_a_pixel_that_counts(tmp_path):

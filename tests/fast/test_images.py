@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import resource
 import struct
 import zlib
@@ -474,3 +475,17 @@ def test_describe(tmp_path):
 def test_suffixes_are_of_formats_that_open(suffix):
     file_format = Image.registered_extensions()[suffix]
     assert to_rgb(encode(RGB, file_format)).shape == RGB.shape
+
+
+def test_a_file_may_have_64_mib_of_other_things_than_pixels(tmp_path):
+    content = encode(RGB)
+    (tmp_path / "a.png").write_bytes(content + bytes(8 * RGB.size))  # after the end of the image
+    assert_rgb(to_rgb(str(tmp_path / "a.png"), max_pixels=GREY.size), RGB)
+
+
+def test_tiles_may_have_more_pixels_than_the_limit():
+    """Even the only tile of a small image."""
+    tifffile = pytest.importorskip("tifffile")
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, RGB, tile=(64, 64), photometric="rgb")
+    assert_rgb(to_rgb(buffer.getvalue(), max_pixels=GREY.size), RGB)

@@ -58,6 +58,8 @@ def test_ids_outside_the_model_are_named_with_what_helps():
     assert all(option in message for option in ("--label-map 7=", "label_map=", "--ignore-index 7", "--labels reduce"))
     with pytest.raises(ImageError, match=r"class ids 6, 65535 .* are 1 to 4; .*--labels as-is \(reduce_labels=False\)"):
         Labels(4, reduce_labels=True).class_ids(png(0, 1, 4, 6, 65535))
+    with pytest.raises(ImageError, match=r"class ids 4 \(in 6 of 12 pixels\)"):
+        Labels(4).class_ids(png(3, 4))
     with pytest.raises(ImageError, match="class ids 4, 5, 6, 7, 8 and 2 more"):
         Labels(4).class_ids(png(*range(11)))
 

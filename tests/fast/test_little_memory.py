@@ -92,3 +92,5 @@ def test_a_batch_of_huge_images_comes_in_pieces():
     found = [piece["number"].tolist() for piece in pieces(batch, 1)]
     assert found == [[0, 1], [2], [3], [4, 5, 6, 7, 8, 9]]
     assert [len(piece["number"]) for piece in pieces(batch, 5)] == [1, 1, 1, 1, 6]
+    batch = {"original_size": np.full((6, 2), 4096, np.int32), "number": np.arange(6)}  # of 16 MiB each
+    assert [len(piece["number"]) for piece in pieces(batch, 1)] == [4, 2]

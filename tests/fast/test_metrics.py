@@ -50,6 +50,10 @@ def test_wrong_maps_are_refused_and_not_counted():
     metrics = SegmentationMetrics(4)
     with pytest.raises(ValueError, match=r"prediction has class ids in \[0, 9\], expected \[0, 4\)"):
         metrics.update(np.array([0, 9]), np.array([0, 1]))
+    with pytest.raises(ValueError, match=r"prediction has class ids in \[0, 4\], expected \[0, 4\)"):
+        metrics.update(np.array([0, 4]), np.array([0, 1]))
+    with pytest.raises(ValueError, match=r"annotation has class ids in \[1, 4\], expected \[0, 4\)"):
+        metrics.update(np.array([0, 3]), np.array([4, 1]))
     with pytest.raises(
         ValueError, match="the prediction must hold integer class ids, not float32; for logits, take the argmax"
     ):

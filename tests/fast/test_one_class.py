@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference import Reference, encode, need_openvino, objects, picture, save_small, small_model
+from reference import Reference, encode, need_openvino, objects, picture, save_small, small_model, small_processor
 
 from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor
 from ray_segformer.cli import main
@@ -108,6 +108,18 @@ def test_sliding_windows_take_the_threshold(reference):
     resized = torch.nn.functional.interpolate(logits, size=(64, 64), mode="bilinear", align_corners=False)
     expected = torch.sigmoid(resized)[0, 0].numpy() > THRESHOLD
     assert 0.02 < expected.mean() < 0.98 and (mask == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 64}])
+def test_a_probability_that_is_the_threshold_is_background(options):
+    model = small_model(1)
+    for parameter in model.decode_head.classifier.parameters():
+        torch.nn.init.zeros_(parameter)  # a sigmoid of 0.5
+    checkpoint = SegformerCheckpoint.from_model(model, small_processor())
+    for threshold, expected in ((0.5, 0), (0.49, 1)):
+        predictor = SegformerPredictor(checkpoint, foreground_threshold=threshold, **options)
+        found = predictor.predict({"image": objects(picture(64, 96))})
+        assert (found["segmentation"][0] == expected).all()
 
 
 @pytest.mark.parametrize("threshold", [0, 1, -0.5, 1.5, float("nan"), True, "0.5"])

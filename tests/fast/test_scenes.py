@@ -52,6 +52,14 @@ def test_values_between_low_and_high_become_0_to_255(tmp_path, values, dtype):
     assert pixels.dtype == np.uint8 and np.abs(pixels - expected).max() <= 0.5 + 1e-3
 
 
+def test_no_digit_of_32_bits_is_lost(tmp_path, values):
+    bands = values[:1] % 256 + np.uint32(4e9)
+    pixels = to_rgb(cell(write_scene(tmp_path / "a.tif", bands), WHOLE, Bands((1,), 4e9, 4e9 + 255)))
+    np.testing.assert_array_equal(pixels[..., 0], values[0] % 256)
+    path = write_scene(tmp_path / "b.tif", bands * 0 + 77)
+    assert not to_rgb(cell(path, WHOLE, Bands((1,), 2, 98, percentile=True))).any()  # one value is black
+
+
 def test_eight_bits_stay_and_one_band_is_grey(tmp_path, values):
     bands = (values % 256).astype(np.uint8)
     path = write_scene(tmp_path / "a.tif", bands, interleave="band")
@@ -125,10 +133,13 @@ def test_files_that_are_no_scenes_are_refused(tmp_path, values):
     path = write_scene(tmp_path / "a.tif", values)
     with pytest.raises(ImageError, match="wrong pixels: a scene of 5 bands has no band 7"):
         to_rgb(cell(path, WHOLE, Bands((7, 1, 2), 0, 1)))
+    with pytest.raises(ImageError, match="wrong pixels: a scene of 5 bands has no band 6"):
+        to_rgb(cell(path, WHOLE, Bands((6, 5, 2), 0, 1)))
     with pytest.raises(ImageError, match=r"wrong pixels: bands of uint16; .* --range LOW HIGH"):
         to_rgb(cell(path, WHOLE))
     with pytest.raises(ImageError, match=r"too large: a scene of 90 x 70 pixels, .*--window 512"):
-        to_rgb(cell(path, WHOLE, Bands(low=0, high=1)), max_pixels=1000)
+        to_rgb(cell(path, WHOLE, Bands(low=0, high=1)), max_pixels=70 * 90 - 1)
+    assert to_rgb(cell(path, WHOLE, Bands(low=0, high=1)), max_pixels=70 * 90).shape == (70, 90, 3)
     with pytest.raises(ImageError, match="wrong pixels: bands of complex64"):
         to_rgb(cell(write_scene(tmp_path / "c.tif", values[:3].astype(np.complex64)), WHOLE))
     content = Path(path).read_bytes()
@@ -268,8 +279,7 @@ def test_bands_that_have_no_meaning_are_refused(numbers, limits, message):
 
 
 def test_percentiles_are_those_of_the_file_that_is_there(tmp_path, values):
-    path = tmp_path / "a.tif"
-    bands = Bands((1, 2, 3), 0, 100, percentile=True)
+    path, bands = tmp_path / "a.tif", Bands((1, 2, 3), 0, 100, percentile=True)
     for scene in (values % 1000, values):
         write_scene(path, scene)
         os.utime(path, ns=(0, int(scene.max())))

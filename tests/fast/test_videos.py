@@ -15,6 +15,7 @@ from videos import copy, decoded, make, scene, turned
 
 from ray_segformer.exports import SourcePart, Video
 from ray_segformer.images import MAX_PIXELS, ImageError, cause_of, describe, frame_header, to_rgb
+from ray_segformer.images._video_file import VideoFile, _shown
 from ray_segformer.inputs import InputError, find_annotated, find_images, find_rounds
 from ray_segformer.viz import class_palette, overlay
 
@@ -332,6 +333,38 @@ def test_overlays_keep_their_colours(tmp_path):
     assert len(found) == 3
     for area in (np.s_[4:-4, 4:28], np.s_[4:-4, 36:-4]):
         assert np.abs(found[1][area] - expected[area]).max() <= 3
+
+
+def test_the_second_half_of_a_picture_is_no_frame(clip):
+    """Its time is that of the first one."""
+    with VideoFile(str(clip)) as video:
+        shown = [1024, 2048]
+        assert [*_shown(video, (2048, 0), shown)] == [] and shown == [1024, 2048]
+        ((seconds, start, error),) = _shown(video, (2049, 1024), shown)
+    assert shown == [2048, 2049] and error is None
+    assert (seconds, start) == (float(2049 * video.stream.time_base), float(1024 * video.stream.time_base))
+
+
+def test_an_odd_side_has_its_last_line_twice(tmp_path):
+    options = {"codec": "libvpx-vp9", "picture": lambda number, size: np.full((*size, 3), 250, np.uint8)}
+    source = make(tmp_path / "odd.webm", 2, (47, 63), **options)
+    parts = [SourcePart({"frame": 0, "seconds": 0.0}, np.zeros((47, 63), np.uint8))]
+    Video({0: "all"}).write(str(source), iter(parts), str(tmp_path / "overlay.mp4"))
+    (found,) = decoded(tmp_path / "overlay.mp4").values()
+    assert found.shape == (48, 64, 3) and np.ptp(found, axis=(0, 1)).max() <= 3
+
+
+def test_overlays_are_shown_at_the_times_of_the_source(tmp_path):
+    """Less that of its first frame, which has no mask here; and each one until the next."""
+    source = make(tmp_path / "late.mp4", 4, times=[500, 540, 800, 1400])
+    rows, mask = rows_of(source), np.zeros((48, 64), np.uint8)
+    assert [row["seconds"] for row in rows] == [0.5, 0.54, 0.8, 1.4]
+    parts = [SourcePart({"frame": row["frame"], "seconds": row["seconds"]}, mask) for row in rows[1:]]
+    Video({0: "all"}).write(str(source), iter(parts), str(tmp_path / "overlay.mp4"))
+    assert [*decoded(tmp_path / "overlay.mp4")] == pytest.approx([0.04, 0.3, 0.9])
+    with av.open(str(tmp_path / "overlay.mp4")) as container:
+        lasts = [float(packet.duration * packet.time_base) for packet in container.demux(video=0) if packet.size]
+    assert lasts == pytest.approx([0.26, 0.6, 0.6])
 
 
 def test_a_video_in_a_store_of_objects(clip, object_store):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference import agreement, objects, picture, slide
+from reference import agreement, objects, picture, slide, small_model, small_processor
 from torch.nn import functional
 
 from ray_segformer import ImageError, SegformerCheckpoint, SegformerPredictor
@@ -122,15 +122,18 @@ def test_the_way_of_other_devices_adds_the_same():
     torch.testing.assert_close(*sums)
 
 
-def test_results_of_every_pixel_get_the_logits_themselves():
+@pytest.mark.parametrize("size, window, stride", [((70, 97), 64, 40), ((129, 64), 65, 65)])
+def test_results_of_every_pixel_get_the_logits_themselves(size, window, stride):
+    """Also where the last row of a window is the first of those that are filled at once, which are 64."""
+
     def highest(logits, down, across):
         assert logits.shape[:2] == (len(down.before), len(across.before))
         values, ids = logits.max(-1)
         return ids.numpy(), values.numpy()
 
-    pixels = noise(70, 97)
-    ids, values = segmented([View(pixels, window=64, stride=40)], (70, 97), highest, every_pixel=True)
-    expected = by_definition(pixels, 64, 40)
+    pixels = noise(*size)
+    ids, values = segmented([View(pixels, window=window, stride=stride)], size, highest, every_pixel=True)
+    expected = by_definition(pixels, window, stride)
     assert (ids == expected.argmax(0).numpy()).mean() >= 0.9999
     np.testing.assert_allclose(values, expected.amax(0).numpy(), atol=1e-5)
 
@@ -212,6 +215,25 @@ def test_images_of_different_sizes_share_batches_and_each_has_its_own_mask(small
         small.averaged_logits(Image.fromarray(each), window=64, stride=48).argmax(0).numpy() for each in pictures
     ]
     assert agreement(together, expected) >= 0.9999
+
+
+@pytest.mark.parametrize("options", [{"flip": True}, {"scales": (0.8, 1.12)}], ids=["flip", "scales"])
+def test_whole_images_are_averaged_and_sides_rounded(small_dir, small, options):
+    image = picture(50, 70)
+    found = SegformerPredictor(small_dir, confidence=True, **options).predict({"image": objects(image)})
+    expected = small.averaged_logits(Image.fromarray(image), **options)
+    assert (found["segmentation"][0] == expected.argmax(0).numpy()).mean() >= 0.999
+    np.testing.assert_allclose(found["confidence"][0], expected.softmax(0).amax(0).numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(("num_labels", "dtype"), [(255, np.uint8), (256, np.uint16), (300, np.uint16)])
+def test_the_dtype_follows_the_number_of_classes(num_labels, dtype):
+    model = small_model(num_labels)
+    with torch.no_grad():
+        model.decode_head.classifier.bias[-1] += 100
+    checkpoint = SegformerCheckpoint.from_model(model, small_processor())
+    (mask,) = SegformerPredictor(checkpoint, window=64).predict(objects(picture(64, 80)))["segmentation"]
+    assert mask.dtype == dtype and (mask == num_labels - 1).all()
 
 
 @pytest.mark.parametrize(

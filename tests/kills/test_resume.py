@@ -296,6 +296,7 @@ def test_an_interrupted_job_goes_on(sources, expected_of, clean_run, interrupted
     rows = interrupted(kind, tmp_path / "out")
     summary = run(sources[kind], tmp_path / "out", resume=True)
     assert (summary["images"], summary["resumed"], summary["failures"]) == (IMAGES, rows, 0)
+    assert summary["images_per_second"] == pytest.approx((IMAGES - rows) / summary["seconds"], rel=0.01)
     assert summary["classes"] == clean_run[1]["classes"]
     assert masks_of(tmp_path / "out") == expected_of[kind]
 

@@ -130,6 +130,20 @@ def test_as_many_classes_as_a_palette_holds():
         .values()
     )
     np.testing.assert_array_equal(np.asarray(decode(content)), mask)
+    with pytest.raises(ExportError, match="a palette has at most 256 classes; this output has 257"):
+        Png({number: str(number) for number in range(257)})
+
+
+def test_colours_are_those_of_the_ids_where_some_have_no_class():
+    id2label = {0: "wall", 2: "door", 5: "roof"}
+    palette = class_palette(id2label)
+    (_, parts), *_ = Png(id2label).joint_files(iter(()))
+    meta = json.loads(b"".join(parts))
+    assert [*meta["label_map"]] == ["0", "2", "5"] and meta["segmentation_colors"] == palette[[0, 2, 5]].tolist()
+    (_, parts), *_ = LabelStudio(id2label).joint_files(lambda: iter(()))
+    labels = xml.etree.ElementTree.fromstring(b"".join(parts)).iter("Label")
+    colours = [bytes.fromhex(label.get("background").removeprefix("#")) for label in labels]
+    assert colours == [palette[class_id].tobytes() for class_id in id2label]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 8, 16, 17, 255])

@@ -24,7 +24,10 @@ def test_overlay_blends_and_draws_borders():
     assert mixed[1, 0].tolist() == [125, 75, 75]  # 75 % image, 25 % class colour
     assert mixed[1, 5].tolist() == [75, 125, 75]
     assert mixed[1, 3].tolist() == [0, 200, 0]  # the border, in full colour
+    assert mixed[1, 2].tolist() == [125, 75, 75]  # on one side alone
     assert (image == 100).all()
+    lying = overlay(image.transpose(1, 0, 2), segmentation.T, palette, alpha=0.25)
+    np.testing.assert_array_equal(lying, mixed.transpose(1, 0, 2))
 
 
 def test_overlay_refuses_other_sizes():
