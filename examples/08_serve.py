@@ -40,6 +40,8 @@ class Segmenter:
         return [(*row, len(images)) for row in zip(result["segmentation"], result["error"], strict=True)]
 
     async def __call__(self, request):
+        if request.method != "POST":
+            return Response("send an image by POST\n", 405, headers={"Allow": "POST"})
         image = bytearray()
         async for part in request.stream():
             image += part

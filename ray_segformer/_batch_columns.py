@@ -38,7 +38,7 @@ def as_arrays(batch: Any) -> Any:
     if not names.is_unique:
         twice = ", ".join(map(str, names[names.duplicated()].unique()))
         raise ValueError(f"several columns of a batch are called {twice}; rename all but one")
-    if not isinstance(batch, (np.ndarray, pd.DataFrame, pa.Table)):
+    if not isinstance(batch, (np.ndarray, pd.DataFrame, pa.Table)) or batch.shape == ():  # an array of one text
         raise RuntimeError(
             f"Invalid input data type of {type(batch)}; a batch is a dict such as {{'image': ['a.jpg', 'b.jpg']}}, an "
             "array (N, H, W, 3), a DataFrame or an Arrow table"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -256,7 +257,7 @@ def check_foreground_threshold(threshold: float | None, num_labels: int) -> None
             f"foreground_threshold (--foreground-threshold) is for models of one class; this one has {num_labels}, and "
             "the class with the highest logit wins"
         )
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < threshold < 1:
         raise ValueError(f"foreground_threshold is a probability above 0 and below 1, not {threshold!r}")
 
 

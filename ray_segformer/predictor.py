@@ -178,9 +178,10 @@ class SegformerPredictor(Predictor):
         """Return NumPy: images are arrays."""
         return BatchFormat.NUMPY
 
-    def predict(self, data: Any, **kwargs: Any) -> Any:
+    # Without Ray's `**kwargs`, here and below: an unknown argument of `predict` is an error.
+    def predict(self, data: Any) -> Any:  # type: ignore[override]
         """Predict a batch, as Ray's `Predictor` does. A dict may also hold lists. A DataFrame keeps its index."""
-        predictions: Any = super().predict(as_arrays(data), **kwargs)
+        predictions: Any = super().predict(as_arrays(data))
         if isinstance(data, pd.DataFrame):
             predictions.index = data.index  # Ray converts to NumPy and back
         return predictions
@@ -206,7 +207,6 @@ class SegformerPredictor(Predictor):
     def _to_arrow(self, predictions: Any) -> pa.Table:
         return predictions_to_arrow(predictions, self._segmenter.mask_dtype)
 
-    # Without Ray's `**kwargs`: an unknown argument of `predict` is an error.
     def _predict_pandas(self, data: pd.DataFrame) -> pd.DataFrame:  # type: ignore[override]
         """Predict a DataFrame, and keep its index."""
         predictions = self._predict_numpy({name: data[name].to_numpy() for name in data})

@@ -119,8 +119,7 @@ class BatchPredictor:
             feature_columns: columns of the preprocessed dataset that the predictor gets; None for all.
             keep_columns: columns of the preprocessed dataset to add to the predictions.
             batch_size: rows in a batch; None for whole blocks.
-            min_scoring_workers: the number of actors at the start.
-            max_scoring_workers: the most actors; None for as many as the cluster has room for.
+            min_scoring_workers, max_scoring_workers: the actors at the start, and at most (None: all that have room).
             num_cpus_per_worker: CPUs that each actor reserves. The default is 1, or 0 with GPUs.
             num_gpus_per_worker: GPUs that each actor reserves; 0 by default. If it is positive and
                 `predictor_cls.from_checkpoint` has a parameter `use_gpu`, that defaults to True. If the cluster has
@@ -133,7 +132,7 @@ class BatchPredictor:
             A dataset with the predictions and the kept columns.
 
         Raises:
-            TypeError: `data` is not a `Dataset`, columns are one name and not a list, or a count is not an integer.
+            TypeError: `data`, a list of columns or a count is of another type, or an argument is unknown.
             ValueError: a number is too small. On execution: columns are named, but a batch is a bare array; or the
                 predictions already have a column of `keep_columns` (Ray 2.6.3 replaces it).
             KeyError: on execution, if one of `keep_columns` is not in the preprocessed batch.
@@ -144,6 +143,7 @@ class BatchPredictor:
             batch_size,
             (min_scoring_workers, max_scoring_workers),
             {"num_cpus_per_worker": num_cpus_per_worker, "num_gpus_per_worker": num_gpus_per_worker},
+            (self._predictor_cls, predict_kwargs),
         )
         num_gpus = num_gpus_per_worker or 0
         num_cpus = (0 if num_gpus > 0 else 1) if num_cpus_per_worker is None else num_cpus_per_worker
@@ -189,7 +189,7 @@ class BatchPredictor:
             fn_kwargs=predict_kwargs,
             compute=ActorPoolStrategy(min_size=min_scoring_workers, max_size=max_scoring_workers),
             batch_format=BatchFormat(batch_format).value,
-            batch_size=batch_size,
+            batch_size=batch_size and int(batch_size),  # Ray Data never ends with an unsigned number of NumPy
             **remote_args,
         )
 

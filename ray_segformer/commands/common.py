@@ -7,7 +7,7 @@ import contextlib
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 Number = TypeVar("Number", int, float)
@@ -157,6 +157,11 @@ def fail_in_job(error: BaseException, hint: str = "") -> int:
 def counted(number: int, noun: str) -> str:
     """Return a number of things: "1 image", or "2 images"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def name_width(names: Iterable[str]) -> int:
+    """Return the width of the column of names in a table: 24, or more for longer names, which are not cut."""
+    return max([24, *(len(name) + 1 for name in names)])
 
 
 def printable(message: Any) -> str:

@@ -24,6 +24,7 @@ from ray_segformer.commands.common import (
     fail,
     fail_by_line,
     fail_in_job,
+    name_width,
     positive,
     printable,
 )
@@ -157,13 +158,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print_scores(summary: dict[str, Any]) -> None:
     """Print the scores of a summary as a table."""
-    print(f"{'class':<24}{'IoU':>9}{'accuracy':>10}")
-    for name, score in summary["classes"].items():
-        if score["iou"] is not None:
-            print(f"{printable(name):<24.23}{_text(score['iou']):>9}{_text(score['accuracy']):>10}")
-    print(f"{'mIoU':<24}{_text(summary['mean_iou']):>9}")
-    print(f"{'mean accuracy':<24}{'':>9}{_text(summary['mean_accuracy']):>10}")
-    print(f"{'overall accuracy':<24}{'':>9}{_text(summary['overall_accuracy']):>10}")
+    scores = [(printable(name), score) for name, score in summary["classes"].items() if score["iou"] is not None]
+    width = name_width(name for name, _ in scores)
+    print(f"{'class':<{width}}{'IoU':>9}{'accuracy':>10}")
+    for name, score in scores:
+        print(f"{name:<{width}}{_text(score['iou']):>9}{_text(score['accuracy']):>10}")
+    print(f"{'mIoU':<{width}}{_text(summary['mean_iou']):>9}")
+    print(f"{'mean accuracy':<{width}}{'':>9}{_text(summary['mean_accuracy']):>10}")
+    print(f"{'overall accuracy':<{width}}{'':>9}{_text(summary['overall_accuracy']):>10}")
 
 
 def _sentence(protocol: Any, checkpoint: Any) -> str:

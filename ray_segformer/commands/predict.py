@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from typing import Any
 
 from ray_segformer.commands._protocol import add_protocol_options, protocol_of
@@ -20,6 +21,7 @@ from ray_segformer.commands.common import (
     fail,
     fail_by_line,
     fail_in_job,
+    name_width,
     not_negative,
     positive,
     printable,
@@ -126,7 +128,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""
-    from ray_segformer._guesses import Guess, say
+    from ray_segformer._guesses import Guess, SegformerWarning, say
     from ray_segformer._segmenter import check_foreground_threshold
     from ray_segformer.images import MAX_PIXELS, public_uri
     from ray_segformer.inputs import InputError, joined, readable
@@ -138,7 +140,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         check_options(arguments.runtime, arguments.dtype, "cuda" if arguments.gpus_per_worker else "cpu")
         protocol, bands = protocol_of(arguments), bands_of(arguments)
-        checkpoint = checkpoint_of(arguments.model)
+        with warnings.catch_warnings():
+            if arguments.foreground_threshold is not None:  # which the warning "one-class" asks for
+                warnings.filterwarnings("ignore", "(?s).* has one class: ", SegformerWarning)
+            checkpoint = checkpoint_of(arguments.model)
         check_foreground_threshold(arguments.foreground_threshold, checkpoint.content.num_labels)
         protocol.check_window(checkpoint.content.smallest_side)
     except (CheckpointError, OSError, RuntimeError, ValueError) as error:
@@ -216,10 +221,11 @@ def _what_is_saved(arguments: argparse.Namespace) -> str:
 def _print_classes(classes: list[dict[str, Any]]) -> None:
     """Print the classes with the most pixels, as `summary.json` has them."""
     largest = sorted((each for each in classes if each["pixels"]), key=lambda each: -each["pixels"])
-    if largest:
-        print(f"{'class':<24}{'pixels':>9}{'images':>10}")
     shown = len(largest) if len(largest) == _LARGEST + 1 else _LARGEST  # one more takes no more room than its mention
+    width = name_width(printable(each["name"]) for each in largest[:shown])
+    if largest:
+        print(f"{'class':<{width}}{'pixels':>9}{'images':>10}")
     for each in largest[:shown]:
-        print(f"{printable(each['name']):<24.23}{100 * each['share']:>7.2f} %{each['images']:>10}")
+        print(f"{printable(each['name']):<{width}}{100 * each['share']:>7.2f} %{each['images']:>10}")
     if len(largest) > shown:
         print(f"{len(largest) - shown} more classes are in summary.json")

@@ -14,9 +14,10 @@ A cell is one of
 
 Each kind of image has one defined result. As in transformers' pipelines, EXIF orientation is applied, alpha is dropped,
 greyscale is repeated, and palette and CMYK images are converted by Pillow. A 16-bit image gives its high byte (Pillow
-alone would clip such images to white). An animation gives its first frame. Three bands of a TIFF file that have no
-meaning (MinIsBlack) are red, green and blue. A TIFF file of other bands, or of signed or 32-bit integers, is refused,
-and the message says what it is. Text and colour profiles are not used.
+alone would clip such images to white). So does a Pillow image of mode "I", whose values must be in [0, 65535]; one that
+is not of a file must have a value above 255, since its range is not known otherwise. An animation gives its first
+frame. Three bands of a TIFF file that have no meaning (MinIsBlack) are red, green and blue. A TIFF file of other bands,
+or of signed or 32-bit integers, is refused, and the message says what it is. Text and colour profiles are not used.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
             f"wrong pixels: {kind} integers have no defined range; expected 8 or 16 bits a channel; read the file as a "
             "scene, with --bands and --range, or convert it"
         )
+    is_file = image.format is not None
     with as_image_error("decode the image"):
         image.load()
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # without, Pillow would copy the image
@@ -83,6 +85,11 @@ def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
             low, high = int(values.min()), int(values.max())
             if low < 0 or high > 65535:
                 raise ImageError(f"wrong pixels: they are in [{low}, {high}]; expected 8 or 16 bits a channel")
+            if image.mode == "I" and not is_file and 0 < high <= 255:  # as 16 bits it would be black
+                raise ImageError(
+                    f'wrong pixels: a Pillow image of mode "I" with values in [{low}, {high}] may have 8 bits or 16; '
+                    'make it "L" if it has 8, by Image.fromarray(np.uint8(image)), else "I;16", by np.uint16'
+                )
             values = values.astype(np.uint16)
             if tags.get(_PHOTOMETRIC_TAG) == _MIN_IS_WHITE:  # Pillow inverts only those of 8 bits
                 values = np.invert(values)

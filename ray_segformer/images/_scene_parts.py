@@ -39,6 +39,11 @@ class Bands:
     percentile: bool = False
 
     def __post_init__(self) -> None:
+        own = {"low": self.low, "high": self.high, "percentile": self.percentile}
+        for name, value in own.items():  # rows and summaries are JSON, which holds Python's numbers
+            object.__setattr__(self, name, value.item() if isinstance(value, np.generic) else value)
+        numbers = (n.item() if isinstance(n, np.generic) else n for n in self.numbers)
+        object.__setattr__(self, "numbers", tuple(numbers))
         given = ",".join(map(str, self.numbers))
         if len(self.numbers) not in (1, 3) or not all(isinstance(n, int) and n >= 1 for n in self.numbers):
             raise ValueError(f"bands (--bands) are three numbers from 1, or one, not {given}")

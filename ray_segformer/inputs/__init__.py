@@ -18,6 +18,7 @@ from ray_segformer.inputs._datasets import (
 from ray_segformer.inputs._find import find_images, find_parquet, find_rounds, first_read_from
 from ray_segformer.inputs._image_input import ImageInput, InputError
 from ray_segformer.inputs._layouts import find_annotated, find_input
+from ray_segformer.inputs._listing import fixed_part
 from ray_segformer.inputs._location import Location, joined
 from ray_segformer.inputs._lookup import listed, type_at
 from ray_segformer.inputs._output_names import (
@@ -57,6 +58,7 @@ __all__ = [
     "find_rounds",
     "find_scenes",
     "first_read_from",
+    "fixed_part",
     "from_huggingface",
     "in_background",
     "is_among",

@@ -109,7 +109,9 @@ def of_parquet(found: ImageInput) -> AnnotatedInput:
     return AnnotatedInput(found.rows, dataset, found.take, cells, guesses=found.guesses, file=found.file)
 
 
-def by_name(images: str, annotations: str, exclude: Sequence[str] = (), *, strict: bool = True) -> AnnotatedInput:
+def by_name(
+    images: str | Sequence[str], annotations: str, exclude: Sequence[str] = (), *, strict: bool = True
+) -> AnnotatedInput:
     """Return the images of a folder, each with the annotation of its name in another folder.
 
     Args:
@@ -121,13 +123,12 @@ def by_name(images: str, annotations: str, exclude: Sequence[str] = (), *, stric
         InputError: there are no images, or one has no annotation, which the message names.
     """
     found = find_images(images, exclude=exclude)
+    shown = public_uri(images if isinstance(images, str) else images[0])
     if found.columns.names:
-        raise InputError(f"{public_uri(images)}: {NO_ANNOTATIONS}")
+        raise InputError(f"{shown}: {NO_ANNOTATIONS}")
     rows = found.take(found.rows)
     if not isinstance(rows[0]["image"], str):
-        raise InputError(
-            f"{public_uri(images)}: images in parquet have no files of annotations; put annotations into a column"
-        )
+        raise InputError(f"{shown}: images in parquet have no files of annotations; put annotations into a column")
     found_annotations = find_images(annotations)
     below = found_annotations.take(found_annotations.rows)
     pairs = _paired(rows, below)

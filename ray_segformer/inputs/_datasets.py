@@ -25,7 +25,7 @@ from ray_segformer.inputs._voc import find_voc
 
 
 def read_images(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     annotations: str | os.PathLike[str] | None = None,
     exclude: Sequence[str] = (),
@@ -33,8 +33,8 @@ def read_images(
     """Read the images of a folder, a glob, a list file, a video or parquet, as `ray-segformer predict` does.
 
     Args:
-        source: where the images are: a local path, or a URI of pyarrow's file systems. Several paths are lines of a
-            text file.
+        source: where the images are: a local path, or a URI of pyarrow's file systems. Or a list of paths and URIs of
+            image files, or of videos; unlike Ray's, it has no folders.
         annotations: a local folder, or a URI, with a PNG of class ids for each image. It has the image's name, in the
             same tree of folders: `annotations/a/b.png` for `images/a/b.jpg`. Default: no annotations.
         exclude: globs of images to leave out, compared with paths relative to the input and with names of files, such
@@ -50,12 +50,15 @@ def read_images(
 
     Raises:
         InputError: there are no images, or an image has no annotation; the message names the image. Or a glob of
-            `exclude` matches nothing.
+            `exclude` matches nothing, or a list has a folder.
     """
-    source = os.fspath(source)
+    if isinstance(source, (str, os.PathLike)):
+        images: str | list[str] = os.fspath(source)
+    else:
+        images = [os.fspath(path) for path in source]
     if annotations is not None:
-        return _dataset(by_name(source, os.fspath(annotations), exclude))
-    found = find_images(source, exclude=exclude)
+        return _dataset(by_name(images, os.fspath(annotations), exclude))
+    found = find_images(images, exclude=exclude)
     say(found.guesses)
     if found.columns.names:  # images that are parts of files
         return found.dataset()

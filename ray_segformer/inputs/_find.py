@@ -8,13 +8,22 @@ import itertools
 import posixpath
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
 
 from ray_segformer.images import SUFFIXES
 from ray_segformer.inputs._image_input import ImageInput, InputError
-from ray_segformer.inputs._listing import files_below, files_in_list, files_matching, fixed_part, kind_of, shared_folder
+from ray_segformer.inputs._listing import (
+    files_below,
+    files_in_list,
+    files_matching,
+    files_of_paths,
+    fixed_part,
+    kind_of,
+    shared_folder,
+)
 from ray_segformer.inputs._location import FileName, Location, parent
 from ray_segformer.inputs._parquet import images_in_parquet
 from ray_segformer.inputs._rounds import FIRST_ROUND, rounds_of_files
@@ -25,7 +34,7 @@ from ray_segformer.inputs._videos import is_video, rounds_of_videos
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 
 
-def find_images(source: str, *, exclude: Sequence[str] = (), every: int | None = None) -> ImageInput:
+def find_images(source: str | Sequence[str], *, exclude: Sequence[str] = (), every: int | None = None) -> ImageInput:
     """Find the images of an input, without reading them and without Ray.
 
     Args:
@@ -40,6 +49,8 @@ def find_images(source: str, *, exclude: Sequence[str] = (), every: int | None =
               folder that has images, videos are not looked at.
             * parquet, a file or a folder of files, with an image column of encoded bytes, of paths, or of
               `{"bytes", "path"}`. Relative paths are relative to the parquet file.
+
+            Or several paths of files, as the lines of a list file in the current folder.
         exclude: globs of files to leave out, compared with paths relative to the input (of a list, to the deepest
             folder that all its files are below) and with names of files. Default: none.
         every: of videos, only the frames 0, N, 2 N and so on. Default: all.
@@ -51,7 +62,14 @@ def find_images(source: str, *, exclude: Sequence[str] = (), every: int | None =
         InputError: nothing is there, or it has no images, or a folder cannot be read, or a glob of `exclude` matches
             nothing; or `every` is given, and these are no videos.
     """
-    (images,) = find_rounds(source, exclude=exclude, every=every, first=None)
+    if isinstance(source, str):
+        rounds = find_rounds(source, exclude=exclude, every=every, first=None)
+    else:
+        named = files_of_paths(source)
+        rounds = _rounds_of_list(
+            named, f"a list of {len(source)} paths", exclude, None, distinct_names=False, every=every
+        )
+    (images,) = rounds
     return images
 
 
@@ -114,11 +132,7 @@ def find_rounds(
             yield images_in_parquet(location, parquet, guesses=selection.guesses())
     elif suffix in _LIST_SUFFIXES:
         named = files_in_list(location)
-        beginning = [*itertools.islice(named, first)]
-        folder = shared_folder([file.plain for file in beginning])
-        selection = Selection(folder, exclude, shown, hides=False)
-        files = (file for file in itertools.chain(beginning, named) if selection.takes(file.plain))
-        yield from rounds(files, folder, selection=selection, may_repeat=True)
+        yield from _rounds_of_list(named, shown, exclude, first, distinct_names=distinct_names, every=every)
     else:
         folder = posixpath.dirname(path)
         selection = Selection(folder, exclude, shown, hides=False)
@@ -154,6 +168,21 @@ def first_read_from(folder: str, source: str) -> str | None:
         return None
     is_within = functools.cache(lambda uri: within.path_of(uri) is not None)  # millions of files are in few folders
     return next((file.path for file in files_in_list(location) if is_within(parent(file.cell))), None)
+
+
+def _rounds_of_list(
+    named: Iterator[FileName],
+    shown: str,
+    exclude: Sequence[str],
+    first: int | None,
+    **options: Any,
+) -> Iterator[ImageInput]:
+    """Yield the images in files that a list names. Their names are relative to the folder that they share."""
+    beginning = [*itertools.islice(named, first)]
+    folder = shared_folder([file.plain for file in beginning])
+    selection = Selection(folder, exclude, shown, hides=False)
+    files = (file for file in itertools.chain(beginning, named) if selection.takes(file.plain))
+    return _rounds_of_files(files, folder, shown=shown, selection=selection, first=first, may_repeat=True, **options)
 
 
 def _rounds_of_files(

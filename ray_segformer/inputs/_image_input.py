@@ -16,6 +16,10 @@ class InputError(ValueError):
     """An input has no images, or cannot be read. The message says what was expected, and where."""
 
 
+class ColumnTypeError(InputError):
+    """A column of a table is there, and its type holds no image cells."""
+
+
 @dataclass(frozen=True)
 class ImageInput:
     """The images of an input.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
+from dataclasses import replace
 
+from ray_segformer._guesses import Guess
 from ray_segformer.images import public_uri
 from ray_segformer.inputs._annotated import NO_ANNOTATIONS, AnnotatedInput, by_name, of_parquet
 from ray_segformer.inputs._cityscapes import find_cityscapes, is_cityscapes
 from ray_segformer.inputs._find import find_images, find_parquet
 from ray_segformer.inputs._huggingface import find_huggingface, is_saved_dataset
-from ray_segformer.inputs._image_input import ImageInput, InputError
+from ray_segformer.inputs._image_input import ColumnTypeError, ImageInput, InputError
 from ray_segformer.inputs._splits import choose_split, is_split, split_of_parquet
 from ray_segformer.inputs._tree import Tree
 from ray_segformer.inputs._videos import is_video
@@ -113,19 +115,27 @@ def find_input(
             )
         return by_name(source, annotations, exclude, strict=False)
     has_columns = (image_column, annotation_column) != _COLUMNS  # then it is annotated, or an error
-    if split is not None or has_columns or _is_annotated(source, image_column, annotation_column):
+    guesses: list[Guess] = []
+    if split is not None or has_columns or _is_annotated(source, guesses):
         columns = {"image_column": image_column, "annotation_column": annotation_column}
         return find_annotated(source, split, exclude=exclude, **columns, strict=False)
-    return find_images(source, exclude=exclude)
+    found = find_images(source, exclude=exclude)
+    return replace(found, guesses=[*found.guesses, *guesses])
 
 
-def _is_annotated(source: str, image_column: str, annotation_column: str) -> bool:
-    """Return whether an input is one that `find_annotated` reads, whatever its splits."""
+def _is_annotated(source: str, guesses: list[Guess]) -> bool:
+    """Return whether an input is one that `find_annotated` reads, whatever its splits.
+
+    If only the type of its column of annotations is against it, `guesses` get a finding of that.
+    """
     tree = Tree(source)
     if is_saved_dataset(source) or is_cityscapes(tree) or voc_folders(tree) or _pairs_of_folders(tree):
         return True
     try:
-        find_parquet(source, image_column, annotation_column)
+        find_parquet(source, *_COLUMNS)
+    except ColumnTypeError as error:
+        guesses.append(Guess("annotation-column", f"{error}. Annotations are not looked at, and `evaluate` ends there"))
+        return False
     except InputError:
         return False
     return True

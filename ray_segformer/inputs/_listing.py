@@ -8,12 +8,12 @@ import itertools
 import os
 import posixpath
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.fs
 
-from ray_segformer.images import retried, without_options
+from ray_segformer.images import public_uri, retried, without_options
 from ray_segformer.inputs._image_input import InputError
 from ray_segformer.inputs._location import FileName, Location
 from ray_segformer.inputs._lookup import listed, type_at
@@ -109,13 +109,31 @@ def files_in_list(location: Location) -> Iterator[FileName]:
             yield location.named_in(name)
 
 
+def files_of_paths(paths: Sequence[str]) -> Iterator[FileName]:
+    """Yield the files at several paths. Relative ones are relative to the current folder.
+
+    Raises:
+        InputError: one is a folder, as far as that is known without asking a store.
+    """
+    here = Location("paths")  # a file there, which need not exist
+    for path in map(os.path.expanduser, paths):
+        if path.endswith("/") or ("://" not in path and os.path.isdir(path)):
+            raise InputError(
+                f"{public_uri(readable(path))}: a list is one of files, and this is a folder; read it by itself, and "
+                "join the datasets with union"
+            )
+        yield here.named_in(path)
+
+
 def _lines(location: Location) -> Iterator[str]:
     """Yield the lines of a text file, a part of which is in memory at a time."""
-    path, rest, is_first = location.path, b"", True
+    path, rest, is_first, end = location.path, b"", True, b""
     with open(path, "rb") if location.is_local else location.file_system.open_input_stream(path) as file:
         while content := file.read(_BYTES_OF_LIST):
-            # Not `splitlines`: the other characters that end a line there may be part of a name.
-            *complete, rest = (rest + content).split(b"\n")
+            # Not `splitlines`: the other characters that end a line there may be part of a name. A carriage return may,
+            # too, but ends the lines of an old Mac's file, which has no other end.
+            end = end or (b"\r" if b"\r" in content and b"\n" not in content else b"\n")
+            *complete, rest = (rest + content).split(end)
             yield from _decoded(complete, is_first, location)
             is_first = is_first and not complete
         yield from _decoded([rest], is_first, location)

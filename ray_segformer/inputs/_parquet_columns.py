@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from ray_segformer._guesses import Guess
-from ray_segformer.inputs._image_input import InputError
+from ray_segformer.inputs._image_input import ColumnTypeError, InputError
 from ray_segformer.inputs._location import FileName, Location
 from ray_segformer.inputs._paths import readable
 
@@ -62,7 +62,7 @@ def check_column(schema: pa.Schema, column: str, shown: str) -> None:
         raise InputError(f"{shown}: {schema.names.count(column)} columns are called {column!r}; rename all but one")
     kind = schema.field(column).type
     if not (_is_binary(kind) or _is_text(kind) or _has_bytes(kind) or _has_path(kind)):
-        raise InputError(
+        raise ColumnTypeError(
             f"{shown}: the column {column!r} is of the type {kind}; expected encoded bytes, paths, or "
             '{"bytes", "path"}'
         )

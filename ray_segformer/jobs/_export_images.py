@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import posixpath
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from ray_segformer.inputs import (
     DIGEST,
     digests_of_names,
     file_name_of,
+    fixed_part,
     is_among,
     key_of_part,
     name_of_part,
@@ -201,12 +203,16 @@ def folder_of_input(output: MaskOutput, folders: set[str]) -> str:
         output: the output. Its input may be a path relative to a folder that is not known any more.
         folders: folders of images.
     """
-    source = str(output.options["input"])
-    ending = "/" + (source if "://" in source else posixpath.normpath(source)).strip("/")
-    folder = deepest = _deepest(folders)
-    while folder.strip("/") and not f"/{folder}".endswith(ending):
-        folder = folder.rpartition("/")[0]
-    return folder if folder.strip("/") else deepest
+    source, deepest = str(output.options["input"]), _deepest(folders)
+    sources = [source, *([fixed_part(source)] if glob.has_magic(source) else [])]  # a folder may have such a name, too
+    for each in sources:
+        ending = "/" + (each if "://" in each else posixpath.normpath(each)).strip("/")
+        folder = deepest
+        while folder.strip("/") and not f"/{folder}".endswith(ending):
+            folder = folder.rpartition("/")[0]
+        if folder.strip("/"):
+            return folder
+    return deepest
 
 
 def _deepest(folders: set[str]) -> str:

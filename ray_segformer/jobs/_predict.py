@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import ray
 
 from ray_segformer._guesses import say
@@ -131,6 +132,11 @@ def predict(
     # Not imported at the top, because it imports torch: processes that only encode masks import this room, too.
     from ray_segformer.network import check_options
 
+    every, max_pixels, foreground_threshold = map(_plain, (every, max_pixels, foreground_threshold))
+    batch_size, workers, gpus_per_worker, rows_per_shard = map(
+        _plain, (batch_size, workers, gpus_per_worker, rows_per_shard)
+    )
+    overlays, confidence = bool(overlays), bool(confidence)
     if mask_format not in ("parquet", "png"):
         raise ValueError(f'mask_format is "parquet" or "png", not {mask_format!r}')
     check_options(runtime, dtype, "cuda" if gpus_per_worker else "cpu")
@@ -234,13 +240,22 @@ def predict(
             "stages": totals_by_stage(totals, count - resumed),
             "classes": shards.areas.as_json(names),
             "protocol": protocol.describe(checkpoint.get_preprocessor()),
-            "warnings": [guess.as_json(count) for guess in (*checkpoint.content.guesses, *guesses)],
+            "warnings": [
+                guess.as_json(count)
+                for guess in (*checkpoint.content.guesses, *guesses)
+                if guess.code != "one-class" or foreground_threshold is None  # it asks for that
+            ],
         }
         if report:
             _write_report(folder, output, summary, source, progress)
         elif REPORT_NAME in folder.storage.entries():  # of an earlier run, without the images of this one
             folder.storage.delete([REPORT_NAME])
         return folder.finish(summary, names)
+
+
+def _plain(number: Any) -> Any:
+    """Return a number of NumPy as Python's own: JSON holds no others, and Ray Data never ends with unsigned ones."""
+    return number.item() if isinstance(number, np.generic) else number
 
 
 def _is_whole(folder: OutputFolder, shards: Shards, done: DoneRows, rounds: Iterable[ImageInput]) -> bool:

@@ -29,6 +29,12 @@ def test_the_job_runs_a_command_that_there_is_on_the_ray_that_is_tested():
     assert f"FROM rayproject/ray:{version}-" in (EXAMPLE / "Dockerfile").read_text()
 
 
+def test_what_was_made_in_a_checkout_is_not_copied_into_the_image():
+    made = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()}
+    left_out = {line.removeprefix("**/") for line in (ROOT / ".dockerignore").read_text().splitlines()}
+    assert {".git", *made} <= left_out
+
+
 @pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker")
 def test_the_image_is_built():
     if subprocess.run(["docker", "pull", "rayproject/ray:2.60.0-py311-gpu"], capture_output=True).returncode != 0:

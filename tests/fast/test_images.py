@@ -184,6 +184,17 @@ def test_sixteen_bits_big_endian():
     assert_rgb(to_rgb(image), GREY_AS_RGB)
 
 
+def test_mode_i_has_16_bits_and_without_a_file_a_value_that_says_so():
+    deep, dark = Image.fromarray(DEEP.astype(np.int32)), Image.fromarray(GREY.astype(np.int32))
+    assert deep.mode == dark.mode == "I"
+    assert_rgb(to_rgb(deep), GREY_AS_RGB)
+    assert_rgb(to_rgb(encode(dark, "PPM")), 0 * GREY_AS_RGB)
+    assert_rgb(to_rgb(Image.new("I", (4, 3))), np.zeros((3, 4, 3), np.uint8))
+    with pytest.raises(ImageError, match=rf"\[{GREY.min()}, {GREY.max()}\] may have 8 bits or 16; make it \"L\" if"):
+        to_rgb(dark)
+    assert_rgb(to_rgb(Image.fromarray(np.uint8(dark))), GREY_AS_RGB)  # as the message says
+
+
 def test_sixteen_bit_rgb_png():
     rows = (RGB.astype(">u2") << 8) | 0x7F
     raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)

@@ -235,6 +235,29 @@ def test_a_list_in_rounds_has_the_keys_that_it_has_in_one(tmp_path, small_rounds
     assert [row["key"] for row in rows if "/#" in row["key"]] == [f"{tmp_path}/#1.jpg"]  # the others are comments
 
 
+def test_the_lines_of_an_old_mac_s_list_end_in_carriage_returns(tmp_path):
+    make(tmp_path, "a.jpg", "b\r.jpg")
+    (tmp_path / "list.txt").write_bytes(b"a.jpg\ra.jpg\r")
+    assert [row["path"] for row in find_images(str(tmp_path / "list.txt")).take(9)] == [str(tmp_path / "a.jpg")] * 2
+    (tmp_path / "list.txt").write_bytes(b"b\r.jpg\n")
+    assert [row["path"] for row in find_images(str(tmp_path / "list.txt")).take(9)] == [str(tmp_path / "b\r.jpg")]
+
+
+def test_a_list_of_paths_is_what_a_list_file_of_them_is(tmp_path, monkeypatch):
+    make(tmp_path, "a.jpg", "sub/b.jpg", "sub/c.png")
+    paths = ["sub/c.png", str(tmp_path / "a.jpg"), "s3://bucket/d%20e.jpg", "sub/b.jpg", "sub/c.png"]
+    (tmp_path / "list.txt").write_text("\n".join(paths))
+    monkeypatch.chdir(tmp_path)
+    rows = find_images(paths, exclude=["b.*"]).take(9)
+    assert rows == find_images("list.txt", exclude=["b.*"]).take(9)
+    assert [row["image"] for row in rows] == [f"{tmp_path}/sub/c.png", f"{tmp_path}/a.jpg", paths[2], rows[0]["path"]]
+    with pytest.raises(InputError, match=r"^a list of 0 paths: no images there"):
+        find_images([])
+    for folder in ("sub", "s3://me:secret@bucket/in/"):
+        with pytest.raises(InputError, match=r"^(sub|s3://bucket/in/): a list is one of files, and this is a folder; "):
+            find_images(["a.jpg", folder])
+
+
 def test_what_is_wrong_with_later_images_is_said_when_they_are_listed(tmp_path, small_rounds):
     make(tmp_path, *TREE)
     rounds = find_rounds(str(tmp_path), first=4, exclude=["*.gif"])

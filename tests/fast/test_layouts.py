@@ -375,6 +375,20 @@ def test_what_is_no_column_of_images_or_has_no_rows_is_said(tmp_path):
         from_huggingface(tmp_path / "nothere")
 
 
+def test_a_column_of_annotations_that_holds_no_files_is_a_finding(tmp_path):
+    """As Ray Data writes masks that are arrays."""
+    source = tmp_path / "some.parquet"
+    for annotation, expected in (([[[0, 1], [1, 0]]], ["annotation-column"]), (["a.png"], [])):
+        pa.parquet.write_table(pa.table({"image": [encode(picture())], "annotation": annotation}), source)
+        assert [guess.code for guess in find_input(str(source)).guesses] == expected
+    pa.parquet.write_table(pa.table({"image": [encode(picture())], "annotation": [3]}), source)
+    (guess,) = find_input(str(source)).guesses
+    assert guess.message == (
+        f"{source}: the column 'annotation' is of the type int64; expected encoded bytes, paths, or "
+        '{"bytes", "path"}. Annotations are not looked at, and `evaluate` ends there'
+    )
+
+
 def test_options_that_contradict_each_other_are_refused(tmp_path):
     pairs(tmp_path, "images", "masks")
     for options in ({"split": "val"}, {"annotation_column": "mask"}):

@@ -345,11 +345,15 @@ def test_a_repeated_report_is_the_same_and_leaves_nothing_else(output, page_file
         ("photo.jpg", "photo.jpg: the name of a report ends in .html"),
         ("nowhere://a/b.html", "nowhere://a/b.html: not a URI that pyarrow's file systems know"),
         ("/dev/null/b.html", "/dev/null/b.html: cannot be written: "),
+        ("folder.html", "folder.html: cannot be written: "),
     ],
 )
-def test_where_no_report_can_be_written(output, run_command, to, said):
+def test_where_no_report_can_be_written(output, run_command, tmp_path, monkeypatch, to, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.html").mkdir()
     code, _, errors = run_command("report", output, "--to", to)
     assert code == 2 and errors.splitlines()[-1].startswith(f"ray-segformer: error: {said}")
+    assert [*tmp_path.rglob("*")] == [tmp_path / "folder.html"]  # and no part of a page
 
 
 def test_no_image_has_a_mask(browser, tmp_path):

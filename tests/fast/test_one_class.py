@@ -57,7 +57,7 @@ def assert_masks_by_threshold(masks, reference, threshold=THRESHOLD):
         assert clear.mean() > 0.99
 
 
-@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("threshold", [0.2, np.float32(0.5), 0.8])
 @pytest.mark.parametrize("confidence", [False, True])
 def test_foreground_is_where_the_sigmoid_is_above_the_threshold(reference, threshold, confidence):
     predictor = SegformerPredictor(reference.directory, foreground_threshold=threshold, confidence=confidence)

@@ -203,7 +203,9 @@ def test_one_image_is_no_batch(predictor, image):
             predictor.predict(batch)
 
 
-@pytest.mark.parametrize("data", [[PICTURES[0]], "photo.jpg", None, Image.fromarray(PICTURES[0])])
+@pytest.mark.parametrize(
+    "data", [[PICTURES[0]], "photo.jpg", np.array("photo.jpg"), None, Image.fromarray(PICTURES[0])]
+)
 def test_other_types_of_batches(predictor, data):
     with pytest.raises(
         RuntimeError, match=r"Invalid input data type .*; a batch is a dict such as {'image': \['a.jpg'"

@@ -46,7 +46,7 @@ def test_values_between_low_and_high_become_0_to_255(tmp_path, values, dtype):
     bands = (values % 200 if dtype == "uint8" else values).astype(dtype)
     path = write_scene(tmp_path / "a.tif", bands, tiled=True, blockxsize=32, blockysize=32, compress="lzw")
     area = Area(11, 23, 40, 50)
-    pixels = to_rgb(cell(path, area, Bands((4, 1, 2), 50, 4000)))
+    pixels = to_rgb(cell(path, area, Bands(tuple(np.array([4, 1, 2])), np.float32(50), np.int64(4000))))
     inside = bands[[3, 0, 1], 11:51, 23:73].transpose(1, 2, 0).astype(np.float64)
     expected = ((inside - 50) / 3950 * 255).clip(0, 255)
     assert pixels.dtype == np.uint8 and np.abs(pixels - expected).max() <= 0.5 + 1e-3

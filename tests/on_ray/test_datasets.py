@@ -1,6 +1,7 @@
 """Datasets of encoded bytes, from folders, ADE20K's layout and Hugging Face `datasets`."""
 
 import io
+from pathlib import Path
 
 import datasets
 import pyarrow as pa
@@ -52,6 +53,8 @@ def test_images_are_the_bytes_of_their_files(scenes):
 def test_annotations_are_found_by_name(scenes):
     found = by_path(read_images(str(scenes / "images"), annotations=str(scenes / "annotations")))
     assert found == files(scenes)
+    listed = by_path(read_images([*found], annotations=scenes / "annotations"))
+    assert listed == found
     assert {path.rsplit("/", 2)[-2] for path in found} == {"images", "more"}
 
 
@@ -118,6 +121,7 @@ def test_a_file_that_vanished_is_null_and_its_path_stays(scenes, tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "list.txt").write_text("\n".join(paths))
     rows = by_path(read_images(str(tmp_path / "list.txt")))
+    assert by_path(read_images([Path(path) for path in paths])) == rows
     assert rows[paths[0]]["image"] is not None
     assert rows[paths[1]]["image"] is None
     assert rows[paths[2]]["image"] == b""  # of which the error says that it is empty

@@ -141,6 +141,8 @@ def test_windows_over_scenes_and_parquet_of_them_and_labels_as_they_are(command,
 def test_the_model_s_own_ignored_id_is_left_out_and_said(command, tmp_path):
     model = small_model()
     model.config.semantic_loss_ignore_index = 2
+    names = [f"class {number}" for number in range(7)]
+    names[1] = model.config.id2label[1] = "pool table, billiard table, snooker table"  # as ADE20K calls it
     reference = Reference(save_small(tmp_path / "model", model))
     matrix, pairs = MulticlassConfusionMatrix(7, ignore_index=255), []
     for folder in ("images", "annotations"):
@@ -167,7 +169,9 @@ def test_the_model_s_own_ignored_id_is_left_out_and_said(command, tmp_path):
     assert found["overall_accuracy"] == pytest.approx(accuracy, abs=1e-3)
     # By class, whose names are in the order of their ids; a class that is in neither map, or not annotated, has none.
     right, annotated, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
-    assert list(found["classes"]) == [f"class {number}" for number in range(7)]
+    assert list(found["classes"]) == names
+    (of_class_1,) = re.findall(rf"^{names[1]} .*$", printed, re.M)  # as wide as all others
+    assert {len(line) for line in re.findall(r"^class \d .*$", printed, re.M)} == {len(of_class_1)}
     for number, own in enumerate(found["classes"].values()):
         for score, whole in (("iou", annotated + predicted - right), ("accuracy", annotated)):
             expected = right[number] / whole[number] if whole[number] else None
@@ -178,7 +182,7 @@ def test_the_model_s_own_ignored_id_is_left_out_and_said(command, tmp_path):
     # The worst images first, each with its annotation and then its mask.
     pairs.sort(key=lambda pair: (pair[1] == pair[2]).sum() / (pair[2] != 255).sum())
     images, masks, annotations = zip(*pairs, strict=True)
-    names = {number: f"class {number}" for number in range(7)}
+    names = dict(enumerate(names))
     sheet = visualize_predictions(images, masks, names, annotations=annotations, names=["scene"] * 2)
     with Image.open(tmp_path / "out" / "worst.png") as worst:
         assert worst.size == sheet.size and (np.asarray(worst) == np.asarray(sheet)).mean() > 0.95  # all but captions

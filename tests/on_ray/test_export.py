@@ -24,6 +24,7 @@ from pycocotools.coco import COCO
 from reference import decode, picture
 
 from ray_segformer.exports import FORMATS, Cityscapes, ExportError, ExportImage, LabelStudio, Png
+from ray_segformer.inputs import find_images
 from ray_segformer.viz import class_palette
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -228,6 +229,19 @@ def test_names_keep_the_tree_below_an_input_that_was_relative(scenes, outputs, t
     (tmp_path / "source/summary.json").write_text(json.dumps(summary))
     assert run_command("export", tmp_path / "source", tmp_path / "out", "--format", "png")[0] == 0
     assert f"masks/{scenes.name}/{STREET}" in files_of(tmp_path / "out")
+
+
+def test_names_are_relative_to_the_folder_above_the_wildcards_of_a_glob(scenes, outputs, tmp_path, run_command):
+    """As those of files that `predict` writes of it."""
+    source = f"{scenes.parent}/{scenes.name[:-1]}*/**/*.*"
+    named = {row["name"] for row in find_images(source).take(99)}
+    shutil.copytree(outputs / "parquet", tmp_path / "source")
+    summary = json.loads((tmp_path / "source/summary.json").read_text())
+    summary["options"]["input"] = source
+    (tmp_path / "source/summary.json").write_text(json.dumps(summary))
+    assert run_command("export", tmp_path / "source", tmp_path / "out", "--format", "png")[0] == 0
+    found = {name.removeprefix("masks/").removesuffix(".png") for name in files_of(tmp_path / "out")}
+    assert {f"{scenes.name}/{name}" for name in ("a/1", STREET.removesuffix(".png"), "b/4")} <= found & named
 
 
 def test_names_of_uris_are_not_percent_encoded(scenes, outputs, tmp_path, run_command):

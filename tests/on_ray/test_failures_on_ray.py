@@ -33,7 +33,8 @@ def temporary_folder(tmp_path, monkeypatch):
 def test_a_worker_that_cannot_start(ray_session, program_cache, tmp_path, temporary_folder, capsys):
     """A cache that others can write to is refused, in the constructor of an actor."""
     need_openvino()
-    model = save_small(tmp_path / "model", small_model(1))
+    name = "the bones and the soft tissue of a hand"  # of more than the 23 characters that columns have for most
+    model = save_small(tmp_path / "model", small_model(1, id2label={0: name}))
     (tmp_path / "in").mkdir()
     Image.fromarray(picture()).save(tmp_path / "in" / "a.png")
     arguments = ["predict", str(tmp_path / "in"), str(tmp_path / "out"), "--runtime", "openvino", "--workers", "1"]
@@ -56,12 +57,15 @@ def test_a_worker_that_cannot_start(ray_session, program_cache, tmp_path, tempor
     assert "in cache_directory" in file.read_text("utf-8")
     assert sorted(os.listdir(tmp_path)) == ["cache", "in", "model", "tmp"]  # no output, and none that looks unfinished
     assert main([*arguments, "--resume"]) == 0
-    assert json.loads((tmp_path / "out" / "classes.json").read_text()) == {"0": "background", "1": "class 0"}
+    assert json.loads((tmp_path / "out" / "classes.json").read_text()) == {"0": "background", "1": name}
     assert not np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png")).any()
     arguments[arguments.index("0.9999")] = "0.0001"
     assert main([*arguments, "--resume"]) == 2
     assert "foreground_threshold was 0.9999, now 0.0001" in capsys.readouterr().err
     assert main([*arguments, "--overwrite"]) == 0
+    printed, said = capsys.readouterr()
+    assert f"\nclass{'pixels':>{len(name) + 5}}    images\n{name}  100.00 %         1\n" in printed
+    assert "one-class" not in said and json.loads((tmp_path / "out" / "summary.json").read_text())["warnings"] == []
     assert np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png")).all()
 
 

@@ -188,7 +188,9 @@ def test_an_error_that_is_raised_in_ray_names_the_file(checkpoint, files):
 def test_kept_columns_replace_no_prediction(checkpoint):
     rows = [{"id": 0, "image": picture(10, 10)}, {"id": 1, "image": None}, {"id": 2, "image": picture(40, 50)}]
     predictor = BatchPredictor.from_checkpoint(checkpoint, SegformerPredictor, on_error="keep", resize="none")
-    options = {"batch_size": 3, "max_scoring_workers": 1}
+    options = {"batch_size": np.uint8(3), "max_scoring_workers": 1}
+    with pytest.raises(TypeError, match=r"nor SegformerPredictor\.predict takes confidence, foo; options of the pred"):
+        predictor.predict(ray.data.from_items(rows), confidence=True, foo=3)  # before anything starts
     kept = predictor.predict(ray.data.from_items(rows), keep_columns=["id", "error"], **options).take_all()
     errors = {row["id"]: row["error"] for row in kept}
     assert "too small" in errors[0] and "null" in errors[1] and errors[2] is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 from reference import picture
@@ -56,7 +57,10 @@ def test_images_on_a_store_are_read_with_the_options_of_the_input(small_dir, tmp
             stream.write(content.getvalue())
     source, output, to = (f"s3://{USER}reports/{name}{options}" for name in ("in", "out", "b/page.html"))
     checkpoint = SegformerCheckpoint.from_pretrained(small_dir)
-    predict(source, output, checkpoint, report=True, workers=1, progress=False)
+    numbers = {"workers": np.int64(1), "batch_size": np.int32(2), "rows_per_shard": np.uint16(8)}
+    numbers |= {"max_pixels": np.int64(40 * 60), "confidence": np.False_}  # which JSON does not hold
+    summary = predict(source, output, checkpoint, report=True, progress=False, **numbers)
+    assert summary["options"]["max_pixels"] == 2400 and summary["failures"] == 0
     with file_system.open_input_stream("reports/out/report.html") as stream:
         page = stream.read().decode()
     assert page.count(JPEG) == page.count(PNG) == 2 and "s3://reports/in/a%200.png" in page

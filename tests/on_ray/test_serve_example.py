@@ -35,7 +35,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def ask(address, body):
-    """The status of the answer, its content, and its headers."""
+    """The status of the answer, its content, and its headers. Without a body, the method is GET."""
     try:
         with urllib.request.urlopen(address, body, timeout=600) as answer:  # of one that hangs
             return answer.status, answer.read(), answer.headers
@@ -90,6 +90,11 @@ def test_requests_share_batches_and_a_bad_image_fails_alone(address, small_dir):
         for body, sentence in bad.items():
             status, content, _ = answers[body]
             assert status == 400 and content.startswith(sentence)
+
+
+def test_an_image_is_sent_by_post(address):
+    status, content, headers = ask(address, None)
+    assert (status, content, headers["allow"]) == (405, b"send an image by POST\n", "POST")
 
 
 def test_a_request_of_too_many_bytes(address):
