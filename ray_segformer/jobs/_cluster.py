@@ -42,16 +42,30 @@ def start_ray() -> None:
     Ray's own messages and progress bars are turned off, and datasets keep the order of their input.
 
     Raises:
-        ResourceError: nothing answers at RAY_ADDRESS.
+        ResourceError: nothing answers at RAY_ADDRESS, Ray cannot join the cluster there, or it is joined by Ray Client.
     """
+    address = os.environ.get("RAY_ADDRESS", "")
     if not ray.is_initialized():
-        _check_address(os.environ.get("RAY_ADDRESS", ""))
+        _check_address(address)
     # Ray's messages are for its developers. What users must know comes as an error, or from this package.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an exception that ends a job is raised, too
-    with _silent_stderr():  # Ray prints there that it found RAY_BACKEND_LOG_LEVEL
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
+    try:
+        with _silent_stderr():  # Ray prints there that it found RAY_BACKEND_LOG_LEVEL
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        if not address:
+            raise
+        raise ResourceError(
+            f"RAY_ADDRESS is {address}, and Ray cannot join that cluster ({' '.join(str(error).split())}); use its "
+            "versions of Ray and Python, and if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        ) from error
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        raise ResourceError(
+            "Ray Data does not run over Ray Client (ray://); on a machine of the cluster, set RAY_ADDRESS to the "
+            "head's host:port, such as head:6379, or start this with `ray job submit`"
+        )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True

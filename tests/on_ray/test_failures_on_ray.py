@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import ray
 from PIL import Image
+from ray.util.client.server.server import serve
 from reference import need_openvino, picture, save_small, small_model
+from sessions import server_port
 
 from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor
 from ray_segformer.cli import main
@@ -126,15 +128,38 @@ def test_a_task_of_a_task(ray_session):
     )
 
 
+def predict_on(address: str, folder, model, **environment: str) -> str:
+    """Return the only line that `predict` of one image says, where it cannot run on the cluster at `address`."""
+    Image.fromarray(picture()).save(folder / "a.png")
+    arguments = [sys.executable, "-m", "ray_segformer", "predict", "a.png", "out", "--model", str(model)]
+    environment = {**os.environ, "RAY_ADDRESS": address, **environment}
+    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert os.listdir(folder) == ["a.png"]
+    return done.stderr.removeprefix("ray-segformer: error: ")
+
+
 def test_a_cluster_that_does_not_answer_is_named(small_dir, tmp_path):
-    Image.fromarray(picture()).save(tmp_path / "a.png")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-    arguments = [sys.executable, "-m", "ray_segformer", "predict", "a.png", "out", "--model", str(small_dir)]
-    environment = {**os.environ, "RAY_ADDRESS": f"ray://{address}"}
-    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
-    said = (
-        f"ray-segformer: error: RAY_ADDRESS is ray://{address}, and nothing answers there (Connection refused); start"
-    )
-    assert done.returncode == 2 and done.stderr.startswith(said) and len(done.stderr.splitlines()) == 1
-    assert os.listdir(tmp_path) == ["a.png"]
+        address = f"ray://127.0.0.1:{server.getsockname()[1]}"
+    said = predict_on(address, tmp_path, small_dir)
+    assert said.startswith(f"RAY_ADDRESS is {address}, and nothing answers there (Connection refused); start")
+
+
+def test_a_cluster_whose_token_is_unknown_is_named(small_dir, tmp_path, ray_address):
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}
+    said = predict_on(ray_address, tmp_path, small_dir, **token)
+    assert said.startswith(f"RAY_ADDRESS is {ray_address}, and Ray cannot join that cluster (")
+    assert said.endswith("if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN\n")
+
+
+def test_a_job_over_ray_client_is_refused(small_dir, tmp_path, ray_session):
+    port = server_port()
+    server = serve("127.0.0.1", port)
+    try:
+        assert predict_on(f"ray://127.0.0.1:{port}", tmp_path, small_dir) == (
+            "Ray Data does not run over Ray Client (ray://); on a machine of the cluster, set RAY_ADDRESS to the "
+            "head's host:port, such as head:6379, or start this with `ray job submit`\n"
+        )
+    finally:
+        server.stop(0)
