@@ -24,8 +24,7 @@ MAX_PIXELS = 25_000_000  # of an image, which may have many more than its file h
 BATCH_SIZE = 8
 
 
-# A replica works on one batch while it receives the next. Add num_replicas for more of them, and on GPUs
-# ray_actor_options={"num_gpus": 1}.
+# A replica works on one batch while it receives the next. On GPUs, add ray_actor_options={"num_gpus": 1}.
 @serve.deployment(max_ongoing_requests=2 * BATCH_SIZE)
 class Segmenter:
     def __init__(self, checkpoint):
@@ -35,8 +34,7 @@ class Segmenter:
     @serve.batch(max_batch_size=BATCH_SIZE, batch_wait_timeout_s=0.02)
     async def segment(self, images):
         """Return the mask or the error of each image, and how many images were predicted together."""
-        batch = {"image": np.array(images, object)}
-        result = await asyncio.to_thread(self.predictor.predict, batch)
+        result = await asyncio.to_thread(self.predictor.predict, {"image": np.array(images, object)})
         return [(*row, len(images)) for row in zip(result["segmentation"], result["error"], strict=True)]
 
     async def __call__(self, request):

@@ -67,16 +67,17 @@ class StageTotals:
 
     def __init__(self) -> None:
         self._job: str | None = None
+        self._number = 0
         self._totals = _no_totals()
-        self._decoded = threading.Event()
+        self._changed = threading.Condition()
 
     def add(self, job: str | None, seconds: dict[str, float], rows: dict[str, int]) -> None:
         """Add the counts of a process. Those of an earlier job, whose last tasks may still run, are dropped."""
-        for stage in seconds if job == self._job else ():
-            self._totals[stage]["seconds"] += seconds[stage]
-            self._totals[stage]["rows"] += rows[stage]
-        if self._totals["decode"]["rows"]:
-            self._decoded.set()
+        with self._changed:
+            for stage in seconds if job == self._job else ():
+                self._totals[stage]["seconds"] += seconds[stage]
+                self._totals[stage]["rows"] += rows[stage]
+            self._changed.notify_all()
 
     def get(self) -> dict[str, dict[str, float]]:
         """Return `seconds` and `rows` by stage."""
@@ -84,14 +85,19 @@ class StageTotals:
 
     def start(self, job: str | None) -> None:
         """Start again at zero, for another job."""
-        self._job, self._totals = job, _no_totals()
-        self._decoded.set()  # for who waits for an image of the earlier job
-        self._decoded = threading.Event()
+        with self._changed:
+            self._job, self._number, self._totals = job, self._number + 1, _no_totals()
+            self._changed.notify_all()
 
-    @ray.method(concurrency_group="waiting")  # Others are answered meanwhile.
-    def wait_for_images(self) -> None:
-        """Return when the job's first images are decoded, or when another job starts."""
-        self._decoded.wait()
+    def number(self) -> int:
+        """Return the number of the job, for `wait_for_images`. The driver's first job is 1."""
+        return self._number
+
+    @ray.method(concurrency_group="waiting")  # Others are answered meanwhile, and so not in the order of the calls.
+    def wait_for_images(self, number: int) -> None:
+        """Return when the first images of the job with this number are decoded, or when another job is there."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._number != number or self._totals["decode"]["rows"] > 0)
 
 
 def _no_totals() -> dict[str, dict[str, float]]:

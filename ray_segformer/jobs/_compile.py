@@ -44,7 +44,7 @@ def compile_ahead(
     # max_calls: the process has a low priority, and must not be used for other tasks.
     # max_retries: where memory is short, Ray first ends what it can start again.
     task = ray.remote(num_cpus=0, max_retries=1, max_calls=1)(_compile)
-    decoded = totals.wait_for_images.remote()
+    decoded = totals.wait_for_images.remote(totals.number.remote())
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     for node in nodes:
         if node["Alive"] and node["Resources"].get("CPU"):

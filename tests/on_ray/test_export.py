@@ -233,7 +233,7 @@ def test_names_keep_the_tree_below_an_input_that_was_relative(scenes, outputs, t
 
 def test_names_are_relative_to_the_folder_above_the_wildcards_of_a_glob(scenes, outputs, tmp_path, run_command):
     """As those of files that `predict` writes of it."""
-    source = f"{scenes.parent}/{scenes.name[:-1]}*/**/*.*"
+    source = f"{scenes.parent}/{scenes.name[:-1]}[{scenes.name[-1]}]/**/*.*"
     named = {row["name"] for row in find_images(source).take(99)}
     shutil.copytree(outputs / "parquet", tmp_path / "source")
     summary = json.loads((tmp_path / "source/summary.json").read_text())

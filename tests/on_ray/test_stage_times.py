@@ -50,17 +50,19 @@ def test_a_job_says_where_its_time_went(images, ray_session, tmp_path):
 def test_a_compilation_waits_for_the_first_images(ray_session):
     totals = stage_times.start_totals()
     job = stage_times._job()
-    first = totals.wait_for_images.remote()
+    first = totals.wait_for_images.remote(totals.number.remote())
     ray.get(totals.add.remote("another", {"decode": 1.0}, {"decode": 1}))
     ray.get(totals.add.remote(job, {"waiting": 1.0}, {"waiting": 1}))
     assert ray.wait([first], timeout=0)[0] == []
     ray.get(totals.add.remote(job, {"decode": 1.0}, {"decode": 1}))
     assert ray.get(first) is None
+    number = ray.get(totals.number.remote())
     stage_times.start_totals()
-    second = totals.wait_for_images.remote()
+    second = totals.wait_for_images.remote(totals.number.remote())
     assert ray.wait([second], timeout=0)[0] == []
     stage_times.start_totals()  # The next job begins, and its own compilation must not wait for the earlier one.
     assert ray.get(second) is None
+    assert ray.get(totals.wait_for_images.remote(number)) is None  # of a job that is over
 
 
 def test_elsewhere_than_in_a_worker_nothing_piles_up():
