@@ -8,9 +8,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ray_segformer.inputs import first_read_from
+from ray_segformer.inputs import first_read_from, readable
 from ray_segformer.outputs._errors import OutputError
 from ray_segformer.outputs._lease import LEASE_NAME, Lease
+from ray_segformer.outputs._local_storage import LocalStorage
 from ray_segformer.outputs._storage_at import storage_at
 
 SUMMARY_NAME = "summary.json"
@@ -20,6 +21,7 @@ CLASSES_NAME = "classes.json"
 """The file of an output with the names of its classes."""
 
 _ADVICE = "; start again with --overwrite"
+_WORKING_DIRECTORIES = os.path.join(os.sep, "runtime_resources", "working_dir_files", "")  # in Ray's temporary folder
 
 
 class OutputFolder:
@@ -51,9 +53,10 @@ class OutputFolder:
         resumes: after entering, whether there is an interrupted job to resume.
 
     Raises:
-        OutputError: pyarrow does not know the URI; or there is an earlier output, without `overwrite` or `resume`; or
-            other files are there; or the source is there, and would be deleted. On entering: another job writes
-            there; or the folder cannot be written; or the earlier job had other options.
+        OutputError: pyarrow does not know the URI; or the folder is in the `working_dir` of a Ray job, which Ray
+            deletes; or there is an earlier output, without `overwrite` or `resume`; or other files are there; or the
+            source is there, and would be deleted. On entering: another job writes there; or the folder cannot be
+            written; or the earlier job had other options.
     """
 
     def __init__(
@@ -67,6 +70,11 @@ class OutputFolder:
         summary_name: str = SUMMARY_NAME,
     ) -> None:
         self.storage = storage_at(path)
+        if isinstance(self.storage, LocalStorage) and _WORKING_DIRECTORIES in self.storage.path:
+            raise OutputError(
+                f"{self.storage.shown}: is in the working_dir of a Ray job ({readable(self.storage.path)}), which Ray "
+                "deletes after it; name an absolute path, or a store"
+            )
         self.lease = Lease(self.storage)
         self.finished: dict[str, Any] | None = None
         self.resumes = self._begun = False

@@ -298,6 +298,10 @@ def wrong(command, *arguments):
             "error: s3://bucket/b0: a model is a ",
         ),
         (["predict", "one.png", "notes.md"], "notes.md is a file, or in one; name a folder"),
+        (
+            ["predict", "one.png", "runtime_resources/working_dir_files/_ray_pkg_12/out"],
+            "_12/out), which Ray deletes after it; name an absolute path, or a store",
+        ),
         (["predict", "one.png", "nosuch://bucket/out"], "nosuch://bucket/out: not a URI that pyarrow's file systems"),
         (["predict", "one.png", "out", "--model", "empty"], "no config.json there"),
         (
@@ -326,7 +330,7 @@ def test_wrong_input_gets_one_line_and_exit_code_2(command, arguments, said, tmp
     twice = pa.Table.from_arrays([pa.array([b"a"])] * 2, names=["image"] * 2)
     pa.parquet.write_table(twice, tmp_path / "twice.parquet")
     assert said in wrong(command, *arguments)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists() and not (tmp_path / "runtime_resources").exists()
     assert (tmp_path / "taken" / "thesis.doc").read_text() == "dear"
 
 
