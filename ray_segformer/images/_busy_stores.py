@@ -14,10 +14,12 @@ _Result = TypeVar("_Result")
 
 _ATTEMPTS = 6
 _FIRST_PAUSE = 0.5  # seconds; doubled after each attempt
-# What stores answer when they are busy, or cannot be reached for a moment. With curl's 6, there is no such host.
+# What stores answer when they are busy, or cannot be reached for a moment. With curl's 6, there is no such host. HDFS
+# has the number 255 for all errors of Java that have no number, as when its name node is away.
 _TRANSIENT = re.compile(
     r"slow_?down|throttl|too many requests|unavailable|internal_?(failure|error)|time[d_ ]*out"
-    r"|curlcode: (?!6\b)|connection (reset|refused|closed)|http (status|response code) (429|5\d\d)",
+    r"|curlcode: (?!6\b)|connection (reset|refused|closed)|http (status|response code) (429|5\d\d)"
+    r"|\[errno 255\]|hdfs does not answer",
     re.IGNORECASE,
 )
 

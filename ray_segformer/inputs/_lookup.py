@@ -15,8 +15,10 @@ def type_at(file_system: pa.fs.FileSystem, path: str) -> pa.fs.FileType:
         OSError: the store does not answer.
     """
     kind = file_system.get_file_info(path).type
-    if kind == _NOTHING and file_system.type_name == "hdfs" and file_system.get_file_info("/").type == _NOTHING:
-        raise OSError("HDFS does not answer")
+    if kind == _NOTHING and file_system.type_name == "hdfs":
+        if file_system.get_file_info("/").type == _NOTHING:
+            raise OSError("HDFS does not answer")
+        kind = file_system.get_file_info(path).type  # It may have been away for the first of these calls.
     return kind
 
 
@@ -26,7 +28,10 @@ def listed(file_system: pa.fs.FileSystem, selector: pa.fs.FileSelector) -> list[
     Raises:
         OSError: the store does not answer, or the folder is not there and the selector does not allow that.
     """
+    if file_system.type_name == "hdfs" and selector.allow_not_found:
+        if type_at(file_system, selector.base_dir) == _NOTHING:
+            return []
+        # With `allow_not_found`, folders would be left out for which HDFS was away.
+        selector = pa.fs.FileSelector(selector.base_dir, recursive=selector.recursive)
     infos: list[pa.fs.FileInfo] = file_system.get_file_info(selector)
-    if not infos:
-        type_at(file_system, selector.base_dir)
     return infos

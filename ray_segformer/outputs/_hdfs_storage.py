@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.fs
 
+from ray_segformer.images import retried
 from ray_segformer.inputs import type_at
 from ray_segformer.outputs._remote_storage import RemoteStorage
 
@@ -28,7 +29,7 @@ class HdfsStorage(RemoteStorage):
     def rewrite(self, name: str, content: bytes) -> None:
         """See `Storage`. The file is empty for a moment."""
         with self._errors(name, "written"):
-            super()._upload(name, content)
+            retried(super()._upload, name, content)
 
     def entries(self) -> list[str]:
         """See `Storage`."""
@@ -38,16 +39,19 @@ class HdfsStorage(RemoteStorage):
         """See `Storage`."""
         for name in names:
             with self._errors(name, "deleted"):
-                try:
-                    if self._is_there(name):
-                        self._file_system.delete_file(self._at(name))
-                except OSError:
-                    if self._is_there(name):  # else another process deleted it
-                        raise
+                retried(self._delete, name)
 
     def tidy(self) -> None:
         """See `Storage`."""
         self.delete(name for name in super().entries() if _is_unfinished(name))
+
+    def _delete(self, name: str) -> None:
+        try:
+            if self._is_there(name):
+                self._file_system.delete_file(self._at(name))
+        except OSError:
+            if self._is_there(name):  # else another process deleted it
+                raise
 
     def _upload(self, name: str, content: bytes | pa.Buffer) -> None:
         unfinished = f".{uuid.uuid4().hex}{_UNFINISHED}"

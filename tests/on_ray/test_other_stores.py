@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from urllib.parse import urlencode
@@ -129,6 +130,43 @@ def hdfs():
         yield f"{names}/bucket/{{}}"
 
 
+class Relay:
+    """Hands connections on to a server. While it is `away`, it closes them, and those that are new."""
+
+    def __init__(self, port: int) -> None:
+        self._server, self._to, self._open = socket.create_server(("127.0.0.1", 0)), ("127.0.0.1", port), []
+        self.port, self.closed, self._to_close = self._server.getsockname()[1], 0, 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def go_away(self, connections: int) -> None:
+        """Close what is open, and so many connections that are made from now on."""
+        self._to_close = connections
+        while self._open:
+            with contextlib.suppress(OSError):
+                self._open.pop().shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self._server.accept()
+            if self._to_close:
+                self._to_close, self.closed = self._to_close - 1, self.closed + 1
+                client.close()
+                continue
+            server = socket.create_connection(self._to)
+            self._open += [client, server]
+            for ends in ((client, server), (server, client)):
+                threading.Thread(target=self._copy, args=ends, daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := source.recv(1 << 16):
+                target.sendall(content)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
 @pytest.fixture(scope="module", params=[gcs, azure, hdfs], ids=["gcs", "azure", "hdfs"])
 def place(request, ray_session):
     """The URI of a path in a bucket, to be formatted."""
@@ -233,6 +271,30 @@ def test_a_lease_that_its_holder_is_just_writing_is_not_free(place, store):
     with OutputFolder(place.format("held"), options={"input": "in"}) as folder:
         store.open_output_stream("held/lease.json").close()
         assert not folder.storage.create("lease.json", b"{}")
+
+
+def test_a_name_node_that_is_away_for_a_moment_costs_nothing(place, scenes):
+    """Others than HDFS answer by HTTP, as S3 does; see `tests/kills/test_object_store.py`."""
+    if not place.startswith("hdfs:"):
+        pytest.skip("has no name node")
+    relay = Relay(int(place.split(":")[2].partition("/")[0]))
+    uri = f"hdfs://127.0.0.1:{relay.port}/bucket/{{}}"
+    with OutputFolder(uri.format("relayed"), options={"input": "in"}) as folder:
+        relay.go_away(2)
+        folder.begin({0: "wall"})
+        relay.go_away(2)
+        folder.write_file("masks/part.parquet", b"rows")
+        relay.go_away(2)
+        assert folder.storage.read("masks/part.parquet") == b"rows"
+        relay.go_away(2)
+        assert folder.storage.names("masks") == ["masks/part.parquet"]
+        relay.go_away(2)
+        folder.storage.delete(["masks/part.parquet"])
+        assert folder.storage.names("masks") == []
+        relay.go_away(2)
+        image = to_rgb(uri.format(f"in/{IMAGES[0]}"))
+        np.testing.assert_array_equal(image, np.array(Image.open(scenes / IMAGES[0])))
+    assert relay.closed == 12
 
 
 def test_an_error_tells_no_signature(place, run_command, tmp_path, small_dir):
