@@ -55,7 +55,7 @@ def start_ray() -> None:
         with _silent_stderr():  # Ray prints there that it found RAY_BACKEND_LOG_LEVEL
             ray.init(logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        if not address:
+        if address in ("", "local"):  # This Ray was to start here.
             raise
         raise ResourceError(
             f"RAY_ADDRESS is {address}, and Ray cannot join that cluster ({' '.join(str(error).split())}); use its "

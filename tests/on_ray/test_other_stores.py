@@ -131,29 +131,37 @@ def hdfs():
 
 
 class Relay:
-    """Hands connections on to a server. While it is `away`, it closes them, and those that are new."""
+    """Hands connections on to a server, but for those that are made just after `go_away`.
+
+    Attributes:
+        port: where it listens.
+        closed: how many connections it closed at once.
+    """
 
     def __init__(self, port: int) -> None:
         self._server, self._to, self._open = socket.create_server(("127.0.0.1", 0)), ("127.0.0.1", port), []
         self.port, self.closed, self._to_close = self._server.getsockname()[1], 0, 0
+        self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def go_away(self, connections: int) -> None:
         """Close what is open, and so many connections that are made from now on."""
-        self._to_close = connections
-        while self._open:
-            with contextlib.suppress(OSError):
-                self._open.pop().shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self._to_close = connections
+            while self._open:
+                with contextlib.suppress(OSError):
+                    self._open.pop().shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         while True:
             client, _ = self._server.accept()
-            if self._to_close:
-                self._to_close, self.closed = self._to_close - 1, self.closed + 1
-                client.close()
-                continue
-            server = socket.create_connection(self._to)
-            self._open += [client, server]
+            with self._lock:
+                if self._to_close:
+                    self._to_close, self.closed = self._to_close - 1, self.closed + 1
+                    client.close()
+                    continue
+                server = socket.create_connection(self._to)
+                self._open += [client, server]
             for ends in ((client, server), (server, client)):
                 threading.Thread(target=self._copy, args=ends, daemon=True).start()
 
