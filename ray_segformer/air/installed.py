@@ -87,6 +87,7 @@ __all__ = [
     "from_items",
     "nullable_tensor_array",
     "on_driver_node",
+    "runs_own_ray",
     "without_directory",
 ]
 
@@ -130,6 +131,12 @@ def from_items(items: list[Any], blocks: int) -> ray.data.Dataset:
     if name not in inspect.signature(ray.data.from_items).parameters:
         name = "parallelism"  # its name in Ray 2.9 and before
     return ray.data.from_items(items, **{name: max(1, blocks)})
+
+
+def runs_own_ray() -> bool:
+    """Return whether this process started the Ray that it is connected to. Its workers run the same Python then."""
+    node = ray._private.worker._global_node
+    return node is not None and node.is_head()
 
 
 def on_driver_node(num_cpus: float) -> dict[str, Any]:

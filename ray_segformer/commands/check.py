@@ -19,6 +19,7 @@ from ray_segformer.commands.common import (
     counted,
     example,
     fail,
+    fail_by_line,
     fail_in_job,
     printable,
 )
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer._guesses import SegformerWarning
     from ray_segformer.images import MAX_PIXELS, public_uri
     from ray_segformer.inputs import AnnotatedInput, InputError, find_input, readable
-    from ray_segformer.jobs import CHECKED_ROWS, ResourceError, check, start_ray
+    from ray_segformer.jobs import CHECKED_ROWS, ResourceError, check, check_nodes, start_ray
     from ray_segformer.pretrained import CheckpointError
 
     try:
@@ -85,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         return fail(EXIT_USAGE, error)
     try:
         start_ray()
+        check_nodes(None, found.file, with_gpus=False)
         report = check(
             found,
             labels,
@@ -93,8 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
             max_pixels=arguments.max_pixels or MAX_PIXELS,
             progress=True,
         )
-    except ResourceError as error:
-        return fail(EXIT_USAGE, error)
+    except ResourceError as error:  # it has a line for each node
+        return fail_by_line(EXIT_USAGE, error)
     except Exception as error:
         return fail_in_job(error)
     report = {"input": public_uri(readable(arguments.input)), "model": arguments.model, **report}

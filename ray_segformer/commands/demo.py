@@ -10,7 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_USAGE, HelpFormatter, counted, example, fail, positive, seed
+from ray_segformer.commands.common import (
+    EXIT_USAGE,
+    HelpFormatter,
+    counted,
+    example,
+    fail,
+    fail_by_line,
+    positive,
+    seed,
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -42,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.checkpoint import SegformerCheckpoint
     from ray_segformer.demo import CLASSES, PALETTE, write_scenes
     from ray_segformer.images import encode
-    from ray_segformer.jobs import encoded_masks, resources_for, start_ray, with_progress
+    from ray_segformer.jobs import ResourceError, check_nodes, encoded_masks, resources_for, start_ray, with_progress
     from ray_segformer.metrics import confusion_matrix, mean_iou, per_class_iou
     from ray_segformer.outputs import LocalStorage, OutputError, OutputFolder, WriteShards
     from ray_segformer.viz import contact_sheet, overlay
@@ -54,13 +63,16 @@ def run(arguments: argparse.Namespace) -> int:
         earlier = folder.storage.entries()
         if any(not name.endswith(".json") for name in earlier) and "scenes" not in earlier:
             raise OutputError(f"{folder.storage.shown} is no earlier output of demo; name another folder")
+        start_ray()
+        check_nodes(None, None, with_gpus=False)
+    except ResourceError as error:  # it has a line for each node
+        return fail_by_line(EXIT_USAGE, error)
     except OutputError as error:
         return fail(EXIT_USAGE, error)
     with folder:
         folder.begin()
         scenes = Path(folder.storage.path, "scenes")
         write_scenes(scenes, arguments.scenes, seed=arguments.seed, vary_size=True)
-        start_ray()
         checkpoint = SegformerCheckpoint.demo()
         paths = sorted((scenes / "images").iterdir())
         dataset = ray.data.from_items(

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ray_segformer.commands.common import EXIT_FAILURES, EXIT_USAGE, HelpFormatter, counted, example, fail, fail_in_job
+from ray_segformer.commands.common import (
+    EXIT_FAILURES,
+    EXIT_USAGE,
+    HelpFormatter,
+    counted,
+    example,
+    fail,
+    fail_by_line,
+    fail_in_job,
+)
 
 _FORMATS = ("png", "coco", "label-studio", "cityscapes", "geotiff", "video")
 
@@ -41,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ray_segformer.exports import ExportError, SourceError
     from ray_segformer.images import public_uri
     from ray_segformer.inputs import readable
-    from ray_segformer.jobs import export
+    from ray_segformer.jobs import ResourceError, export
     from ray_segformer.outputs import OutputError
 
     if arguments.panoptic and arguments.format != "coco":
@@ -57,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except SourceError as error:
         return fail(EXIT_FAILURES, error)
+    except ResourceError as error:  # it has a line for each node
+        return fail_by_line(EXIT_USAGE, error)
     except (ExportError, OutputError) as error:
         return fail(EXIT_USAGE, error)
     except KeyboardInterrupt:

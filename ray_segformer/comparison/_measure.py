@@ -138,11 +138,12 @@ def _start_ray(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
     import ray
 
     from ray_segformer.architectures import SlowWorker
-    from ray_segformer.jobs import check_gpus, start_ray
+    from ray_segformer.jobs import check_gpus, check_nodes, start_ray
 
     start_ray()
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     check_gpus(settings.gpus_per_worker, resources)
+    check_nodes(None, None, with_gpus=settings.gpus_per_worker > 0)
     options: dict[str, Any] = {"num_gpus": settings.gpus_per_worker}
     if settings.one_slow_worker:
         options["slow_worker"] = ray.remote(SlowWorker).options(num_cpus=0).remote(_SLOWNESS)

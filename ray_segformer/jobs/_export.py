@@ -13,6 +13,7 @@ from ray_segformer.inputs import Location
 from ray_segformer.jobs._cluster import start_ray
 from ray_segformer.jobs._export_images import RECORDS, export_images
 from ray_segformer.jobs._export_sources import export_sources
+from ray_segformer.jobs._preflight import check_nodes
 from ray_segformer.outputs import LocalStorage, MaskOutput, OutputError, OutputFolder
 
 
@@ -49,6 +50,8 @@ def export(
     Raises:
         ExportError: the format cannot hold the classes, or is for another kind of input, or needs a package that is not
             installed.
+        ResourceError: a node of the cluster has other packages than this machine, or cannot write the destination. See
+            `check_nodes`.
         SourceError: the format needs the files of the input, and some cannot be read any more. All others are exported.
         OutputError: the source is no output of `predict`, or the destination cannot be written; or with `resume`, it is
             complete, and the source has other images now.
@@ -75,8 +78,9 @@ def export(
         say(to_format.guesses)
         if not ray.is_initialized():
             start_ray()
-        folder.begin()
         is_local = isinstance(folder.storage, LocalStorage) or isinstance(output.storage, LocalStorage)
+        check_nodes(None if is_local else folder.storage, None, with_gpus=False)
+        folder.begin()
         if isinstance(to_format, SourceFormat):
             counts = export_sources(output, shards, to_format, folder, is_local=is_local, progress=progress)
         else:

@@ -8,6 +8,8 @@ import re
 import socket
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from ray.util.client.server.server import serve
 from reference import need_openvino, picture, save_small, small_model
 from sessions import server_port
 
-from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor
+from ray_segformer import BatchPredictor, SegformerCheckpoint, SegformerPredictor, __version__
 from ray_segformer.cli import main
 from ray_segformer.jobs import explain, failure_of
 
@@ -151,6 +153,23 @@ def test_a_cluster_whose_token_is_unknown_is_named(small_dir, tmp_path, ray_addr
     said = predict_on(ray_address, tmp_path, small_dir, **token)
     assert said.startswith(f"RAY_ADDRESS is {ray_address}, and Ray cannot join that cluster (")
     assert said.endswith("if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN\n")
+
+
+def test_a_cluster_that_runs_another_python_is_named(small_dir, tmp_path, ray_address):
+    """As where Ray was started in one environment, and the command in another."""
+    venv.create(tmp_path / "other", with_pip=False)
+    (packages,) = (tmp_path / "other").glob("lib/python*/site-packages")
+    (packages / "those_of_the_test.pth").write_text(sysconfig.get_path("purelib"))
+    (packages / "ray_segformer.py").write_text("raise ImportError")  # as if it were missing
+    executable = tmp_path / "other" / "bin" / "python"
+    job = {"runtime_env": {"py_executable": str(executable)}}
+    (tmp_path / "work").mkdir()
+    said = predict_on(ray_address, tmp_path / "work", small_dir, RAY_JOB_CONFIG_JSON_ENV_VAR=json.dumps(job))
+    assert re.fullmatch(
+        rf"node [\d.]+ \(\w{{8}}\): ray_segformer is missing there, and {__version__} where the job was started; "
+        rf"install the same version for {executable}\n",
+        said,
+    )
 
 
 def test_a_job_over_ray_client_is_refused(small_dir, tmp_path, ray_session):
