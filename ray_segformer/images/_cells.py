@@ -14,10 +14,11 @@ A cell is one of
 
 Each kind of image has one defined result. As in transformers' pipelines, EXIF orientation is applied, alpha is dropped,
 greyscale is repeated, and palette and CMYK images are converted by Pillow. A 16-bit image gives its high byte (Pillow
-alone would clip such images to white). So does a Pillow image of mode "I", whose values must be in [0, 65535]; one that
-is not of a file must have a value above 255, since its range is not known otherwise. An animation gives its first
-frame. Three bands of a TIFF file that have no meaning (MinIsBlack) are red, green and blue. A TIFF file of other bands,
-or of signed or 32-bit integers, is refused, and the message says what it is. Text and colour profiles are not used.
+alone would clip such images to white), and a TIFF file of 12 bits its high eight. A Pillow image of mode "I" gives the
+high byte, too. Its values must be in [0, 65535]; one that is not of a file must have a value above 255, since its range
+is not known otherwise. An animation gives its first frame. Three bands of a TIFF file that have no meaning (MinIsBlack)
+are red, green and blue. A TIFF file of other bands, or of signed or 32-bit integers, is refused, and the message says
+what it is. Text and colour profiles are not used.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
         return frame_to_rgb(cell, max_pixels)
     image = open_image(cell, max_pixels)
     tags: Any = getattr(image, "tag_v2", {})
-    if coding := _WITHOUT_RANGE.fullmatch(pixel_coding(image)):
+    stored = pixel_coding(image)
+    if coding := _WITHOUT_RANGE.fullmatch(stored):
         kind = "32-bit" if coding[1].startswith("32") else "signed 16-bit"
         raise ImageError(
             f"wrong pixels: {kind} integers have no defined range; expected 8 or 16 bits a channel; read the file as a "
@@ -90,7 +92,7 @@ def to_rgb(cell: Any, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
                     f'wrong pixels: a Pillow image of mode "I" with values in [{low}, {high}] may have 8 bits or 16; '
                     'make it "L" if it has 8, by Image.fromarray(np.uint8(image)), else "I;16", by np.uint16'
                 )
-            values = values.astype(np.uint16)
+            values = values.astype(np.uint16) << (4 if stored.startswith("I;12") else 0)
             if tags.get(_PHOTOMETRIC_TAG) == _MIN_IS_WHITE:  # Pillow inverts only those of 8 bits
                 values = np.invert(values)
             return _array_to_rgb(values, max_pixels)

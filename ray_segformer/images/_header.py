@@ -59,7 +59,8 @@ def read_header(content: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     image = open_image(content, max_pixels)
     with as_image_error("decode the image"):
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    height, width = (image.width, image.height) if orientation in _TURNED else (image.height, image.width)
+    sides_to_swap = orientation in _TURNED and image.format != "TIFF"  # of which Pillow gives the size as turned
+    height, width = (image.width, image.height) if sides_to_swap else (image.height, image.width)
     return Header(
         format=image.format or "",
         mode=image.mode,

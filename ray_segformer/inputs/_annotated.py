@@ -129,7 +129,12 @@ def by_name(
     rows = found.take(found.rows)
     if not isinstance(rows[0]["image"], str):
         raise InputError(f"{shown}: images in parquet have no files of annotations; put annotations into a column")
-    found_annotations = find_images(annotations)
+    try:
+        found_annotations = find_images(annotations)
+    except InputError as error:
+        raise InputError(
+            f"{error}; annotations are PNGs of class ids: draw polygons, such as YOLO's .txt and COCO's .json, as masks"
+        ) from error
     below = found_annotations.take(found_annotations.rows)
     pairs = _paired(rows, below)
     for row, pair in zip(rows, pairs, strict=True):

@@ -113,7 +113,7 @@ def read_voc(root: str | os.PathLike[str], split: str = "val") -> ray.data.Datas
 
     Args:
         root: a folder, or a URI, with `JPEGImages`, `SegmentationClass` and `ImageSets/Segmentation/<split>.txt`; or
-            the folder above, with `VOC2012` or `VOCdevkit/VOC2012`.
+            the folder above, with `VOC2012` or `VOCdevkit/VOC2012`. Images may have other formats than JPEG.
         split: "train", "val" or "trainval". The images are those that its list names: most of `JPEGImages` have no
             annotation.
 
@@ -172,7 +172,8 @@ def from_huggingface(
 
     Args:
         dataset: the dataset, whose bytes are put in Ray's object store at once; or the directory, which must be there
-            on every node, and which tasks read lazily.
+            on every node, and which tasks read lazily. Its images are read as they are stored, without the transform or
+            the format that it may have for a training.
         split: the split of a `DatasetDict`. Default: None, for a `Dataset`.
         image_column, annotation_column: columns of the type `datasets.Image`. `annotation_column=None` reads no
             annotations.
@@ -182,7 +183,7 @@ def from_huggingface(
 
     Raises:
         InputError: the dataset has no such column or split, or it has splits and `split` names none (the message
-            lists those that are there), or it has no rows, or a column holds no images.
+            lists those that are there), or it has no rows, or is a stream, or a column holds no images.
         ImportError: the package `datasets` is not installed.
     """
     return _dataset(find_huggingface(dataset, split, image_column, annotation_column))

@@ -41,7 +41,7 @@ def find_images(source: str | Sequence[str], *, exclude: Sequence[str] = (), eve
         source: a local path, or a URI of pyarrow's file systems, of one of these:
 
             * a folder. It is searched recursively, and through symbolic links, for files with an image's suffix.
-              Hidden files and folders (`.name`, `Thumbs.db`, `desktop.ini`, `__MACOSX`) are left out.
+              Hidden files and folders, such as `.name`, `Thumbs.db` and `__MACOSX`, are left out.
             * a glob. It does not match hidden files, either.
             * a list file: a text file with a path on each line. Relative paths are relative to its folder.
             * an image.

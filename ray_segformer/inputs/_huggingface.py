@@ -59,6 +59,8 @@ def find_huggingface(
         directory = directory and os.path.join(directory, split)
     try:
         loaded = datasets.load_from_disk(directory) if directory is not None else dataset[split] if split else dataset
+        if isinstance(loaded, datasets.IterableDataset):
+            raise InputError("the dataset is a stream, which tasks cannot divide; load it without streaming=True")
         count = len(loaded)
     except IndexError:  # which it raises for a dataset without files
         count = 0
@@ -69,6 +71,8 @@ def find_huggingface(
         if column not in loaded.column_names:
             raise InputError(f"the dataset: {no_column(column, loaded.column_names)}")
         feature = loaded.features[column]
+        if isinstance(getattr(feature, "feature", None), datasets.Image):
+            raise InputError(f"the dataset: the column {column!r} holds lists of images; give each image a row")
         if isinstance(feature, (datasets.Value, datasets.ClassLabel)) and feature.dtype not in _OF_IMAGES:
             raise InputError(f"the dataset: the column {column!r} holds no images, but {feature.dtype}")
 
@@ -109,6 +113,7 @@ def _encoded(loaded: Any, columns: dict[str, str], start: int) -> pa.Table:
 def _cells(loaded: Any, columns: dict[str, str], start: int) -> pa.Table:
     import datasets
 
+    loaded = loaded.with_format(None)  # a transform or a choice of columns, as for a training, would hide the images
     images = loaded.cast_column(columns["image"], datasets.Image(decode=False))[columns["image"]]
     paths = [(cell and cell["path"]) or f"row-{number}" for number, cell in enumerate(images, start)]
     batch = {"path": pa.array(paths)}

@@ -14,10 +14,12 @@ _KINDS = (
     *("colou?r", "labelIds", "labelTrainIds", "trainIds", "instanceIds", "instanceTrainIds", "trimap"),
 )
 _MASK_STEM = re.compile(rf"(.+?)([-_. ](?:(?:gtFine|gtCoarse)_)?(?:{'|'.join(_KINDS)}))", re.IGNORECASE)
+_MASK_FIRST = re.compile(rf"({'|'.join(_KINDS)})(?:[-_. ](.+))?", re.IGNORECASE)  # `mask_7.png`, or `mask.png`
 _MASK_FOLDER = re.compile(
     r"masks?|labels?|annotations?|segmentations?|segmentation(class|object)\w*|segmentation_?masks?|gt([A-Z_-].*)?"
-    r"|ground_?truth|masks?_.*"
+    r"|ground_?truth|masks?_.*|ann_dir|(train|val|test|images?)_?(masks?|labels?|annot)"
 )
+_IMAGE_FOLDERS = ("images", "imgs", "img", "image")  # beside a folder of masks; then names may differ
 _IMAGE_STEM = "_leftImg8bit"  # what Cityscapes adds to the names of images
 
 
@@ -36,16 +38,23 @@ def masks_among(relative: Sequence[str], shown: str) -> list[Guess]:
         for path, (_, stem), mask_folder in zip(relative, folders_and_stems, mask_folders, strict=True)
         if mask_folder is None
     }
+    folders = {f"{folder}/"[:end] for folder, _ in beside for end in _ends_of_parts(folder)}
     example, count, patterns = "", 0, dict[str, None]()
     for path, (folder, stem), mask_folder in zip(relative, folders_and_stems, mask_folders, strict=True):
         named = _MASK_STEM.fullmatch(stem)
         image = None
         if mask_folder is not None:
             image = elsewhere.get(stem) or (elsewhere.get(named[1]) if named else None)
+            image = image or _folder_beside(folder, mask_folder, folders)
             pattern = f"{mask_folder}/*" if folder.split("/")[0] == mask_folder else f"*/{mask_folder}/*"
         if image is None and named:
             image = beside.get((folder, named[1])) or beside.get((folder, named[1] + _IMAGE_STEM))
             pattern = f"*{named[2]}{posixpath.splitext(path)[1]}"
+        if image is None and (first := _MASK_FIRST.fullmatch(stem)):
+            number = stem[len(first[1]) :]  # with what separates it: `image_7.jpg` and `mask_7.png`
+            names = [name for name in (first[2], f"image{number}", f"img{number}") if name]
+            image = next((beside[folder, name] for name in names if (folder, name) in beside), None)
+            pattern = f"{first[1]}{number[:1]}{'*' if number else ''}{posixpath.splitext(path)[1]}"
         if image is not None:
             example = example or f"{path} of {image}"
             count += 1
@@ -61,6 +70,17 @@ def masks_among(relative: Sequence[str], shown: str) -> list[Guess]:
 def _folder_and_stem(path: str) -> tuple[str, str]:
     folder, name = posixpath.split(path)
     return folder, posixpath.splitext(name)[0]
+
+
+def _ends_of_parts(folder: str) -> list[int]:
+    return [place + 1 for place, letter in enumerate(f"{folder}/") if letter == "/"]
+
+
+def _folder_beside(folder: str, mask_folder: str, folders: set[str]) -> str | None:
+    """Return the folder of images that is beside a folder of masks; None if there is none."""
+    parts = folder.split("/")
+    above = parts[: parts.index(mask_folder)]
+    return next((path for name in _IMAGE_FOLDERS if (path := "/".join([*above, name, ""])) in folders), None)
 
 
 def _mask_folder(folder: str) -> str | None:

@@ -17,8 +17,11 @@ from ray_segformer.inputs._paths import readable
 # annotations last.
 _IMAGE_COLUMNS = ("img", "photo", "picture", "pixel_values", "jpg", "jpeg", "png", "webp")
 _ANNOTATION_COLUMNS = ("annotation", "mask", "label", "labels", "segmentation", "cls")
+# Columns of bytes that are no images: shapes on a map (GeoParquet), and digests.
+_OTHER_BYTES = ("geometry", "geom", "wkb", "hash", "phash", "md5", "sha1", "sha256", "digest")
 # Columns of paths, if there is no column of encoded bytes.
 _PATH_COLUMNS = ("image_path", "path", "file_name", "filename", "file_path", "filepath")
+_LONGEST_PATH = 4096
 
 
 def image_column_of(schema: pa.Schema, shown: str) -> tuple[str, list[Guess]]:
@@ -34,7 +37,7 @@ def image_column_of(schema: pa.Schema, shown: str) -> tuple[str, list[Guess]]:
     """
     if "image" in schema.names:
         return "image", []
-    encoded = [field.name for field in schema if _has_bytes(field.type)]
+    encoded = [field.name for field in schema if _has_bytes(field.type) and field.name.lower() not in _OTHER_BYTES]
     found = encoded or [name for name in _PATH_COLUMNS if name in schema.names and _is_text(schema.field(name).type)]
     if not found:
         raise InputError(
@@ -104,7 +107,7 @@ class CellColumn:
             self.labels = [None if value is None else value.get("path") for value in values]
         else:
             self.contents = [None if isinstance(value, str) else value for value in values]
-            self.labels = [value if isinstance(value, str) else None for value in values]
+            self.labels = [_without_base64(value) if isinstance(value, str) else None for value in values]
         self.files = [
             _named_in(location, label) if content is None and label else None
             for content, label in zip(self.contents, self.labels, strict=True)
@@ -141,6 +144,13 @@ def as_text(path: Any) -> str:
     if path is None:
         return ""
     return readable(os.fsdecode(path)) if isinstance(path, bytes) else str(path)
+
+
+def _without_base64(text: str) -> str:
+    """Return a text as a path. One that is no path is cut, and says so: errors and outputs have it."""
+    if len(text) <= _LONGEST_PATH:
+        return text
+    return f"{text[:40]}... (this text of {len(text)} letters is no path; if it is base64, decode it to bytes)"
 
 
 def _named_in(location: Location, path: str) -> FileName:

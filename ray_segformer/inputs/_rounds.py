@@ -52,7 +52,7 @@ def rounds_of_files(
         may_repeat: whether files may be the same.
 
     Raises:
-        InputError: there are no files, or a glob of `exclude` matched nothing.
+        InputError: there are no files, or one of the first is parquet, or a glob of `exclude` matched nothing.
     """
     beginning = [*itertools.islice(files, first)]
     following = next(files, None)
@@ -60,6 +60,12 @@ def rounds_of_files(
         selection.check()
     if not beginning:
         raise InputError(f"{shown}: no images there (looked for {', '.join(sorted(SUFFIXES))}){selection.excluded}")
+    parquet = next((file for file in beginning if file.plain.lower().endswith(".parquet")), None)
+    if parquet is not None:
+        raise InputError(
+            f"{shown}: names {parquet.path}, and a glob or a list names images or videos; give one file of parquet, or "
+            "its folder, with --exclude (exclude=) for the files to leave out"
+        )
     paths, count = [file.path for file in beginning], len(beginning)
     numbered = Numbered() if may_repeat else None
     keys = numbered.keys(paths) if numbered else paths

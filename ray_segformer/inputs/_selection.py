@@ -12,15 +12,24 @@ from ray_segformer._guesses import Guess
 from ray_segformer.inputs._image_input import InputError
 from ray_segformer.inputs._paths import readable
 
-# Besides names that start with a dot: what Windows and macOS leave in folders and archives.
-_HIDDEN_NAMES = ("Thumbs.db", "desktop.ini", "__MACOSX")
+# Besides names that start with a dot: what Windows, macOS and network storage leave in folders and archives.
+# Those of the second line hold thumbnails of photos, and photos that were deleted.
+_HIDDEN_NAMES = (
+    *("Thumbs.db", "desktop.ini", "__MACOSX"),
+    *("@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "$Recycle.Bin"),
+)
 _MOST_NAMED = 5
 _SIDECARS = (".tfw", ".tifw", ".wld", ".msk", ".ovr")  # of TIFF files, for GDAL: coordinates, masks and overviews
 
 
 def is_hidden(relative: str) -> bool:
-    """Return whether a path below the input's root is a hidden file, or in a hidden folder."""
-    return any(_is_hidden_name(name) for name in relative.split("/"))
+    """Return whether a path below the input's root is a hidden file, or in a hidden folder.
+
+    Of parquet, names that start with `_` are hidden, too: Spark and Delta keep logs and unfinished files under such.
+    """
+    names = relative.split("/")
+    is_parquet = relative.lower().endswith(".parquet")
+    return any(_is_hidden_name(name) or (is_parquet and name.startswith("_")) for name in names)
 
 
 def below(path: str, folder: str) -> str:

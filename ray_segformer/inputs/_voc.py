@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from dataclasses import replace
 
+from ray_segformer.images import SUFFIXES
 from ray_segformer.inputs._annotated import AnnotatedInput, and_others, by_name, of_files
 from ray_segformer.inputs._image_input import InputError
 from ray_segformer.inputs._splits import choose_split
@@ -43,12 +44,22 @@ def find_voc(root: str, split: str | None = "val", *, strict: bool = True) -> An
         return replace(found, reduce_labels=False)
     split = choose_split(lists, split, f"{tree.shown}/{_LISTS}")
     there = {f"{folder}/{file}" for folder in (_IMAGES, _ANNOTATIONS) for file in tree.files(folder)}
+    # Tools for labelling leave images in the format that they had.
+    parts = {file: posixpath.splitext(file) for file in sorted(there) if file.startswith(f"{_IMAGES}/")}
+    images = {stem: file for file, (stem, suffix) in parts.items() if suffix.lower() in SUFFIXES}
+    images |= {stem: file for file, (stem, suffix) in parts.items() if suffix == ".jpg"}
     # Some of VOC's lists have a number behind the name. Names of other datasets may have spaces.
     lines = tree.lines(f"{_LISTS}/{split}.txt")
     names = [line if f"{_ANNOTATIONS}/{line}.png" in there else line.split()[0] for line in lines]
     if not names:
         raise InputError(f"{tree.shown}: {_LISTS}/{split}.txt names no image")
-    rows = [{"image": f"{_IMAGES}/{name}.jpg", "annotation": f"{_ANNOTATIONS}/{name}.png"} for name in names]
+    rows = [
+        {
+            "image": images.get(f"{_IMAGES}/{name}", f"{_IMAGES}/{name}.jpg"),
+            "annotation": f"{_ANNOTATIONS}/{name}.png",
+        }
+        for name in names
+    ]
     for row in rows if strict else ():
         if row["annotation"] not in there:
             missing = sum(row["annotation"] not in there for row in rows)

@@ -54,11 +54,12 @@ def codes_of(annotations: list, labels: Labels, names: dict[int, str] | None = N
 # Files
 
 
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(9))
-def test_the_size_of_an_image_is_the_one_it_is_shown_with(orientation):
+def test_the_size_of_an_image_is_the_one_it_is_shown_with(orientation, file_format):
     exif = Image.Exif()
     exif[0x112] = orientation
-    header = read_header(encode(PHOTO, "JPEG", exif=exif))
+    header = read_header(encode(PHOTO, file_format, exif=exif))
     assert (header.height, header.width) == ((30, 20) if orientation in (5, 6, 7, 8) else (20, 30))
     assert header.exif_rotated == (2 <= orientation <= 8)
 

@@ -32,6 +32,7 @@ def said(found):
 
 
 HIDDEN = ("._dog.jpg", "sub/.ipynb_checkpoints/cat-checkpoint.jpg", "__MACOSX/dog.jpg", "sub/Thumbs.db", "desktop.ini")
+OF_STORAGE = ("@eaDir/dog.jpg/SYNOPHOTO_THUMB_XL.jpg", "#recycle/old.jpg", "$Recycle.Bin/S-1-5/$R7.jpg")
 
 
 def test_hidden_files_are_left_out_and_counted(tmp_path):
@@ -41,6 +42,12 @@ def test_hidden_files_are_left_out_and_counted(tmp_path):
     message, rows = said(found)["hidden-files"]
     assert rows == 5 and "5 hidden files were left out" in message and "._dog.jpg" in message
     assert list(said(found)) == ["hidden-files"]
+
+
+def test_thumbnails_and_deleted_photos_of_network_storage_are_hidden(tmp_path):
+    make(tmp_path, "_DSC0001.jpg", *OF_STORAGE)
+    found = find_images(str(tmp_path))
+    assert names_of(found) == ["_DSC0001"] and said(found)["hidden-files"][1] == 3
 
 
 def test_hidden_files_that_are_named_are_taken(tmp_path):
@@ -124,6 +131,12 @@ def test_what_is_said_of_names_that_are_no_utf8_is_text(tmp_path):
         (["1.jpg"], ["SegmentationClass/1.png"], "SegmentationClass/1.png of 1.jpg", "'SegmentationClass/*'"),
         (["t/img/1.jpg", "v/img/2.jpg"], ["t/gt/1.png", "v/gt/2.png"], "t/gt/1.png of t/img/1.jpg", "'*/gt/*'"),
         (["images/1.jpg"], ["annotations/1_mask.png"], "annotations/1_mask.png of", "'annotations/*'"),
+        (["7.jpg"], ["mask_7.png"], "mask_7.png of 7.jpg", "'mask_*.png'"),
+        (["x/img-7.jpg"], ["x/GT-7.png"], "x/GT-7.png of x/img-7.jpg", "'GT-*.png'"),
+        (["x/img.png"], ["x/label.png"], "x/label.png of x/img.png", "label.png"),
+        (["7/images/a.png"], ["7/masks/b.png", "7/masks/c.png"], "7/masks/b.png of 7/images/", "'*/masks/*'"),
+        (["train/7.jpg"], ["train_masks/7_mask.png"], "train_masks/7_mask.png of train/7.jpg", "'train_masks/*'"),
+        (["img_dir/val/7.jpg"], ["ann_dir/val/7.png"], "ann_dir/val/7.png of img_dir/val/7.jpg", "'ann_dir/*'"),
     ],
 )
 def test_images_that_look_like_masks_are_said(tmp_path, images, masks, example, exclude):
@@ -139,6 +152,7 @@ def test_images_that_look_like_masks_are_said(tmp_path, images, masks, example, 
 
 def test_names_that_only_sound_like_masks_are_photos(tmp_path):
     make(tmp_path, "gas_mask.png", "dog.jpg", "color.jpg", "x/dog_color_2.jpg", "labels/shop.png", "gta/dog.jpg")
+    make(tmp_path, "with_mask/1.jpg", "without_mask/1.jpg", "x/mask.png", "x/mask_2.png")
     assert find_images(str(tmp_path)).guesses == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from ray_segformer.images import to_rgb
+from ray_segformer.images import ImageError, cause_of, to_rgb
 from ray_segformer.inputs import InputError, find_images, find_parquet
 
 
@@ -160,6 +161,13 @@ def test_columns_that_are_called_like_images_come_first(tmp_path, names):
     assert f"images are read from {image}, and not from {other}" in found.guesses[0].message
 
 
+@pytest.mark.parametrize("name", ["geometry", "sha256", "MD5"])
+def test_shapes_and_digests_are_no_images(images, name):
+    """As in GeoParquet."""
+    found = find_images(write(images / "table", {name: [b"\1\2"], "path": ["photos/3.png"]}))
+    assert widths(found.take(9)) == [3] and found.guesses == []
+
+
 def test_a_choice_between_columns_is_said(tmp_path):
     found = find_images(write(tmp_path, {"text": ["a"], "photo": [png(6)], "mask": [png(7)]}))
     assert widths(found.take(1)) == [6]
@@ -174,3 +182,29 @@ def test_many_rows_keep_their_order(images):
     rows = find_images(write(images / "table", {"image": texts})).take(999)
     assert np.array_equal(widths(rows), [3 + row % 2 for row in range(200)])
     assert len({row["key"] for row in rows}) == 200
+
+
+@pytest.mark.parametrize("other", ["_delta_log/00010.checkpoint.parquet", "_temporary/0/task_1/part-1.parquet"])
+def test_logs_and_unfinished_files_of_spark_are_no_images(tmp_path, other):
+    (tmp_path / other).parent.mkdir(parents=True)
+    write(tmp_path, {"image": [png(3)]})
+    pa.parquet.write_table(pa.table({"add": ["in.parquet"]}), tmp_path / other)
+    found = find_images(str(tmp_path))
+    assert found.rows == 1 and [guess.code for guess in found.guesses] == ["hidden-files"]
+    assert find_parquet(str(tmp_path), "image", "image").rows == 1
+
+
+def test_parquet_in_a_glob_or_a_list_is_refused(tmp_path):
+    path = write(tmp_path, {"image": [png(3)]})
+    (tmp_path / "list.txt").write_text(f"{path}\n")
+    for source in (str(tmp_path / "*.parquet"), str(tmp_path / "list.txt"), [path]):
+        with pytest.raises(InputError, match=r"names .*in\.parquet, and a glob or a list names images"):
+            find_images(source)
+
+
+def test_an_image_in_base64_is_no_path(tmp_path):
+    text = base64.b64encode(bytes(9999)).decode()
+    (row,) = find_images(write(tmp_path, {"image": [text]})).take(9)
+    with pytest.raises(ImageError, match=r"this text of 13332 letters is no path; if it is base64") as error:
+        to_rgb(row["image"])
+    assert len(row["path"]) < 400 and len(str(error.value)) < 400 and cause_of(str(error.value)) == "cannot read"

@@ -17,6 +17,7 @@ from reference import decode, encode, picture
 
 from ray_segformer.datasets import from_huggingface, read_images
 from ray_segformer.inputs import InputError, find_annotated, find_input
+from ray_segformer.inputs._huggingface import find_huggingface
 
 # Ids of Cityscapes' labelIds and what they become, from the table of its authors: -1 and 255 there are 255 here.
 LABEL_IDS = np.arange(36, dtype=np.uint8).reshape(4, 9)
@@ -136,6 +137,14 @@ def test_voc_is_read_by_its_lists_with_borders_of_255(tmp_path, below):
     assert images_of(find_annotated(str(tmp_path), "train")) == ["2008_000001.jpg"]
 
 
+def test_tools_that_write_voc_leave_images_in_their_format(tmp_path):
+    """As CVAT exports segmentation masks."""
+    voc(tmp_path, "default", ["b", "a"], np.zeros((2, 3), np.uint8))
+    (tmp_path / "JPEGImages/b.jpg").rename(tmp_path / "JPEGImages/b.PNG")
+    (tmp_path / "JPEGImages/b.txt").touch()
+    assert images_of(find_annotated(str(tmp_path), "default")) == ["b.PNG", "a.jpg"]
+
+
 def test_what_voc_lacks_is_named(tmp_path):
     ids = np.zeros((2, 3), np.uint8)
     voc(tmp_path / "VOC2012", "val", ["2007_000033"], ids)
@@ -185,6 +194,17 @@ def test_annotations_of_similar_names_are_named(tmp_path):
     for number in range(2):
         (tmp_path / f"masks/{number}.png").rename(tmp_path / f"masks/{number}_mask.png")
     with pytest.raises(InputError, match=r"0\.jpg has no annotation: expected .*; 0_mask is there: name anno"):
+        find_annotated(str(tmp_path))
+
+
+def test_polygons_are_no_masks(tmp_path):
+    """As Roboflow and CVAT export them for YOLO."""
+    write(tmp_path / "images/a.png", np.zeros((4, 9, 3), np.uint8))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("0 .1 .1 .2 .1 .2 .2")
+    with pytest.raises(
+        InputError, match=r"labels: neither images .*; annotations are PNGs of class ids: draw polygons"
+    ):
         find_annotated(str(tmp_path))
 
 
@@ -269,6 +289,26 @@ def test_a_dataset_dict_that_was_saved(tmp_path):
         InputError, match="no column 'mask', only image, annotation; name the right one with --image-column or"
     ):
         find_annotated(str(tmp_path), "test", annotation_column="mask")
+
+
+def test_a_dataset_that_was_made_ready_for_a_training_has_its_images(tmp_path):
+    features = datasets.Features({"image": datasets.Image(), "annotation": datasets.Image()})
+    rows_of = datasets.Dataset.from_list(rows(2), features)
+    transformed = rows_of.with_transform(lambda batch: {"pixel_values": [0] * len(batch["image"])})
+    other_columns = rows_of.add_column("number", [0, 1]).with_format("numpy", columns=["number"])
+    other_columns.save_to_disk(tmp_path / "saved")
+    for dataset in (transformed, other_columns, str(tmp_path / "saved")):
+        found = find_huggingface(dataset, None, "image", "annotation")
+        assert [ids_of(row)[0, 0] for row in found.sample(2)] == [0, 1]
+
+
+def test_streams_and_lists_of_images_are_refused():
+    images = datasets.Dataset.from_list(rows(2), datasets.Features(dict.fromkeys(rows(1)[0], datasets.Image())))
+    with pytest.raises(InputError, match=r"the dataset is a stream, .* without streaming=True"):
+        from_huggingface(images.to_iterable_dataset())
+    lists = images.cast_column("image", datasets.Image(decode=False)).map(lambda row: {"image": [row["image"]]})
+    with pytest.raises(InputError, match="the column 'image' holds lists of images; give each image a row"):
+        from_huggingface(lists.cast_column("image", datasets.Sequence(datasets.Image())))
 
 
 def test_layouts_without_columns_refuse_their_names(tmp_path):

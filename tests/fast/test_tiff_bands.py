@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 
 import numpy as np
 import pytest
@@ -126,6 +127,18 @@ def test_white_is_0_in_a_file_that_says_so():
         grey = np.invert(pixels) >> (8 * pixels.itemsize - 8)
         content = tiff(pixels, photometric="miniswhite", planar=None)
         np.testing.assert_array_equal(to_rgb(content), np.stack([grey] * 3, -1))
+
+
+def test_twelve_bits_are_not_sixteen():
+    """As cameras of microscopes write them. tifffile does not."""
+    pixels = np.random.default_rng(5).integers(0, 4096, (13, 18))
+    packed = bytes.fromhex("".join(f"{pixel:03x}" for pixel in pixels.ravel().tolist()))
+    sizes = ((256, 18), (257, 13), (258, 12), (259, 1), (262, 1), (277, 1), (278, 13))
+    tags = [*sizes[:5], (273, 8 + 2 + 9 * 12 + 4), *sizes[5:], (279, len(packed))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    content = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + packed
+    np.testing.assert_array_equal(to_rgb(content), np.stack([pixels >> 4] * 3, -1))
+    np.testing.assert_array_equal(to_class_ids(content), pixels)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of tags
