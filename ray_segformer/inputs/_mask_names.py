@@ -38,7 +38,7 @@ def masks_among(relative: Sequence[str], shown: str) -> list[Guess]:
         for path, (_, stem), mask_folder in zip(relative, folders_and_stems, mask_folders, strict=True)
         if mask_folder is None
     }
-    folders = {f"{folder}/"[:end] for folder, _ in beside for end in _ends_of_parts(folder)}
+    folders = {f"{folder}/"[:end] for folder in {folder for folder, _ in beside} for end in _ends_of_parts(folder)}
     example, count, patterns = "", 0, dict[str, None]()
     for path, (folder, stem), mask_folder in zip(relative, folders_and_stems, mask_folders, strict=True):
         named = _MASK_STEM.fullmatch(stem)
