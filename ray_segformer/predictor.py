@@ -32,6 +32,7 @@ from ray_segformer._sources import load_source, preprocessor_options
 from ray_segformer.air import BatchFormat, Checkpoint, Predictor
 from ray_segformer.checkpoint import SegformerCheckpoint
 from ray_segformer.images import MAX_PIXELS, ImageError, cause_of, cells
+from ray_segformer.network import keep_freed_memory
 from ray_segformer.preprocessor import SegformerPreprocessor
 from ray_segformer.protocol import protocol_in
 
@@ -123,8 +124,6 @@ class SegformerPredictor(Predictor):
         label_map: Mapping[int, int] | None = None,
         label_colors: Mapping[tuple[int, int, int], int] | None = None,
     ) -> None:
-        from ray_segformer.network import keep_freed_memory  # it imports torch, unlike this module
-
         device = _device(use_gpu)
         options: dict[str, Any] = {"image_column": image_column, "annotation_column": annotation_column}
         options |= {"reduce_labels": reduce_labels, "label_map": label_map, "label_colors": label_colors}

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ray_segformer.images import ImageError
+from ray_segformer.network import check_window
 from ray_segformer.pretrained import ImageSettings
 
 if TYPE_CHECKING:
@@ -60,8 +61,6 @@ class Protocol:
         if not isinstance(self.flip, bool):  # any text would be true
             raise ValueError(f"flip (--flip) is True or False, not {self.flip!r}")
         if self.window is not None:
-            from ray_segformer.network import check_window  # not at the top, because it imports torch
-
             check_window(self.window, self.window if self.stride is None else self.stride)
         elif self.stride is not None:
             raise ValueError("stride (--stride) needs sliding windows; give their size, window (--window)")

@@ -28,6 +28,7 @@ from ray_segformer.inputs._find import find_rounds
 from ray_segformer.inputs._image_input import ImageInput, InputError
 from ray_segformer.inputs._output_names import digests_of_names, key_of_part, name_of_part, with_digest
 from ray_segformer.inputs._rounds import SeenDigests, images_of_rows
+from ray_segformer.network import window_starts
 
 _COLUMNS = pa.schema([("row", pa.int32()), ("column", pa.int32())])
 _ROWS = pa.schema(
@@ -117,8 +118,6 @@ def divided(size: tuple[int, int], windows: tuple[int, int]) -> Iterator[tuple[A
 
 def _divided(length: int, window: int, stride: int) -> list[tuple[range, range]]:
     """Return the parts along a side: the pixels of all windows over a part, and those of the part itself."""
-    from ray_segformer.network import window_starts  # not at the top, because it imports torch
-
     steps = -(-max(_SIDE, _LEAST_PER_OVERLAP * (window - stride)) // stride)
     last = max(length - window, 0)  # where the last window starts
     edges = [*range(0, last + 1, steps * stride), length]

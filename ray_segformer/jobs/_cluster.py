@@ -26,7 +26,7 @@ nothing is written until all images are preprocessed.
 """
 
 _T = TypeVar("_T")
-_SOON = 0.5  # seconds
+_SOON = 0.2  # seconds
 _TRIES, _SECONDS_TO_ANSWER = 5, 5  # of a cluster, which may just be starting
 _DECODING_SHARE = 8  # one CPU in eight is left to decode and resize images
 _WORKER_MEMORY = 2 * 2**30  # bytes: a copy of torch, the network and its activations
@@ -72,7 +72,7 @@ def start_ray() -> None:
 
 
 def start_ray_during(work: Callable[[], _T]) -> _T:
-    """Return what `work` returns. If it takes longer than half a second, start Ray meanwhile, unless Ray runs.
+    """Return what `work` returns. If it takes longer than a moment, start Ray meanwhile, unless Ray runs.
 
     To list millions of files takes as long as to start Ray. A wrong path is found at once, and no Ray starts for it.
     """

@@ -25,6 +25,7 @@ from ray_segformer.jobs._encoded_masks import encoded_masks
 from ray_segformer.jobs._preflight import check_nodes
 from ray_segformer.jobs._report import REPORT_NAME, report_page
 from ray_segformer.jobs._write_rounds import write_rounds
+from ray_segformer.network import check_options
 from ray_segformer.outputs import CLASSES_NAME, LocalStorage, MaskOutput, OutputError, OutputFolder, Shards, WriteShards
 from ray_segformer.protocol import PLAIN, Protocol
 from ray_segformer.viz import class_palette
@@ -129,9 +130,6 @@ def predict(
         ImageError: an image cannot be read, and `on_error` is "raise". Ray may wrap it; `failure_of` finds it. Rows
             that were done before are kept, for `resume`.
     """
-    # Not imported at the top, because it imports torch: processes that only encode masks import this room, too.
-    from ray_segformer.network import check_options
-
     every, max_pixels, foreground_threshold = map(_plain, (every, max_pixels, foreground_threshold))
     batch_size, workers, gpus_per_worker, rows_per_shard = map(
         _plain, (batch_size, workers, gpus_per_worker, rows_per_shard)

@@ -1,4 +1,7 @@
-"""SegFormer as the Hugging Face Hub stores it: the settings of `config.json`, and the tensors' names and shapes."""
+"""SegFormer as the Hugging Face Hub stores it: the settings of `config.json`, and the tensors' names and shapes.
+
+Nothing here imports torch, so that a process that only checks a model need not. It takes more than a second.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import itertools
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The defaults of transformers' SegformerConfig, for settings that a config.json leaves out. They describe B0.
 _DEFAULTS: dict[str, Any] = {
@@ -23,6 +27,17 @@ _DEFAULTS: dict[str, Any] = {
     "hidden_act": "gelu",
     "decoder_hidden_size": 256,
 }
+
+ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gelu": ("gelu", {}),
+    "gelu_python": ("gelu", {}),
+    "gelu_new": ("gelu", {"approximate": "tanh"}),
+    "gelu_pytorch_tanh": ("gelu", {"approximate": "tanh"}),
+    "relu": ("relu", {}),
+    "silu": ("silu", {}),
+    "swish": ("silu", {}),
+}
+"""For each `hidden_act` that the network knows, the function of `torch.nn.functional`, and its options."""
 
 _BY_STAGE = ("hidden_sizes", "patch_sizes", "strides", "sr_ratios", "mlp_ratios", "num_attention_heads")
 
@@ -77,7 +92,93 @@ def encoder_name(name: str) -> str:
     return f"segformer.encoder.{name}"
 
 
-def decoder_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def check_weights(config: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+    """Check that the network can be built of a configuration and its weights, without building it.
+
+    Args:
+        config: the content of a `config.json`.
+        weights: arrays or tensors by the Hub's names. Those that the network does not need are ignored.
+
+    Raises:
+        NetworkError: `config` describes no SegFormer; or tensors are missing, have other shapes or hold integers. The
+            message names the first five.
+    """
+    config = completed(config)
+    try:
+        _check_settings(config, len(weights))
+        shapes = {**_encoder_shapes(config), **_decoder_shapes(config)}
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise NetworkError(f"config.json describes no SegFormer that can be built: {error}") from error
+    problems = [f"{name} is missing" for name in sorted(shapes) if name not in weights] + [
+        f"{name} has the shape {tuple(weights[name].shape)}, expected {shape}"
+        for name, shape in sorted(shapes.items())
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    problems += [
+        f"{name} holds {str(weights[name].dtype).removeprefix('torch.')}, expected floats; no quantised weights"
+        for name in sorted(shapes)
+        if name in weights and "float" not in str(weights[name].dtype)
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise NetworkError(f"the weights do not fit config.json: {shown}")
+
+
+def _check_settings(config: Mapping[str, Any], tensors: int) -> None:
+    """Raise a `ValueError` for the first setting that no SegFormer has. There are so many `tensors` in its files."""
+    depths = config["depths"]
+    if config["hidden_act"] not in ACTIVATIONS:
+        raise ValueError(f"hidden_act is one of {sorted(ACTIVATIONS)}, not {config['hidden_act']!r}")
+    if config.get("num_encoder_blocks", len(depths)) != len(depths):
+        raise ValueError(f"num_encoder_blocks is {config['num_encoder_blocks']}, and depths are {depths}")
+    # A wrong depth could mean a billion blocks.
+    if max(depths) > tensors:
+        raise ValueError(f"depths are {depths}, but there are only {tensors} tensors")
+    for name in ("num_channels", "decoder_hidden_size"):
+        if not _is_size(config[name]):
+            raise ValueError(f"{name} is a whole number of at least 1, not {config[name]!r}")
+    for name in ("hidden_sizes", "patch_sizes", "strides", "sr_ratios", "num_attention_heads"):
+        if not all(map(_is_size, config[name])):
+            raise ValueError(f"{name} are whole numbers of at least 1, not {config[name]}")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _encoder_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the encoder's tensors by the Hub's names."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def add(name: str, *weight: int) -> None:
+        shapes[f"segformer.encoder.{name}.weight"] = weight
+        shapes[f"segformer.encoder.{name}.bias"] = weight[:1]
+
+    before = config["num_channels"]
+    for stage, depth in enumerate(config["depths"]):
+        size, patch_size, _, sr_ratio, mlp_ratio, heads = (config[name][stage] for name in _BY_STAGE)
+        inner = size // heads * heads  # the channels of queries, keys and values
+        hidden = int(size * mlp_ratio)
+        add(f"patch_embeddings.{stage}.proj", size, before, patch_size, patch_size)
+        add(f"patch_embeddings.{stage}.layer_norm", size)
+        for block in (f"block.{stage}.{number}" for number in range(depth)):
+            add(f"{block}.layer_norm_1", size)
+            for name in ("query", "key", "value"):
+                add(f"{block}.attention.self.{name}", inner, size)
+            if sr_ratio > 1:
+                add(f"{block}.attention.self.sr", size, size, sr_ratio, sr_ratio)
+                add(f"{block}.attention.self.layer_norm", size)
+            add(f"{block}.attention.output.dense", size, inner)
+            add(f"{block}.layer_norm_2", size)
+            add(f"{block}.mlp.dense1", hidden, size)
+            add(f"{block}.mlp.dwconv.dwconv", hidden, 1, 3, 3)
+            add(f"{block}.mlp.dense2", size, hidden)
+        add(f"layer_norm.{stage}", size)
+        before = size
+    return shapes
+
+
+def _decoder_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the decoder's tensors by the Hub's names."""
     size, stages = config["decoder_hidden_size"], config["hidden_sizes"]
     labels = number_of_classes(config)
@@ -119,24 +220,3 @@ def smallest_side(config: Mapping[str, Any]) -> int:
         return True
 
     return next(side for side in itertools.count(1) if fits(side))
-
-
-def check_weights(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Check that all tensors in `shapes` are there, have these shapes, and hold floats. Other tensors are ignored.
-
-    Raises:
-        NetworkError: tensors are missing, have other shapes or hold integers; the message names the first five.
-    """
-    problems = [f"{name} is missing" for name in sorted(shapes) if name not in weights] + [
-        f"{name} has the shape {tuple(weights[name].shape)}, expected {shape}"
-        for name, shape in sorted(shapes.items())
-        if name in weights and tuple(weights[name].shape) != shape
-    ]
-    problems += [
-        f"{name} holds {str(weights[name].dtype).removeprefix('torch.')}, expected floats; no quantised weights"
-        for name in sorted(shapes)
-        if name in weights and not weights[name].is_floating_point()
-    ]
-    if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise NetworkError(f"the weights do not fit config.json: {shown}")

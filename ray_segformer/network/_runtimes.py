@@ -18,7 +18,6 @@ import functools
 import logging
 import os
 import platform
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -30,17 +29,10 @@ from torch.nn import functional as F
 
 from ray_segformer.network._processor import is_zen_5
 from ray_segformer.network._program_cache import ProgramKeys, cache_directory, cached, is_cached
+from ray_segformer.network._runtime_options import check_options, import_openvino
 from ray_segformer.network._segformer import SegformerNetwork
 
 logger = logging.getLogger(__name__)
-
-_RUNTIMES = ("auto", "eager", "compile", "openvino")
-_DTYPES = {
-    "auto": None,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 # On a CPU the activations of a single image stay in its cache. A GPU needs more images to be busy.
 _ROWS = {"cpu": 1, "cuda": 16}
@@ -87,7 +79,9 @@ def make_runtime(
         RuntimeError: a package that the runtime needs is missing or too old.
     """
     check_options(runtime, dtype, device)
-    number_type = _DTYPES[dtype] or (torch.float32 if device == "cpu" else torch.bfloat16)
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    number_type: torch.dtype = getattr(torch, dtype)
     if runtime == "openvino":
         return OpenVinoRuntime(config, weights, number_type)
     network = _network(config, weights, number_type, device)
@@ -95,26 +89,6 @@ def make_runtime(
         return EagerRuntime(network, device)
     compiled = CompiledRuntime(network, ProgramKeys(config, weights, torch.__version__, number_type, device), device)
     return compiled if runtime == "compile" else AutoRuntime(EagerRuntime(network, device), compiled)
-
-
-def check_options(runtime: str, dtype: str, device: str) -> None:
-    """Check the options of `make_runtime` without building a network. Raises the same errors."""
-    for option, value, values in (("runtime", runtime, _RUNTIMES), ("dtype", dtype, tuple(_DTYPES))):
-        if value not in values:
-            raise ValueError(f"{option} is one of {values}, not {value!r}")
-    if dtype == "float16" and device == "cpu":
-        raise ValueError('dtype="float16" is for CUDA; on a CPU take "bfloat16" or "float32"')
-    if runtime == "openvino" and device != "cpu":
-        raise ValueError('runtime="openvino" is for CPUs; on CUDA take "eager" or "compile"')
-    if runtime == "openvino":
-        try:
-            _openvino()
-        except ImportError as error:
-            raise RuntimeError(
-                f'runtime="openvino" needs OpenVINO ({error}): pip install "ray_segformer[openvino]"'
-            ) from error
-    if runtime == "compile" and torch.__version__ < (2, 6):  # type: ignore[operator]  # compares with tuples
-        raise RuntimeError(f'runtime="compile" needs torch 2.6 or newer, this is {torch.__version__}')
 
 
 class EagerRuntime:
@@ -237,7 +211,7 @@ class OpenVinoRuntime:
     rows = _ROWS["cpu"]
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-        openvino = _openvino()
+        openvino = import_openvino()
         self._core = openvino.Core()
         self._settings = {
             "INFERENCE_PRECISION_HINT": {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype],
@@ -268,19 +242,11 @@ class OpenVinoRuntime:
 
     @staticmethod
     def _convert(network: SegformerNetwork, directory: str) -> None:
-        openvino = _openvino()
+        openvino = import_openvino()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = openvino.convert_model(network, example_input=torch.zeros(1, 3, 64, 64))
         openvino.save_model(model, os.path.join(directory, "network.xml"), compress_to_fp16=False)
-
-
-def _openvino() -> Any:
-    """Import OpenVINO without its telemetry, which forks this process some 30 times to send what is converted."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
-    import openvino
-
-    return openvino
 
 
 def _network(

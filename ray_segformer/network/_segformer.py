@@ -22,25 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ray_segformer.network._decoder import decode, decode_in_strips, fold_decoder
-from ray_segformer.network._hub_format import (
-    NetworkError,
-    check_weights,
-    completed,
-    decoder_shapes,
-    encoder_name,
-    read_directory,
-)
+from ray_segformer.network._hub_format import ACTIVATIONS, check_weights, completed, encoder_name, read_directory
 from ray_segformer.network._layers import Linear, convolve, pointwise
 
-_ACTIVATIONS = {
-    "gelu": F.gelu,
-    "gelu_python": F.gelu,
-    "gelu_new": partial(F.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu,
-    "silu": F.silu,
-    "swish": F.silu,
-}
 _SCORES = 2**21  # attention scores that are computed at once by convolution: 8 MiB, which stay in the CPU's cache
 
 
@@ -172,45 +156,30 @@ class SegformerNetwork(nn.Module):
         fused_attention: bool = False,
     ) -> None:
         super().__init__()
+        check_weights(config, weights)
         config = completed(config)
-        sizes, depths = config["hidden_sizes"], config["depths"]
-        try:
-            if config["hidden_act"] not in _ACTIVATIONS:
-                raise ValueError(f"hidden_act is one of {sorted(_ACTIVATIONS)}, not {config['hidden_act']!r}")
-            if config.get("num_encoder_blocks", len(depths)) != len(depths):
-                raise ValueError(f"num_encoder_blocks is {config['num_encoder_blocks']}, and depths are {depths}")
-            # Check this first: a wrong depth could mean a billion blocks.
-            if max(depths) > len(weights):
-                raise ValueError(f"depths are {depths}, but there are only {len(weights)} tensors")
-            for name in ("strides", "sr_ratios"):
-                if not all(isinstance(value, int) and value > 0 for value in config[name]):
-                    raise ValueError(f"{name} are whole numbers of at least 1, not {config[name]}")
-            if not isinstance(config["decoder_hidden_size"], int):
-                raise ValueError(f"decoder_hidden_size is a whole number, not {config['decoder_hidden_size']!r}")
-            with torch.device("meta"):  # allocates no memory: the weights are assigned below
-                self.embeddings = nn.ModuleList(
-                    PatchEmbedding(*stage)
-                    for stage in zip(
-                        (config["num_channels"], *sizes[:-1]),
-                        *(sizes, config["patch_sizes"], config["strides"]),
-                        strict=True,
-                    )
+        sizes = config["hidden_sizes"]
+        function, options = ACTIVATIONS[config["hidden_act"]]
+        activation = partial(getattr(F, function), **options)
+        with torch.device("meta"):  # allocates no memory: the weights are assigned below
+            self.embeddings = nn.ModuleList(
+                PatchEmbedding(*stage)
+                for stage in zip(
+                    (config["num_channels"], *sizes[:-1]),
+                    *(sizes, config["patch_sizes"], config["strides"]),
+                    strict=True,
                 )
-                activation = _ACTIVATIONS[config["hidden_act"]]
-                self.blocks = nn.ModuleList(
-                    nn.ModuleList(Block(size, heads, sr_ratio, int(size * mlp_ratio), activation) for _ in range(depth))
-                    for size, heads, sr_ratio, mlp_ratio, depth in zip(
-                        *(sizes, config["num_attention_heads"], config["sr_ratios"], config["mlp_ratios"], depths),
-                        strict=True,
-                    )
+            )
+            self.blocks = nn.ModuleList(
+                nn.ModuleList(Block(size, heads, sr_ratio, int(size * mlp_ratio), activation) for _ in range(depth))
+                for size, heads, sr_ratio, mlp_ratio, depth in zip(
+                    *(sizes, config["num_attention_heads"], config["sr_ratios"], config["mlp_ratios"]),
+                    config["depths"],
+                    strict=True,
                 )
-                self.layer_norm = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
-        except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-            raise NetworkError(f"config.json describes no SegFormer that can be built: {error}") from error
-        hub_names = {name: encoder_name(name) for name in self.state_dict()}
-        encoder_shapes = {hub_names[name]: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        check_weights(weights, {**encoder_shapes, **decoder_shapes(config)})
-        self.load_state_dict({name: weights[hub_name] for name, hub_name in hub_names.items()}, assign=True)
+            )
+            self.layer_norm = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
+        self.load_state_dict({name: weights[encoder_name(name)] for name in self.state_dict()}, assign=True)
         self.folded, classifier = fold_decoder(weights, len(sizes))
 
         self.dtype = dtype

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ray_segformer._guesses import Guess
 from ray_segformer.images import MAX_PIXELS
+from ray_segformer.network import NetworkError, check_weights, smallest_side
 from ray_segformer.pretrained._config_file import (
     CONFIG_NAME,
     check_architecture,
@@ -141,8 +142,6 @@ class SegformerContent:
     @property
     def smallest_side(self) -> int:
         """The fewest rows and columns, in pixels, of an image that the network takes: 29 for published models."""
-        from ray_segformer.network import smallest_side
-
         return smallest_side(self.config)
 
     @property
@@ -179,12 +178,13 @@ class SegformerContent:
         return digest.hexdigest()
 
     def check(self) -> None:
-        """Check that the weights fit the configuration, by building the network.
+        """Check that the weights fit the configuration.
 
         Raises:
             CheckpointError: tensors are missing or have wrong shapes, or `config` describes no SegFormer.
         """
-        self.make_runtime(runtime="eager", dtype="float32", device="cpu")
+        with self._named_errors():
+            check_weights(self.config, self.weights)
 
     def make_runtime(self, **options: Any) -> Runtime:
         """Return the network, ready to run. `options` are those of `ray_segformer.network.make_runtime`.
@@ -194,10 +194,15 @@ class SegformerContent:
             ValueError: as for `ray_segformer.network.make_runtime`.
             RuntimeError: as for `ray_segformer.network.make_runtime`.
         """
-        from ray_segformer.network import NetworkError, make_runtime
+        from ray_segformer.network import make_runtime  # imports torch
 
-        try:
+        with self._named_errors():
             return make_runtime(self.config, self.tensors, **options)
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
         except NetworkError as error:
             raise CheckpointError(f"{self.source}: {error}") from error
 

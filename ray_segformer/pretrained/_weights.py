@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ray_segformer.pretrained._tensor_names import with_hub_names
@@ -16,6 +17,8 @@ WEIGHTS_NAME = "model.safetensors"
 PICKLE_NAME = "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"  # beside shards: "model.safetensors.index.json"
 
+# Of safetensors. NumPy has no bfloat16 and float8: torch reads them, whose import takes more than a second.
+_NUMPY_DTYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64"}
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # Files that people have in place of the weights, and what to do about them.
 _SAVE_AGAIN = "load it with transformers, and save the model again"
@@ -89,27 +92,46 @@ def shards_in(index: str) -> list[str]:
 
 def _read(path: str) -> dict[str, npt.NDArray[Any]]:
     """Read one file of tensors."""
-    import torch
-    from safetensors.torch import load_file
-
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: this shard is missing; download it again")
     with open(path, "rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise CheckpointError(f"{path}: a Git LFS pointer, not the weights; fetch them with `git lfs pull`")
+    return _read_safetensors(path) if path.endswith(".safetensors") else _read_pickle(path)
+
+
+def _read_safetensors(path: str) -> dict[str, npt.NDArray[Any]]:
+    from safetensors import safe_open
+
     try:
-        tensors = (
-            load_file(path)
-            if path.endswith(".safetensors")
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        with safe_open(path, "numpy") as file:
+            names = file.keys()
+            if {file.get_slice(name).get_dtype() for name in names} <= _NUMPY_DTYPES:
+                return {name: _as_float32(file.get_tensor(name)) for name in names}
+        from safetensors.torch import load_file
+
+        return _arrays(load_file(path))
+    except Exception as error:  # safetensors and torch raise many types of errors for a broken file.
+        raise _not_readable(path, error) from error
+
+
+def _as_float32(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return floats as float32, and others as they are."""
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+
+
+def _read_pickle(path: str) -> dict[str, npt.NDArray[Any]]:
+    import torch
+
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, because it holds more than tensors and loading it would run code; "
             f"if you trust it, convert it to {WEIGHTS_NAME}"
         ) from error
-    except Exception as error:  # safetensors and torch raise many types of errors for a broken file.
-        raise CheckpointError(f"{path}: not readable: {error or type(error).__name__}") from error
+    except Exception as error:  # torch raises many types of errors for a broken file.
+        raise _not_readable(path, error) from error
     if not isinstance(tensors, Mapping):
         raise CheckpointError(f"{path}: expected tensors by name, not {type(tensors).__name__}")
     for name, tensor in tensors.items():
@@ -121,12 +143,21 @@ def _read(path: str) -> dict[str, npt.NDArray[Any]]:
         size, stored = sum(tensor.nbytes for tensor in tensors.values()), os.path.getsize(path)
         if size > 2 * stored:
             raise CheckpointError(f"{path}: refused: its tensors would take {size} bytes, but it stores {stored}")
-        return {
-            name: (tensor.float() if tensor.is_floating_point() else tensor).detach().contiguous().numpy()
-            for name, tensor in tensors.items()
-        }
+        return _arrays(tensors)
     except (TypeError, RuntimeError) as error:  # for example sparse, quantized or complex tensors
         raise CheckpointError(f"{path}: expected plain tensors of numbers: {error}") from error
+
+
+def _arrays(tensors: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """Convert torch's tensors."""
+    return {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().contiguous().numpy()
+        for name, tensor in tensors.items()
+    }
+
+
+def _not_readable(path: str, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: not readable: {error or type(error).__name__}")
 
 
 def _what_is_there(directory: str) -> str:

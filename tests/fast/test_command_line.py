@@ -44,6 +44,23 @@ sys.exit(command())
     assert (done.returncode, done.stderr) == (0, "") and "parameters" in done.stdout
 
 
+@pytest.mark.slow
+def test_a_driver_does_not_import_torch(small_dir, tmp_path):
+    """It takes more than a second. A command checks the model and all options before it looks at the input."""
+    script = """
+import sys
+sys.modules["torch"] = None  # an import of it fails
+from ray_segformer.cli import command
+sys.argv = ["ray-segformer", *sys.argv[1:]]
+sys.exit(command())
+"""
+    options = ("--model", small_dir, "--window", "64", "--runtime", "eager", "--dtype", "float32")
+    arguments = [sys.executable, "-c", script, "predict", tmp_path / "photos", tmp_path / "masks", *options]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2
+    assert re.fullmatch(rf"ray-segformer: error: {tmp_path}/photos: no such file or folder.*\n", done.stderr)
+
+
 def test_version(capsys):
     assert ended(capsys, "--version") == (0, f"ray-segformer {__version__}\n", "")
 

@@ -15,9 +15,7 @@ from typing import Any
 
 # Processes are forked from one that has imported everything, and that runs no thread.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["drivers", "sessions", "ray.data", "torch", "ray_segformer.cli", "ray_segformer.predict"]
-)
+PROCESSES.set_forkserver_preload(["drivers", "sessions", "ray.data", "ray_segformer.cli", "ray_segformer.predict"])
 MINUTES = 20 * 60  # no process takes so long, unless it hangs
 
 _CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir"}

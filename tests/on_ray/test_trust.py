@@ -541,8 +541,8 @@ def pipe(name: str):
 
 HUGE = json.dumps({"x": {"dtype": "F32", "shape": [10**9, 10**3], "data_offsets": [0, 4 * 10**12]}}).encode()
 BOMBS = {
-    "sizes": (configured("config.json", hidden_sizes=[10**9] * 4), "describes no SegFormer"),
-    "sizes beyond numbers": (configured("config.json", hidden_sizes=[10**30] * 4), "describes no SegFormer"),
+    "sizes": (configured("config.json", hidden_sizes=[10**9] * 4), "do not fit"),
+    "sizes beyond numbers": (configured("config.json", hidden_sizes=[10**30] * 4), "do not fit"),
     "decoder size": (configured("config.json", decoder_hidden_size=10**12), "do not fit"),
     "depths": (
         configured("config.json", depths=[10**9] * 4),

@@ -37,7 +37,8 @@ _MODULES = (
 )
 # Ray's library reads RAY_* in the environment when it is imported, and they differ from driver to driver.
 _MODULES_OF_RAY = (
-    *("ray.data", "ray.train.torch", "ray.tune", "ray_segformer.predictor", "ray_segformer.network"),
+    *("ray.data", "ray.train.torch", "ray.tune", "ray_segformer.predictor", "ray_segformer.network._runtimes"),
+    *("ray_segformer.network._batching", "ray_segformer.network._tiles", "ray_segformer.network._foreground"),
     *("ray_segformer.training", "ray_segformer.inputs", "ray_segformer.jobs", "ray_segformer.architectures"),
 )
 _SECONDS_BETWEEN_CHECKS = 2
