@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ray_segformer.exports._export_format import ExportError
 from ray_segformer.exports._source_format import SourceFormat, SourcePart
-from ray_segformer.images import SCENE_SUFFIXES, ImageError, opened_scene, public_uri
+from ray_segformer.images import SCENE_SUFFIXES, ImageError, as_stored, opened_scene, public_uri
 from ray_segformer.viz import class_palette
 
 _BLOCK = 512  # pixels on each side of a tile
@@ -22,7 +22,8 @@ class GeoTiff(SourceFormat):
 
     The files are tiled and compressed by LZW. The band has the classes' colours as its colour table, and their names
     as tags, `CLASS_0` and so on. Pixels for which the scene has no data, or a part of it no mask, have the nodata
-    value 255, or 65535 of uint16. Needs rasterio.
+    value 255, or 65535 of uint16. The mask of a file with an orientation is turned back, to the pixels as they are
+    stored. Needs rasterio.
     """
 
     suffix = ".tif"
@@ -43,6 +44,8 @@ class GeoTiff(SourceFormat):
         """See `SourceFormat`."""
         try:
             with opened_scene(source) as scene:
+                # The mask of a whole file is upright. A place on Earth is that of pixels as they are stored.
+                parts = (part if part.place else SourcePart({}, as_stored(part.mask, source)) for part in parts)
                 mask = _put_together(parts, scene.shape, f"{path}.pixels")
                 self._write(scene, mask, path)
                 del mask

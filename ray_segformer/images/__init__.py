@@ -12,7 +12,7 @@ from ray_segformer.images._encoded import MAX_PIXELS, SUFFIXES, encode, encoded_
 from ray_segformer.images._errors import CAUSES, ImageError, cause_of
 from ray_segformer.images._file_systems import file_system_at
 from ray_segformer.images._files import local_path
-from ray_segformer.images._header import Header, read_header
+from ray_segformer.images._header import Header, as_stored, read_header
 from ray_segformer.images._label_options import parse_label_map, read_label_colors
 from ray_segformer.images._scene_files import NO_RASTERIO, SCENE_SUFFIXES, opened_scene
 from ray_segformer.images._scene_parts import SCENE_CELL, Area, Bands, ScenePart
@@ -39,6 +39,7 @@ __all__ = [
     "LabelFormat",
     "ScenePart",
     "advice_on_size",
+    "as_stored",
     "black_or_white",
     "cause_of",
     "cells",

@@ -169,7 +169,10 @@ def _stored(cell: Any, max_pixels: int, as_ids: bool) -> tuple[npt.NDArray[Any],
     if stored.dtype not in (np.uint8, np.uint16):
         low, high = int(stored.min()), int(stored.max())
         if low < 0 or high >= _MOST_IDS:
-            raise ImageError(f"wrong pixels: class ids are in [0, 65535], but these are in [{low}, {high}]")
+            raise ImageError(
+                f"wrong pixels: class ids are in [0, 65535], but these are in [{low}, {high}]; write 255 for pixels "
+                "that do not count"
+            )
         stored = stored.astype(np.uint16)
     return stored, palette
 

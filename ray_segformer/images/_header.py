@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from ray_segformer.images._encoded import MAX_PIXELS, open_image
@@ -13,6 +15,15 @@ from ray_segformer.images._errors import as_image_error
 from ray_segformer.images._lossy import lossy_format
 
 _MIRRORED_OR_TURNED, _TURNED = range(2, 9), range(5, 9)  # EXIF orientations; those of the second swap the sides
+_UNDO: dict[Any, Any] = {  # by the orientation
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: np.rot90,
+    7: lambda pixels: np.rot90(pixels, 2).T,
+    8: lambda pixels: np.rot90(pixels, 3),
+}
 _DEEP = re.compile("16[BLN]")  # such as "RGB;16B"; "BGR;16" of BMP files is 16 bits for all channels together
 
 
@@ -71,6 +82,22 @@ def read_header(content: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         lossy=lossy_format(image, content),
         several_frames=image.format != "MPO" and _has_second_frame(image),  # last, because it moves to that frame
     )
+
+
+def as_stored(ids: npt.NDArray[Any], cell: Any) -> npt.NDArray[Any]:
+    """Return the class ids of an upright image as its file stores the pixels, without the EXIF orientation.
+
+    Args:
+        ids: `(height, width)`, as `to_rgb` gives the image.
+        cell: an image cell of the file.
+
+    Raises:
+        ImageError: as for `to_rgb`, before pixels are decoded.
+    """
+    image = open_image(cell, max(MAX_PIXELS, ids.size))
+    with as_image_error("decode the image"):
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return _UNDO[orientation](ids) if orientation in _UNDO else ids
 
 
 def pixel_coding(image: Image.Image) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from typing import Any
 
 import ray
@@ -48,14 +49,19 @@ def export(
         tells its images from others; `warnings` (what the format guessed: `code`, `message`, `rows`); and `options`.
 
     Raises:
-        ExportError: the format cannot hold the classes, or is for another kind of input, or needs a package that is not
-            installed.
+        ExportError: the format is not known, or has no such option, or cannot hold the classes, or is for another kind
+            of input, or needs a package that is not installed.
         ResourceError: a node of the cluster has other packages than this machine, or cannot write the destination. See
             `check_nodes`.
         SourceError: the format needs the files of the input, and some cannot be read any more. All others are exported.
         OutputError: the source is no output of `predict`, or the destination cannot be written; or with `resume`, it is
             complete, and the source has other images now.
     """
+    if file_format not in FORMATS:
+        raise ExportError(f"file_format is one of {', '.join(FORMATS)}, not {file_format!r}")
+    unknown = sorted({*options} - {*inspect.signature(FORMATS[file_format]).parameters})
+    if unknown:
+        raise ExportError(f"the format {file_format} has no option {', '.join(unknown)}")
     output = MaskOutput(source)
     to_format = FORMATS[file_format](output.id2label, **options)
     used = {"source": Location(source).canonical, "format": file_format, **options}

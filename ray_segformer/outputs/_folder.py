@@ -12,9 +12,12 @@ from ray_segformer.inputs import first_read_from, readable
 from ray_segformer.outputs._errors import OutputError
 from ray_segformer.outputs._lease import LEASE_NAME, Lease
 from ray_segformer.outputs._local_storage import LocalStorage
+from ray_segformer.outputs._storage import Storage
 from ray_segformer.outputs._storage_at import storage_at
 
 SUMMARY_NAME = "summary.json"
+_EXPORT_NAME = "export.json"  # the summary of an export, which job.json of earlier versions does not name
+_SUMMARY = "summary"  # the key in job.json of the name of the job's summary
 
 JOB_NAME = "job.json"
 CLASSES_NAME = "classes.json"
@@ -27,7 +30,7 @@ _WORKING_DIRECTORIES = os.path.join(os.sep, "runtime_resources", "working_dir_fi
 class OutputFolder:
     """A folder to which a job writes: local, or on any file system of pyarrow.
 
-        path/job.json        the options of the job, until it is finished
+        path/job.json        the name of its summary and its options, until it is finished
         path/lease.json      who writes there, until then; see `Lease`
         path/classes.json    class names by class id
         path/summary.json    what was done. It is written last: it exists if and only if the job finished.
@@ -54,9 +57,9 @@ class OutputFolder:
 
     Raises:
         OutputError: pyarrow does not know the URI; or the folder is in the `working_dir` of a Ray job, which Ray
-            deletes; or there is an earlier output, without `overwrite` or `resume`; or other files are there; or the
-            source is there, and would be deleted. On entering: another job writes there; or the folder cannot be
-            written; or the earlier job had other options.
+            deletes; or there is an earlier output, without `overwrite` or `resume`; or an output of another command, or
+            other files are there; or the source is there, and would be deleted. On entering: another job writes there;
+            or the folder cannot be written; or the earlier job had other options.
     """
 
     def __init__(
@@ -92,11 +95,21 @@ class OutputFolder:
     def _check(self) -> None:
         """Raise an `OutputError` if something is there that this job must not touch."""
         shown = self.storage.shown
-        is_finished = bool(self.storage.read(self._summary_name))
-        is_begun = any(self.storage.read(name) is not None for name in (JOB_NAME, LEASE_NAME))
+        is_finished = _object_in(self.storage.read(self._summary_name)).get("finished") is True
+        job = self.storage.read(JOB_NAME)
+        is_left = job is not None and _summary_of(job) in (self._summary_name, None)
+        is_begun = is_left or set(self.storage.entries()) == {LEASE_NAME}
+        if not is_finished and not is_begun and job is not None and _summary_of(job):
+            raise OutputError(
+                f"{shown} was left by an interrupted run of another command, which would have written "
+                f"{_summary_of(job)}; name another folder"
+            )
         if self._overwrite or self._resume:
             if not is_finished and not is_begun:
-                raise OutputError(f"{shown} is no earlier output (it has no {self._summary_name}); name another folder")
+                raise OutputError(
+                    f"{shown} is no earlier output (it has no {self._summary_name}, or one of another program); name "
+                    "another folder"
+                )
             return
         if is_finished:
             raise OutputError(f"{shown} exists; name a new folder, or replace it with --overwrite")
@@ -123,7 +136,7 @@ class OutputFolder:
         Raises:
             OutputError: the storage cannot be written.
         """
-        self.storage.write(JOB_NAME, _json(self._options).encode())
+        self._write_job(self._options)
         self.storage.delete([self._summary_name])
         self.finished, self.resumes = None, True
 
@@ -142,10 +155,10 @@ class OutputFolder:
         else:
             self._begun = True
             if self._overwrite:  # after an interrupted deletion, the rest can be overwritten but not resumed
-                self.storage.write(JOB_NAME, b"{}")
+                self._write_job({})
             self.storage.delete([self._summary_name])  # first, so that what remains does not look finished
             self.storage.delete_all(but={LEASE_NAME, JOB_NAME})
-            self.storage.write(JOB_NAME, _json(self._options).encode())
+            self._write_job(self._options)
             if id2label is not None:
                 self._write_classes(id2label)
 
@@ -155,7 +168,8 @@ class OutputFolder:
             if kind is not None and self._begun and not self.lease.lost:
                 written = set(self.storage.entries()) - {JOB_NAME, LEASE_NAME, CLASSES_NAME}
                 if not (written and self._options):
-                    self.storage.delete_all(but={LEASE_NAME})
+                    self.storage.delete_all(but={LEASE_NAME, JOB_NAME})
+                    self.storage.delete([JOB_NAME])  # last: without it, the rest would be nobody's
         self.lease.__exit__()
         with contextlib.suppress(OutputError, OSError):
             if not self.lease.lost:  # else, another job is writing there
@@ -165,6 +179,9 @@ class OutputFolder:
     def write_file(self, name: str, content: bytes | str) -> None:
         """Write a file below the folder, and make its folders. Text is encoded as UTF-8."""
         self.storage.write(name, content.encode("utf-8") if isinstance(content, str) else content)
+
+    def _write_job(self, options: Mapping[str, Any]) -> None:
+        self.write_file(JOB_NAME, _json({_SUMMARY: self._summary_name, **options}))
 
     def _write_classes(self, id2label: Mapping[int, str]) -> None:
         self.write_file(CLASSES_NAME, _json({str(class_id): label for class_id, label in id2label.items()}))
@@ -198,7 +215,7 @@ class OutputFolder:
             if changed:
                 raise OutputError(f"{shown} is complete, but {changed}; name another folder, or use --overwrite")
             return
-        options = self.storage.read_json(JOB_NAME, _ADVICE)
+        options = read_options(self.storage, _ADVICE)
         if options is None:
             return
         if not options:
@@ -210,6 +227,38 @@ class OutputFolder:
                 "--overwrite"
             )
         self.resumes = True
+
+
+def read_options(storage: Storage, advice: str = "") -> dict[str, Any] | None:
+    """Return the options of an unfinished job; None if there is none. Arguments and errors: see `Storage.read_json`."""
+    job = storage.read_json(JOB_NAME, advice)
+    return None if job is None else {name: value for name, value in job.items() if name != _SUMMARY}
+
+
+def _summary_of(job: bytes) -> str | None:
+    """Return the name of the summary that an unfinished job would have written, from the content of its file.
+
+    It is None if that is not known: an upload was cut off, or an earlier version was deleting; and "" if another
+    program wrote the file.
+    """
+    found = _object_in(job)
+    if not job or job.strip() == b"{}":
+        return None
+    name = found.get(_SUMMARY)
+    if name is not None:
+        return name if isinstance(name, str) and name.endswith(".json") else ""
+    if "format" not in found:
+        return ""
+    return SUMMARY_NAME if "input" in found else _EXPORT_NAME if "source" in found else ""  # of earlier versions
+
+
+def _object_in(content: bytes | None) -> dict[str, Any]:
+    """Return a JSON object; an empty one if the content is none."""
+    try:
+        found = json.loads(content or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import pyarrow.parquet
 from ray_segformer.images import ImageError, to_class_ids
 from ray_segformer.inputs import Location
 from ray_segformer.outputs._errors import OutputError
-from ray_segformer.outputs._folder import CLASSES_NAME, JOB_NAME, SUMMARY_NAME
+from ray_segformer.outputs._folder import CLASSES_NAME, SUMMARY_NAME, read_options
 from ray_segformer.outputs._mask_rows import schema_of
 from ray_segformer.outputs._shards import folder_of_shards, shards_in
 from ray_segformer.outputs._storage_at import storage_at
@@ -48,7 +48,7 @@ class MaskOutput:
         self.storage = storage_at(source)
         self._location = Location(source)
         self.summary = self.storage.read_json(SUMMARY_NAME)
-        options = self.storage.read_json(JOB_NAME) if self.summary is None else self.summary.get("options")
+        options = read_options(self.storage) if self.summary is None else self.summary.get("options")
         classes = self.storage.read_json(CLASSES_NAME)
         if not options or "format" not in options or classes is None:
             raise OutputError(

@@ -11,6 +11,9 @@ _Tensor = TypeVar("_Tensor")
 # A tensor that every checkpoint has, as `SegformerForSemanticSegmentation` and as `SegformerModel` save it.
 _LANDMARKS = ("segformer.encoder.patch_embeddings.0.proj.weight", "encoder.patch_embeddings.0.proj.weight")
 
+# Parts of a model that PEFT or loralib has changed, and did not merge.
+_ADAPTERS = re.compile(r"\.(lora_\w+|base_layer|modules_to_save|original_module)(\.|$)")
+
 # What transformers 5 calls tensors in memory, in `state_dict()`, and in the files that it saves. Earlier versions use
 # the names of files in memory, too.
 _IN_MEMORY = [
@@ -40,8 +43,14 @@ def with_hub_names(tensors: Mapping[str, _Tensor]) -> dict[str, _Tensor]:
     a prefix, too, they are the model's, and the others are copies of it, such as an average over training.
 
     Raises:
-        ValueError: there are several copies of the model, each with a prefix of its own.
+        ValueError: there are several copies of the model, each with a prefix of its own; or tensors of an adapter.
     """
+    adapted = next(filter(_ADAPTERS.search, tensors), None)
+    if adapted is not None:
+        raise ValueError(
+            f"holds an adapter of PEFT, such as LoRA, that is not merged into the model ({adapted}); save what "
+            "model.merge_and_unload() returns"
+        )
     # A subclass of the model has some of its names in its files, too.
     tensors = {_saved_name(name): tensor for name, tensor in tensors.items()}
     for landmark in _LANDMARKS:

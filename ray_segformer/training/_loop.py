@@ -38,7 +38,7 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
     `ray_segformer.datasets`. Each epoch reports these metrics:
 
     * `epoch`: from 1.
-    * `loss`: the training loss, averaged over the epoch's steps of all workers.
+    * `loss`: the training loss, averaged over the epoch's steps of all workers that have annotated pixels.
     * `learning_rate`: of the last step.
     * `mean_iou`, `mean_accuracy`, `overall_accuracy`: see `SegmentationMetrics`, of all validation images together, at
       their own sizes, and shown to the network as the setting `protocol` says.

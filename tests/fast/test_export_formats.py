@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps, TiffImagePlugin
 from reference import decode
 
-from ray_segformer.exports import Cityscapes, Coco, ExportImage, GeoTiff, LabelStudio, SourcePart
+from ray_segformer.exports import Cityscapes, Coco, ExportError, ExportImage, GeoTiff, LabelStudio, SourcePart
+from ray_segformer.jobs import export
 
 
 def image_of(*ids, dtype=np.uint16, no_data=65535):
@@ -66,3 +68,29 @@ def test_a_part_of_a_scene_that_is_missing_has_no_data(tmp_path, missing, dtype,
         assert made.nodata == (no_data if missing else None)
         expected = np.concatenate([masks[0], masks[1] * 0 + no_data if missing else masks[1]], axis=1)
         np.testing.assert_array_equal(made.read(1), expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_mask_of_a_turned_file_is_where_its_pixels_are_stored(tmp_path, orientation):
+    """GDAL does not look at the orientation: a place on Earth is that of stored pixels."""
+    rasterio = pytest.importorskip("rasterio")
+    stored = np.random.default_rng(0).integers(0, 3, (5, 7), np.uint8)
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[274] = orientation
+    tags.tagtype[33550] = tags.tagtype[33922] = 12  # doubles
+    tags[33550], tags[33922] = (10.0, 10.0, 0.0), (0.0, 0.0, 0.0, 5e5, 5e6, 0.0)  # the size of a pixel, and a corner
+    Image.fromarray(stored).save(tmp_path / "a.tif", tiffinfo=tags)
+    with open(tmp_path / "a.tif", "rb") as file:  # by its name, Pillow maps it to memory, and turns it wrong
+        upright = np.asarray(ImageOps.exif_transpose(Image.open(file)))
+    GeoTiff(names(3)).write(str(tmp_path / "a.tif"), iter([SourcePart({}, upright)]), str(tmp_path / "mask.tif"))
+    with rasterio.open(tmp_path / "a.tif") as scene, rasterio.open(tmp_path / "mask.tif") as made:
+        assert scene.transform == made.transform == rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)
+        np.testing.assert_array_equal(scene.read(1), stored)
+        np.testing.assert_array_equal(made.read(1), stored)
+
+
+def test_formats_and_options_that_are_not_known_are_named():
+    with pytest.raises(ExportError, match=r"file_format is one of png, coco, .*, not 'yolo'"):
+        export("segmented", "exported", "yolo")
+    with pytest.raises(ExportError, match="the format png has no option panoptic"):
+        export("segmented", "exported", "png", panoptic=True)

@@ -171,6 +171,7 @@ def lossy_animation() -> bytes:
         (encode(IDS, "TIFF", compression="jpeg"), "do not survive JPEG in TIFF;"),
         (png_by_hand(2, 1, 16, 2, bytes(13)), "16 bits for each channel of RGB"),
         (Image.new("CMYK", (3, 3)), "mode CMYK"),
+        (encode(Image.fromarray(np.array([[-1, 3]], np.int32)), "TIFF"), r"in \[-1, 3\]; write 255 for pixels that"),
     ],
 )
 def test_files_that_cannot_hold_ids_are_refused(cell, message):

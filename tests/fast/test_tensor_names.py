@@ -68,6 +68,36 @@ def test_several_copies_are_refused(model):
         SegformerCheckpoint.from_pretrained(directory)
 
 
+def unmerged(weights):
+    """As PEFT names a model with LoRA for the queries: the file has no weights of the model's own names for them."""
+    changed = {}
+    for name, tensor in weights.items():
+        module, _, kind = name.rpartition(".")
+        changed[f"{module}.base_layer.{kind}" if module.endswith(".query") else name] = tensor
+    return prefixed("base_model.model.", {**changed, **adapters(weights)})
+
+
+def adapters(weights):
+    queries = [name.removesuffix(".weight") for name in weights if name.endswith(".query.weight")]
+    return {f"{name}.lora_{kind}.default.weight": torch.ones(2, 2) for name in queries for kind in "AB"}
+
+
+def with_saved_head(weights):
+    return {
+        name.replace("decode_head.", "decode_head.modules_to_save.default."): each for name, each in weights.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [unmerged, lambda weights: {**weights, **adapters(weights)}, adapters, with_saved_head],
+    ids=["unmerged", "beside the model", "alone", "head"],
+)
+def test_adapters_that_are_not_merged_are_refused(model, change):
+    with pytest.raises(CheckpointError, match=r"holds an adapter of PEFT, .* not merged .*; save what .*merge_and_unl"):
+        SegformerCheckpoint.from_pretrained(model(change))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
