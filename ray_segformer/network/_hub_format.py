@@ -1,6 +1,6 @@
 """SegFormer as the Hugging Face Hub stores it: the settings of `config.json`, and the tensors' names and shapes.
 
-Nothing here imports torch, so that a process that only checks a model need not. It takes more than a second.
+Only `read_directory` imports torch, which takes more than a second. A process that only checks a model does without.
 """
 
 from __future__ import annotations
