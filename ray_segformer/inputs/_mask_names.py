@@ -13,7 +13,10 @@ _KINDS = (
     *("masks?", "labels?", "gt", "groundtruth", "ground_truth", "seg", "segm", "segmentation", "annotations?"),
     *("colou?r", "labelIds", "labelTrainIds", "trainIds", "instanceIds", "instanceTrainIds", "trimap"),
 )
-_MASK_STEM = re.compile(rf"(.+?)([-_. ](?:(?:gtFine|gtCoarse)_)?(?:{'|'.join(_KINDS)}))", re.IGNORECASE)
+_OF_SUPERANNOTATE = "___(?:fuse|save|pixel)"  # `a.jpg___fuse.png`
+_MASK_STEM = re.compile(
+    rf"(.+?)({_OF_SUPERANNOTATE}|[-_. ](?:(?:gtFine|gtCoarse)_)?(?:{'|'.join(_KINDS)}))", re.IGNORECASE
+)
 _MASK_FIRST = re.compile(rf"({'|'.join(_KINDS)})(?:[-_. ](.+))?", re.IGNORECASE)  # `mask_7.png`, or `mask.png`
 _MASK_FOLDER = re.compile(
     r"masks?|labels?|annotations?|segmentations?|segmentation(class|object)\w*|segmentation_?masks?|gt([A-Z_-].*)?"
@@ -32,7 +35,7 @@ def masks_among(relative: Sequence[str], shown: str) -> list[Guess]:
     """
     folders_and_stems = [_folder_and_stem(path) for path in relative]
     mask_folders = [_mask_folder(folder) for folder, _ in folders_and_stems]
-    beside = dict(zip(folders_and_stems, relative, strict=True))
+    beside, paths = dict(zip(folders_and_stems, relative, strict=True)), {*relative}
     elsewhere = {
         stem.removesuffix(_IMAGE_STEM): path
         for path, (_, stem), mask_folder in zip(relative, folders_and_stems, mask_folders, strict=True)
@@ -49,6 +52,8 @@ def masks_among(relative: Sequence[str], shown: str) -> list[Guess]:
             pattern = f"{mask_folder}/*" if folder.split("/")[0] == mask_folder else f"*/{mask_folder}/*"
         if image is None and named:
             image = beside.get((folder, named[1])) or beside.get((folder, named[1] + _IMAGE_STEM))
+            if image is None and (whole := posixpath.join(folder, named[1])) in paths:  # with the image's suffix
+                image = whole
             pattern = f"*{named[2]}{posixpath.splitext(path)[1]}"
         if image is None and (first := _MASK_FIRST.fullmatch(stem)):
             number = stem[len(first[1]) :]  # with what separates it: `image_7.jpg` and `mask_7.png`

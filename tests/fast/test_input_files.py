@@ -126,6 +126,8 @@ def test_what_is_said_of_names_that_are_no_utf8_is_text(tmp_path):
         (["dog.jpg", "cat.jpg"], ["dog_mask.png", "cat_mask.png"], "cat_mask.png of cat.jpg", "'*_mask.png'"),
         (["x/7.jpg"], ["x/7-labels.png"], "x/7-labels.png of x/7.jpg", "'*-labels.png'"),
         (["7.jpg"], ["7_GT.png"], "7_GT.png of 7.jpg", "'*_GT.png'"),
+        (["a.jpg"], ["a.jpg___fuse.png"], "a.jpg___fuse.png of a.jpg", "'*___fuse.png'"),
+        (["a.v1.jpg"], ["a.v1.jpg_mask.png"], "a.v1.jpg_mask.png of a.v1.jpg", "'*_mask.png'"),
         (["u_leftImg8bit.png"], ["u_gtFine_labelIds.png"], "u_gtFine_labelIds.png of", "'*_gtFine_labelIds.png'"),
         (["images/1.jpg"], ["masks/1.png"], "masks/1.png of images/1.jpg", "'masks/*'"),
         (["1.jpg"], ["SegmentationClass/1.png"], "SegmentationClass/1.png of 1.jpg", "'SegmentationClass/*'"),
